@@ -1,0 +1,26 @@
+// Package batch holds the plain structs that travel from the data source to the objectives and the training loop. It knows
+// neither files nor models.
+package batch
+
+// Pair is one picture with one sentence, ready for a model.
+type Pair struct {
+	Row    int     // row of the data set
+	Group  int32   // pairs of one group are not each other's negatives; no batch holds a group twice
+	Pixels []uint8 // (S, S, 3), levels 0 to 255
+	Tokens []int32 // bos … eos, not padded
+}
+
+// Batch is the global batch of one update, in the order of its positions. Its owner reuses it: what it points to is valid
+// until the batch is released.
+type Batch struct {
+	Step  int // the update it belongs to, from 0
+	Pairs []Pair
+	// Broken names the rows whose picture did not decode; a substitute stands in the slot of each.
+	Broken []Broken
+}
+
+// Broken is a picture that could not be used.
+type Broken struct {
+	Row, Slot int
+	Reason    string
+}
