@@ -1,0 +1,154 @@
+package safetensors
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Tensor is what [Write] writes: a description and the elements, which stay the caller's.
+type Tensor struct {
+	Name  string
+	DType DType
+	Shape []int
+	size  int // bytes
+	write func(w io.Writer, buf []byte) error
+}
+
+// Floats is a tensor of float32. Its elements are converted piece by piece while they are written.
+func Floats(name string, shape []int, data []float32) Tensor {
+	return Tensor{Name: name, DType: F32, Shape: shape, size: 4 * len(data), write: func(w io.Writer, buf []byte) error {
+		for len(data) > 0 {
+			n := min(len(data), len(buf)/4)
+			for i, v := range data[:n] {
+				le.PutUint32(buf[4*i:], math.Float32bits(v))
+			}
+			if _, err := w.Write(buf[:4*n]); err != nil {
+				return err
+			}
+			data = data[n:]
+		}
+		return nil
+	}}
+}
+
+// Int64s is a tensor of int64.
+func Int64s(name string, shape []int, data []int64) Tensor {
+	return Tensor{Name: name, DType: I64, Shape: shape, size: 8 * len(data), write: func(w io.Writer, buf []byte) error {
+		for len(data) > 0 {
+			n := min(len(data), len(buf)/8)
+			for i, v := range data[:n] {
+				le.PutUint64(buf[8*i:], uint64(v))
+			}
+			if _, err := w.Write(buf[:8*n]); err != nil {
+				return err
+			}
+			data = data[n:]
+		}
+		return nil
+	}}
+}
+
+// Raw is a tensor of any type whose elements are given as the little-endian bytes of the file.
+func Raw(name string, dtype DType, shape []int, data []byte) Tensor {
+	return Tensor{Name: name, DType: dtype, Shape: shape, size: len(data), write: func(w io.Writer, _ []byte) error {
+		_, err := w.Write(data)
+		return err
+	}}
+}
+
+// Write writes tensors and metadata (nil for none) as the reference writer does, so that equal input gives equal bytes: tensors
+// sorted by falling width of their type, then by name; the header padded with spaces to a multiple of eight. It streams:
+// beside the tensors themselves it holds the header and one piece. A shape that does not fit the number of elements,
+// an unknown type or a name that occurs twice is an error before anything is written.
+func Write(w io.Writer, tensors []Tensor, meta map[string]string) error {
+	sorted := slices.Clone(tensors)
+	slices.SortFunc(sorted, func(a, b Tensor) int {
+		if a.DType != b.DType {
+			return a.DType.rank() - b.DType.rank()
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	head, err := header(sorted, meta)
+	if err != nil {
+		return fmt.Errorf("safetensors: %w", err)
+	}
+	if _, err := w.Write(head); err != nil {
+		return fmt.Errorf("safetensors: %w", err)
+	}
+	buf := make([]byte, pieceSize)
+	for _, t := range sorted {
+		if err := t.write(w, buf); err != nil {
+			return fmt.Errorf("safetensors: %q: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// header returns the length and the JSON of the header. It is put together by hand because a map would lose the order.
+func header(tensors []Tensor, meta map[string]string) ([]byte, error) {
+	var b bytes.Buffer
+	b.Write(make([]byte, 8))
+	b.WriteByte('{')
+	if len(meta) > 0 {
+		b.WriteString(`"__metadata__":`)
+		writeJSON(&b, meta)
+	}
+	seen := map[string]bool{"__metadata__": true}
+	at := 0
+	for _, t := range tensors {
+		if seen[t.Name] {
+			return nil, fmt.Errorf("the name %q is taken", t.Name)
+		}
+		seen[t.Name] = true
+		n := t.DType.Size()
+		if n == 0 {
+			return nil, fmt.Errorf("%q: unknown dtype %q", t.Name, string(t.DType))
+		}
+		for _, d := range t.Shape {
+			n *= max(d, 0)
+		}
+		if n != t.size {
+			return nil, fmt.Errorf("%q: %s %v takes %d bytes, the data have %d", t.Name, t.DType, t.Shape, n, t.size)
+		}
+		if b.Len() > 9 {
+			b.WriteByte(',')
+		}
+		writeJSON(&b, t.Name)
+		b.WriteByte(':')
+		shape := t.Shape
+		if shape == nil {
+			shape = []int{}
+		}
+		writeJSON(&b, struct {
+			DType   DType  `json:"dtype"`
+			Shape   []int  `json:"shape"`
+			Offsets [2]int `json:"data_offsets"`
+		}{t.DType, shape, [2]int{at, at + n}})
+		at += n
+	}
+	b.WriteByte('}')
+	for b.Len()%8 != 0 {
+		b.WriteByte(' ')
+	}
+	if b.Len()-8 > maxHeader {
+		return nil, fmt.Errorf("the header takes %d bytes, at most %d are allowed", b.Len()-8, maxHeader)
+	}
+	head := b.Bytes()
+	le.PutUint64(head, uint64(len(head)-8))
+	return head, nil
+}
+
+// writeJSON appends v, which cannot fail to encode, without escaping < > &.
+func writeJSON(b *bytes.Buffer, v any) {
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err)
+	}
+	b.Truncate(b.Len() - 1) // the encoder's newline
+}
