@@ -1,0 +1,218 @@
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"diptych/internal/addr"
+	"diptych/ops"
+)
+
+// Param is one named parameter: a range of the flat weight slab. Gradients and moments lie at the same place of their slabs.
+type Param struct {
+	Name   string
+	Shape  []int
+	Offset int  // in elements, a multiple of 16 (one cache line of float32)
+	Decay  bool // weight decay applies: matrices and tables, not gains, biases, the class embedding or the scale
+	Frozen bool // fixed: no gradient, no update
+	init   initializer
+}
+
+// Len returns the number of elements.
+func (p *Param) Len() int {
+	n := 1
+	for _, d := range p.Shape {
+		n *= d
+	}
+	return n
+}
+
+// Layout is the order of a model's parameters in its slabs. Between parameters lie gaps of zeros that keep them aligned.
+type Layout struct {
+	Params []*Param
+	Size   int // elements of a slab
+}
+
+// Count returns the number of parameters' elements, without gaps.
+func (l *Layout) Count() int {
+	n := 0
+	for _, p := range l.Params {
+		n += p.Len()
+	}
+	return n
+}
+
+// Find returns the parameter of that name, or nil.
+func (l *Layout) Find(name string) *Param {
+	for _, p := range l.Params {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// Slice returns p's range of a slab in this layout.
+func (p *Param) Slice(slab []float32) []float32 { return slab[p.Offset : p.Offset+p.Len()] }
+
+// add appends a parameter.
+func (l *Layout) add(name string, init initializer, shape ...int) *Param {
+	const align = 16
+	p := &Param{Name: name, Shape: shape, Offset: l.Size, Decay: len(shape) > 1, init: init}
+	l.Params = append(l.Params, p)
+	l.Size += (p.Len() + align - 1) / align * align
+	return p
+}
+
+// Init fills the weight slab with initial values. Each value depends on the seed, its parameter's name and its index only.
+func (l *Layout) Init(slab []float32, seed uint64) {
+	clear(slab)
+	for _, p := range l.Params {
+		key := addr.Hash(seed, addr.Name("init"), addr.Name(p.Name))
+		w := p.Slice(slab)
+		for i := range w {
+			w[i] = float32(p.init(key, i))
+		}
+	}
+}
+
+// initializer gives element i of a parameter whose address is key.
+type initializer func(key uint64, i int) float64
+
+func constant(c float64) initializer { return func(uint64, int) float64 { return c } }
+
+func normal(std float64) initializer {
+	return func(key uint64, i int) float64 { return std * addr.Norm(addr.Hash(key, uint64(i))) }
+}
+
+// uniform is U(-a, a).
+func uniform(a float64) initializer {
+	return func(key uint64, i int) float64 { return a * (2*addr.Float64(addr.Hash(key, uint64(i))) - 1) }
+}
+
+// fanIn is PyTorch's default for linear layers and convolutions, U(±1/√fanIn), weight and bias alike.
+func fanIn(n int) initializer { return uniform(1 / math.Sqrt(float64(n))) }
+
+// sinCos2D is the fixed table of MAE and open_clip (spec: ω_k = 10000^(-k/(D/4)); the first half of a row encodes the
+// column as [sin, cos], the second half the row), with zero rows for the first skip tokens.
+func sinCos2D(grid, width, skip int) initializer {
+	quarter := width / 4
+	return func(_ uint64, i int) float64 {
+		row, c := i/width-skip, i%width
+		if row < 0 {
+			return 0
+		}
+		pos := float64(row % grid)
+		if c >= width/2 {
+			pos, c = float64(row/grid), c-width/2
+		}
+		a := pos * math.Pow(10000, -float64(c%quarter)/float64(quarter))
+		if c < quarter {
+			return math.Sin(a)
+		}
+		return math.Cos(a)
+	}
+}
+
+// node brings a parameter into a graph.
+func (p *Param) node(g *ops.Graph) *ops.Node {
+	if p == nil {
+		return nil
+	}
+	if p.Frozen {
+		return g.FrozenParam(p.Name, p.Offset, p.Shape...)
+	}
+	return g.Param(p.Name, p.Offset, p.Shape...)
+}
+
+// initScheme names the initial values of a transformer's parts. Widths are in channels, fan-ins in inputs.
+type initScheme struct {
+	tokenEmbed, textPos             initializer
+	attnIn, attnOut, fc, proj, bias func(t tower) initializer
+	patch                           func(fanIn, width int) initializer
+	class, visionPos                func(width int) initializer
+	joint                           func(width int) initializer // projections to the joint space
+}
+
+// tower tells an initScheme for which transformer a value is wanted.
+type tower struct {
+	vision               bool
+	width, hidden, depth int
+	fanIn                int // of the layer whose bias is wanted
+}
+
+func zeros(tower) initializer { return constant(0) }
+
+func rsqrt(n int) float64 { return 1 / math.Sqrt(float64(n)) }
+
+// initSchemes are the initialisations by name.
+var initSchemes = map[string]initScheme{
+	// The released CLIP code and open_clip (spec 2.5): the text tower is set specially, the image tower keeps PyTorch's defaults.
+	"openai": {
+		tokenEmbed: normal(0.02), textPos: normal(0.01),
+		attnIn: func(t tower) initializer {
+			if t.vision {
+				return uniform(math.Sqrt(6 / float64(4*t.width))) // Xavier over the packed (3D, D) matrix
+			}
+			return normal(rsqrt(t.width))
+		},
+		attnOut: func(t tower) initializer {
+			if t.vision {
+				return fanIn(t.width)
+			}
+			return normal(rsqrt(t.width) * rsqrt(2*t.depth))
+		},
+		fc: func(t tower) initializer {
+			if t.vision {
+				return fanIn(t.width)
+			}
+			return normal(rsqrt(2 * t.width))
+		},
+		proj: func(t tower) initializer {
+			if t.vision {
+				return fanIn(t.hidden)
+			}
+			return normal(rsqrt(t.width) * rsqrt(2*t.depth))
+		},
+		bias:  func(t tower) initializer { return fanIn(t.fanIn) },
+		patch: func(n, _ int) initializer { return fanIn(n) },
+		class: func(d int) initializer { return normal(rsqrt(d)) }, visionPos: func(d int) initializer { return normal(rsqrt(d)) },
+		joint: func(d int) initializer { return normal(rsqrt(d)) },
+	},
+	// Hugging Face's CLIPModel (spec 2.5): both towers alike, the residual factor on the packed input projection.
+	"hf": {
+		tokenEmbed: normal(0.02), textPos: normal(0.02),
+		attnIn:  func(t tower) initializer { return normal(rsqrt(t.width) * rsqrt(2*t.depth)) },
+		attnOut: func(t tower) initializer { return normal(rsqrt(t.width)) },
+		fc:      func(t tower) initializer { return normal(rsqrt(2 * t.width)) },
+		proj:    func(t tower) initializer { return normal(rsqrt(t.width) * rsqrt(2*t.depth)) },
+		bias:    zeros,
+		patch:   func(int, int) initializer { return normal(0.02) },
+		class:   func(d int) initializer { return normal(rsqrt(d)) }, visionPos: func(int) initializer { return normal(0.02) },
+		joint: func(d int) initializer { return normal(rsqrt(d)) },
+	},
+	// timm's ViT (spec 1.3): normal 0.02 for every matrix and table, zero biases, the class token near zero.
+	"timm": {
+		tokenEmbed: normal(0.02), textPos: normal(0.02),
+		attnIn: small, attnOut: small, fc: small, proj: small, bias: zeros,
+		patch: func(n, _ int) initializer { return fanIn(n) },
+		class: func(int) initializer { return normal(1e-6) }, visionPos: func(int) initializer { return normal(0.02) },
+		joint: func(int) initializer { return normal(0.02) },
+	},
+}
+
+func small(tower) initializer { return normal(0.02) }
+
+// checkShape compares a stored tensor's shape with a parameter's.
+func (p *Param) checkShape(shape []int) error {
+	if len(shape) == len(p.Shape) {
+		same := true
+		for i := range shape {
+			same = same && shape[i] == p.Shape[i]
+		}
+		if same {
+			return nil
+		}
+	}
+	return fmt.Errorf("model: parameter %s has shape %v, the stored tensor %v: %w", p.Name, p.Shape, shape, ops.ErrShape)
+}
