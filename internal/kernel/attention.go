@@ -1,0 +1,123 @@
+package kernel
+
+import "math"
+
+// Attention describes softmax(Q·Kᵀ/√Dh)·V (Vaswani et al. 2017, §3.2.1) in each head of each of a list of packed sequences.
+// R is the number of rows of all sequences, D = Heads·HeadDim.
+type Attention[T Float] struct {
+	QKV     []T     // (R, 3·D): q, k and v of a row side by side, each with its heads side by side
+	Offsets []int32 // first row of each sequence and, last, R
+	Heads   int
+	HeadDim int
+	Causal  bool // a row does not see the rows after it
+
+	Out []T // (R, D)
+	LSE []T // (R, Heads): log of the sum of the exponentials of a row's scores, kept for the backward pass
+
+	DOut []T // (R, D): gradient of Out
+	DQKV []T // (R, 3·D): gradient of QKV, overwritten
+}
+
+// AttentionForward fills Out and LSE. A work item is one head of one sequence.
+func AttentionForward[T Float](p *Pool, a *Attention[T]) {
+	q := own(p)
+	defer disown(p, q)
+	q.For((len(a.Offsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
+		for i := lo; i < hi; i++ {
+			a.forward(q, thread, i/a.Heads, i%a.Heads)
+		}
+	})
+}
+
+// AttentionBackward fills DQKV from DOut and what AttentionForward left in Out and LSE.
+func AttentionBackward[T Float](p *Pool, a *Attention[T]) {
+	q := own(p)
+	defer disown(p, q)
+	q.For((len(a.Offsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
+		for i := lo; i < hi; i++ {
+			a.backward(q, thread, i/a.Heads, i%a.Heads)
+		}
+	})
+}
+
+// head is one head of one sequence as the loops see it: slices that begin at its first element.
+type head[T Float] struct {
+	q, k, v, dq, dk, dv []T // rows are 3·D apart
+	out, dout           []T // rows are D apart
+	lse                 []T // elements are Heads apart
+	length              int
+}
+
+func (a *Attention[T]) head(seq, index int) head[T] {
+	first := int(a.Offsets[seq])
+	d := a.Heads * a.HeadDim
+	h := head[T]{length: int(a.Offsets[seq+1]) - first}
+	if h.length == 0 {
+		return h
+	}
+	at := first*3*d + index*a.HeadDim
+	h.q, h.k, h.v = a.QKV[at:], a.QKV[at+d:], a.QKV[at+2*d:]
+	h.out, h.lse = a.Out[first*d+index*a.HeadDim:], a.LSE[first*a.Heads+index:]
+	if a.DQKV != nil {
+		h.dq, h.dk, h.dv = a.DQKV[at:], a.DQKV[at+d:], a.DQKV[at+2*d:]
+		h.dout = a.DOut[first*d+index*a.HeadDim:]
+	}
+	return h
+}
+
+// seen is the number of keys that row i attends to.
+func (a *Attention[T]) seen(i, length int) int {
+	if a.Causal {
+		return i + 1
+	}
+	return length
+}
+
+func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
+	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
+	scale := T(1 / math.Sqrt(float64(dim)))
+	score := scratch[T](p, thread, slotA, h.length)
+	for i := range h.length {
+		q, out := h.q[i*3*d:i*3*d+dim], h.out[i*d:i*d+dim]
+		row := score[:a.seen(i, h.length)]
+		for j := range row {
+			row[j] = scale * dot(q, h.k[j*3*d:j*3*d+dim])
+		}
+		top := rowMax(row)
+		sum := expSum(row, row, top)
+		h.lse[i*a.Heads] = top + T(math.Log(float64(sum)))
+		clear(out)
+		for j, w := range row {
+			addScaled(out, w, h.v[j*3*d:j*3*d+dim])
+		}
+		scaleBy(out, 1/sum)
+	}
+}
+
+// backward goes row by row over the scores again: with P = exp(S - LSE) and δ = dO·O,
+//
+//	dV = Pᵀ·dO;  dS = P∘(dO·Vᵀ - δ);  dQ = dS·K/√Dh;  dK = dSᵀ·Q/√Dh
+func (a *Attention[T]) backward(p *Pool, thread, seq, index int) {
+	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
+	scale := T(1 / math.Sqrt(float64(dim)))
+	for i := range h.length {
+		clear(h.dq[i*3*d : i*3*d+dim])
+		clear(h.dk[i*3*d : i*3*d+dim])
+		clear(h.dv[i*3*d : i*3*d+dim])
+	}
+	for i := range h.length {
+		q, dq := h.q[i*3*d:i*3*d+dim], h.dq[i*3*d:i*3*d+dim]
+		dout := h.dout[i*d : i*d+dim]
+		delta := dot(dout, h.out[i*d:i*d+dim])
+		lse := h.lse[i*a.Heads]
+		for j := range a.seen(i, h.length) {
+			at := j * 3 * d
+			k := h.k[at : at+dim]
+			w := T(math.Exp(float64(scale*dot(q, k) - lse)))
+			addScaled(h.dv[at:at+dim], w, dout)
+			ds := scale * w * (dot(dout, h.v[at:at+dim]) - delta)
+			addScaled(dq, ds, k)
+			addScaled(h.dk[at:at+dim], ds, q)
+		}
+	}
+}

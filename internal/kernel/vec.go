@@ -1,0 +1,125 @@
+package kernel
+
+// Add writes the sum a + b to dst; all have the same length and dst may be either of them.
+func Add[T Float](p *Pool, dst, a, b []T) {
+	p.For(len(dst), flatPiece, func(lo, hi, _ int) { addInto(dst[lo:hi], a[lo:hi], b[lo:hi]) })
+}
+
+// AXPY adds alpha·x to dst.
+func AXPY[T Float](p *Pool, dst []T, alpha T, x []T) {
+	p.For(len(dst), flatPiece, func(lo, hi, _ int) { addScaled(dst[lo:hi], alpha, x[lo:hi]) })
+}
+
+// Scale multiplies dst by alpha.
+func Scale[T Float](p *Pool, dst []T, alpha T) {
+	p.For(len(dst), flatPiece, func(lo, hi, _ int) { scaleBy(dst[lo:hi], alpha) })
+}
+
+// Lerp moves dst towards src: dst += t·(src-dst), the update of an exponential moving average with decay 1-t.
+func Lerp(p *Pool, dst, src []float32, t float32) {
+	p.For(len(dst), flatPiece, func(lo, hi, _ int) { lerp(dst[lo:hi], src[lo:hi], t) })
+}
+
+// sumBlock is the fixed block of SumSquares.
+const sumBlock = 1 << 16
+
+// SumSquares returns the sum of the squares of x in float64, in fixed blocks that are added in order.
+func SumSquares(p *Pool, x []float32) float64 {
+	blocks := (len(x) + sumBlock - 1) / sumBlock
+	q := own(p)
+	defer disown(p, q)
+	part := scratch[float64](q, 0, slotA, blocks)
+	q.For(blocks, 1, func(lo, hi, _ int) {
+		for b := lo; b < hi; b++ {
+			part[b] = sumSquares(x[b*sumBlock : min(len(x), (b+1)*sumBlock)])
+		}
+	})
+	sum := 0.0
+	for _, s := range part {
+		sum += s
+	}
+	return sum
+}
+
+// colSumRows is the fixed row block of ColSum: rows of a block are summed first, then added to the result, which bounds
+// the growth of rounding errors with the number of rows.
+const colSumRows = 256
+
+// ColSum adds to dst (cols) the column sums of x (rows, cols), the gradient of a bias. A thread owns columns.
+func ColSum[T Float](p *Pool, dst, x []T, rows, cols int) {
+	p.For(cols, columnStrip, func(lo, hi, _ int) {
+		for r := 0; r < rows; r += colSumRows {
+			colSum(dst[lo:hi], x[r*cols+lo:], min(colSumRows, rows-r), cols)
+		}
+	})
+}
+
+// The functions below are the loops of one thread. Each is the plain twin of an assembly function where one exists.
+
+// addTo adds x to dst.
+func addTo[T Float](dst, x []T) { addInto(dst, dst, x) }
+
+func addInto[T Float](dst, a, b []T) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = a[i] + b[i]
+	}
+}
+
+func addScaled[T Float](dst []T, alpha T, x []T) {
+	x = x[:len(dst)]
+	for i := range dst {
+		dst[i] += T(alpha * x[i]) // the conversion keeps a compiler from fusing
+	}
+}
+
+func scaleBy[T Float](dst []T, alpha T) { scaleInto(dst, dst, alpha) }
+
+func scaleInto[T Float](dst, x []T, alpha T) {
+	x = x[:len(dst)]
+	for i := range dst {
+		dst[i] = alpha * x[i]
+	}
+}
+
+func lerp(dst, src []float32, t float32) {
+	src = src[:len(dst)]
+	for i := range dst {
+		dst[i] += float32(t * (src[i] - dst[i]))
+	}
+}
+
+func dot[T Float](a, b []T) T {
+	b = b[:len(a)]
+	var s0, s1, s2, s3 T // four sums in turn hide the latency of the addition
+	for len(a) >= 4 {
+		s0 += T(a[0] * b[0])
+		s1 += T(a[1] * b[1])
+		s2 += T(a[2] * b[2])
+		s3 += T(a[3] * b[3])
+		a, b = a[4:], b[4:]
+	}
+	for i := range a {
+		s0 += T(a[i] * b[i])
+	}
+	return (s0 + s2) + (s1 + s3)
+}
+
+func sumSquares(x []float32) float64 {
+	sum := 0.0
+	for _, v := range x {
+		sum += float64(v) * float64(v)
+	}
+	return sum
+}
+
+// colSum adds to dst the sums over rows rows of x, whose rows are stride apart and len(dst) wide.
+func colSum[T Float](dst, x []T, rows, stride int) {
+	var sum [columnStrip]T
+	for r := range rows {
+		for c, v := range x[r*stride : r*stride+len(dst)] {
+			sum[c] += v
+		}
+	}
+	addTo(dst, sum[:len(dst)])
+}
