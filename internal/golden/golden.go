@@ -36,7 +36,9 @@ func Load(t testing.TB, dir string) *Folder {
 	f := &Folder{t: t, dir: dir, atol: map[string]float64{}}
 	var head struct {
 		Weights   string
-		Tolerance struct{ Tensors map[string]struct{ Atol *float64 } }
+		Tolerance struct {
+			Tensors map[string]struct{ Atol *float64 }
+		}
 	}
 	f.JSON("golden.json", &head)
 	for name, e := range head.Tolerance.Tensors {
