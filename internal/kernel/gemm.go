@@ -1,0 +1,102 @@
+package kernel
+
+import "fmt"
+
+// Gemm is a matrix product and what is done to each of its elements while it is still in cache. All matrices are row-major;
+// an LD is the distance between the starts of two rows, in elements.
+//
+//	AB  = Scale · op(A) op(B)                                    (M, N), summed over k = 0 … K-1
+//	C   = AB (+ C, if Accumulate) (+ Bias), or
+//	C   = Act(AB + Bias), or
+//	C   = (AB + Bias) · Act'(ActGrad), then
+//	C  += Residual
+//
+// C overlaps nothing it is computed from; Residual and ActGrad may be shared by other products.
+type Gemm[T Float] struct {
+	TransA, TransB bool // A is stored (K, M); B is stored (N, K)
+	Accumulate     bool // add to C; excludes Act, Pre and ActGrad
+	M, N, K        int
+	A              []T
+	LDA            int
+	B              []T
+	LDB            int
+	C              []T
+	LDC            int
+	Scale          T   // 0 means 1
+	Bias           []T // (N) or nil: added to every row
+	Act            Act // ActNone: the identity
+	Pre            []T // (M, N), stride LDC, or nil: keeps the argument of Act for the backward pass
+	ActGrad        []T // (M, N), stride LDC, or nil: the Pre of an earlier product; Act then names whose derivative
+	Residual       []T // (M, N), stride LDC, or nil
+}
+
+// MatMul computes g on p's threads. An element's bits depend on its row of op(A), its column of op(B), K and the kernel
+// family: not on threads, nor on M, N and the element's place, so cutting a batch in other pieces of rows changes nothing.
+func MatMul[T Float](p *Pool, g *Gemm[T]) {
+	g.check()
+	if g.M == 0 || g.N == 0 {
+		return
+	}
+	q := own(p)
+	if f, ok := any(g).(*Gemm[float32]); !ok || !matMulASM(q, f) {
+		matMulPortable(q, g)
+	}
+	disown(p, q)
+}
+
+// check panics if a slice is too short for its shape: the assembly has no bounds checks of its own.
+func (g *Gemm[T]) check() {
+	if g.M < 0 || g.N < 0 || g.K < 0 {
+		panic(fmt.Sprintf("kernel: MatMul of negative shape (%d, %d, %d)", g.M, g.N, g.K))
+	}
+	if g.M == 0 || g.N == 0 {
+		return
+	}
+	rows, cols := g.M, g.K
+	if g.TransA {
+		rows, cols = cols, rows
+	}
+	checkMatrix("A", len(g.A), rows, cols, g.LDA)
+	rows, cols = g.K, g.N
+	if g.TransB {
+		rows, cols = cols, rows
+	}
+	checkMatrix("B", len(g.B), rows, cols, g.LDB)
+	checkMatrix("C", len(g.C), g.M, g.N, g.LDC)
+	for _, x := range [...]struct {
+		name string
+		s    []T
+	}{{"Pre", g.Pre}, {"ActGrad", g.ActGrad}, {"Residual", g.Residual}} {
+		if x.s != nil {
+			checkMatrix(x.name, len(x.s), g.M, g.N, g.LDC)
+		}
+	}
+	if g.Bias != nil && len(g.Bias) < g.N {
+		panic(fmt.Sprintf("kernel: MatMul bias of %d for %d columns", len(g.Bias), g.N))
+	}
+	if g.Accumulate && (g.Act != ActNone || g.Pre != nil || g.ActGrad != nil) {
+		panic("kernel: MatMul cannot both accumulate and apply an activation")
+	}
+	if g.Pre != nil && g.ActGrad != nil {
+		panic("kernel: MatMul with both Pre and ActGrad")
+	}
+}
+
+func checkMatrix(name string, length, rows, cols, ld int) {
+	if rows == 0 || cols == 0 {
+		return
+	}
+	if ld < cols || (rows-1)*ld+cols > length {
+		panic(fmt.Sprintf("kernel: MatMul %s is (%d, %d) with stride %d but has %d elements", name, rows, cols, ld, length))
+	}
+}
+
+// scale returns the factor of AB.
+func (g *Gemm[T]) scale() T {
+	if g.Scale == 0 {
+		return 1
+	}
+	return g.Scale
+}
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }
