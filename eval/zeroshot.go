@@ -1,0 +1,143 @@
+package eval
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"diptych/internal/kernel"
+)
+
+// PromptSlot is what a template holds in the place of the class name.
+const PromptSlot = "{}"
+
+// BareTemplate is the template of the class name alone.
+const BareTemplate = PromptSlot
+
+// ZeroShotInput is N pictures to be sorted into C classes.
+type ZeroShotInput struct {
+	Images  []float32 // (N, E), unit rows
+	Classes []float32 // (C, E), unit rows: one text embedding for each class
+	Dim     int       // E
+	Labels  []int     // (N) the right class of each picture
+}
+
+// Accuracy says how often the right class has the highest score. Equal scores rank by the index of the class.
+type Accuracy struct {
+	Top1         float64 `json:"top1"`
+	Top5         float64 `json:"top5"`
+	MeanPerClass float64 `json:"mean_per_class"` // mean of the classes' top-1, over the classes that have pictures
+}
+
+// ClassAccuracy is the part of one class.
+type ClassAccuracy struct {
+	Class  string  `json:"class"`
+	Images int     `json:"images"`
+	Top1   float64 `json:"top1"`
+	Top5   float64 `json:"top5"`
+	// Mistaken is the wrong class that was chosen most often, empty if none was; MistakenFor is the fraction.
+	Mistaken    string  `json:"mistaken,omitempty"`
+	MistakenFor float64 `json:"mistaken_for,omitempty"`
+}
+
+// ZeroShot classifies each picture by its nearest class (Radford et al. 2021, §3.1.2). perClass has one entry for each of
+// names, which has C entries. The errors are those of Retrieval; a label outside [0, C) is an ErrShape.
+func ZeroShot(p *kernel.Pool, in ZeroShotInput, names []string) (acc Accuracy, perClass []ClassAccuracy, err error) {
+	if err := checkRows("images", in.Images, in.Dim, len(in.Labels)); err != nil {
+		return acc, nil, err
+	}
+	if err := checkRows("classes", in.Classes, in.Dim, len(names)); err != nil {
+		return acc, nil, err
+	}
+	for i, c := range in.Labels {
+		if c < 0 || c >= len(names) {
+			return acc, nil, fmt.Errorf("eval: %w: picture %d has class %d of %d", ErrShape, i, c, len(names))
+		}
+	}
+	type answer struct{ rank, first int }
+	answers := make([]answer, len(in.Labels))
+	eachRow(p, in.Images, in.Classes, in.Dim, func(i int, scores []float32) {
+		answers[i] = answer{bestRank(scores, []int32{int32(in.Labels[i])}), topK(scores, 1)[0].Index}
+	})
+
+	perClass = make([]ClassAccuracy, len(names))
+	wrong := make([]map[int]int, len(names)) // class -> wrong class chosen -> how often
+	for c, name := range names {
+		perClass[c].Class = name
+		wrong[c] = map[int]int{}
+	}
+	for i, a := range answers {
+		c := in.Labels[i]
+		perClass[c].Images++
+		if a.rank <= 5 {
+			perClass[c].Top5++
+			acc.Top5++
+		}
+		if a.rank == 1 {
+			perClass[c].Top1++
+			acc.Top1++
+		} else {
+			wrong[c][a.first]++
+		}
+	}
+	seen := 0
+	for c := range perClass {
+		pc := &perClass[c]
+		if pc.Images == 0 {
+			continue
+		}
+		seen++
+		most := -1
+		for w, n := range wrong[c] {
+			if most < 0 || n > wrong[c][most] || n == wrong[c][most] && w < most {
+				most = w
+			}
+		}
+		count := float64(pc.Images)
+		if most >= 0 {
+			pc.Mistaken, pc.MistakenFor = names[most], float64(wrong[c][most])/count
+		}
+		pc.Top1 /= count
+		pc.Top5 /= count
+		acc.MeanPerClass += pc.Top1
+	}
+	if seen > 0 {
+		acc.MeanPerClass /= float64(seen)
+		acc.Top1 /= float64(len(in.Labels))
+		acc.Top5 /= float64(len(in.Labels))
+	}
+	return acc, perClass, nil
+}
+
+// PromptEmbeds embeds each name in a template, such as "a photo of a {}.": (len(names), E), unit rows.
+func PromptEmbeds(ctx context.Context, enc Encoder, names []string, template string) ([]float32, error) {
+	if !strings.Contains(template, PromptSlot) {
+		return nil, fmt.Errorf("eval: template %q has no %s for the class name", template, PromptSlot)
+	}
+	texts := make([]string, len(names))
+	for i, name := range names {
+		texts[i] = strings.ReplaceAll(template, PromptSlot, name)
+	}
+	x, err := enc.Texts(ctx, texts)
+	if err != nil {
+		return nil, fmt.Errorf("eval: template %q: %w", template, err)
+	}
+	if err := checkRows("class names", x, enc.EmbedDim(), len(names)); err != nil {
+		return nil, fmt.Errorf("template %q: %w", template, err)
+	}
+	normalizeRows(x, enc.EmbedDim())
+	return x, nil
+}
+
+// Ensemble is the mean of several templates' class embeddings (each (C, E), unit rows), normalised again: (C, E). It costs
+// at evaluation what one template costs (Radford et al. 2021, §3.1.4).
+func Ensemble(dim int, templates ...[]float32) []float32 {
+	sum := make([]float32, len(templates[0]))
+	for _, x := range templates {
+		for i, v := range x {
+			sum[i] += v
+		}
+	}
+	normalizeRows(sum, dim) // the mean's length does not matter
+	return sum
+}
