@@ -1,0 +1,118 @@
+package transform
+
+import (
+	"fmt"
+	"slices"
+)
+
+// operations are what an entry's op may name. A constructor reads its parameters in the order in which its comment and
+// the error about an unknown one list them. side is the model's, the default of every size.
+var operations = []struct {
+	op     string
+	random bool
+	make   func(p *params, side int) step
+}{
+	// resize: size (default the model's), mode (shortest, longest or squash; default shortest), filter (bicubic,
+	// bilinear, box, nearest, lanczos or hamming; default bicubic). shortest gives the shorter side size pixels, longest
+	// the longer one, squash both.
+	{"resize", false, func(p *params, side int) step {
+		return &resizeOp{size: p.int("size", 1, maxSize, side), mode: p.choice("mode", []string{"shortest", "longest", "squash"}), filter: p.filter()}
+	}},
+	// center_crop: size, fill (the level, 0 to 255, of what is added to smaller pictures; default 0).
+	{"center_crop", false, func(p *params, side int) step {
+		return &centerCrop{size: p.int("size", 1, maxSize, side), fill: uint8(p.int("fill", 0, 255, 0))}
+	}},
+	// random_resized_crop: scale ([least, most] share of the area), ratio ([least, most] width/height, drawn
+	// log-uniformly; default [3/4, 4/3]), size, filter. CLIP's is scale: [0.9, 1].
+	{"random_resized_crop", true, func(p *params, side int) step {
+		return &randomResizedCrop{scale: p.span("scale", 1e-4, 1, nil), ratio: p.span("ratio", 0.01, 100, &[2]float64{3. / 4, 4. / 3}),
+			size: p.int("size", 1, maxSize, side), filter: p.filter()}
+	}},
+	// flip: prob.
+	{"flip", true, func(p *params, _ int) step {
+		p.chance(nil)
+		return flip{}
+	}},
+	// affine: rotate (degrees, each way; default 0), scale ([least, most] part of the side that is shown: 0.8 magnifies,
+	// 1.2 shrinks; default [1, 1]), shift (share of the side, each way; default 0), prob (default 1).
+	{"affine", true, func(p *params, _ int) step {
+		p.chance(&always)
+		return &affine{rotate: p.float("rotate", 0, 180, new(float64)), scale: p.span("scale", 0.01, 100, &[2]float64{1, 1}),
+			shift: p.float("shift", 0, 1, new(float64))}
+	}},
+	// color_gain: gain and offset (each way, of levels in [-1, 1]), prob (default 1).
+	{"color_gain", true, func(p *params, _ int) step {
+		p.chance(&always)
+		return colorGain{gain: p.float("gain", 0, 1, nil), offset: p.float("offset", 0, 2, nil)}
+	}},
+	// grey: prob, weights (luma, of ITU-R 601-2, or mean; default luma).
+	{"grey", true, func(p *params, _ int) step {
+		p.chance(nil)
+		return grey{mean: p.choice("weights", []string{"luma", "mean"}) == "mean"}
+	}},
+	// normalize: stats (clip, imagenet or half), or mean and std (three numbers each, of levels in [0, 1]).
+	{"normalize", false, newNormalize},
+}
+
+// maxSize bounds the sizes that a recipe may name.
+const maxSize = 4096
+
+var always = 1.0
+
+// stats are the means and standard deviations that published models were trained with.
+var stats = []struct {
+	name      string
+	mean, std [3]float32
+}{
+	{"clip", [3]float32{0.48145466, 0.4578275, 0.40821073}, [3]float32{0.26862954, 0.26130258, 0.27577711}},
+	{"imagenet", [3]float32{0.485, 0.456, 0.406}, [3]float32{0.229, 0.224, 0.225}},
+	{"half", [3]float32{0.5, 0.5, 0.5}, [3]float32{0.5, 0.5, 0.5}},
+}
+
+// normalize is not run: New takes its numbers for the model.
+type normalize struct {
+	step
+	mean, std [3]float32
+}
+
+func newNormalize(p *params, _ int) step {
+	named, mean, std := p.has("stats"), p.has("mean"), p.has("std")
+	var names []string
+	for _, s := range stats {
+		names = append(names, s.name)
+	}
+	switch {
+	case named && (mean || std):
+		p.fail("stats already says mean and std; give one or the other")
+	case named:
+		s := stats[slices.Index(names, p.choice("stats", names))]
+		return &normalize{mean: s.mean, std: s.std}
+	case !mean && !std:
+		p.fail("stats is missing: one of %s (or give mean and std)", list(names))
+	default:
+		return &normalize{mean: p.triple("mean", -10, 10), std: p.triple("std", 1e-6, 100)}
+	}
+	return &normalize{}
+}
+
+// parse reads one entry of the list.
+func parse(spec Spec, number, side int) (entry, error) {
+	name, ok := spec["op"].(string)
+	var names []string
+	for _, o := range operations {
+		names = append(names, o.op)
+		if ok && o.op == name {
+			p := &params{spec: spec, where: fmt.Sprintf("transform: entry %d (%s)", number, name), prob: 1}
+			e := entry{step: o.make(p, side), number: number, op: name, random: o.random}
+			e.prob = p.prob
+			return e, p.err()
+		}
+	}
+	switch v, given := spec["op"]; {
+	case !given:
+		return entry{}, fmt.Errorf("transform: entry %d: op is missing: one of %s", number, list(names))
+	case !ok:
+		return entry{}, fmt.Errorf("transform: entry %d: op: %v is no name: one of %s", number, v, list(names))
+	}
+	return entry{}, fmt.Errorf("transform: entry %d: unknown op %q%s", number, name, meant(name, names))
+}

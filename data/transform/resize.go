@@ -1,0 +1,227 @@
+package transform
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// Filter is one of Pillow's resampling filters.
+type Filter uint8
+
+const (
+	Bicubic Filter = iota // the default of CLIP
+	Bilinear
+	Box
+	Nearest
+	Lanczos
+	Hamming
+)
+
+var filterNames = []string{"bicubic", "bilinear", "box", "nearest", "lanczos", "hamming"} // in the order of the constants
+
+func (f Filter) String() string { return filterNames[f] }
+
+// support is the half width of the filter in source pixels, when it does not shrink.
+func (f Filter) support() float64 { return [...]float64{2, 1, 0.5, 0, 3, 1}[f] }
+
+// at is the filter's weight at distance x. Conversions to float64 keep compilers from fusing a product with a sum, so
+// that every machine computes the same weights.
+func (f Filter) at(x float64) float64 {
+	switch f {
+	case Bicubic: // Keys 1981 with a = -1/2
+		const a = -0.5
+		x = math.Abs(x)
+		switch {
+		case x < 1:
+			return float64(float64((float64((a+2)*x)-(a+3))*x)*x) + 1
+		case x < 2:
+			return (float64((float64((x-5)*x)+8)*x) - 4) * a
+		}
+		return 0
+	case Bilinear:
+		return max(1-math.Abs(x), 0)
+	case Box:
+		if x > -0.5 && x <= 0.5 {
+			return 1
+		}
+		return 0
+	case Lanczos:
+		if x >= -3 && x < 3 {
+			return sinc(x) * sinc(x/3)
+		}
+		return 0
+	default: // Hamming; Pillow's constants are single precision
+		x = math.Abs(x)
+		if x >= 1 {
+			return 0
+		}
+		return sinc(x) * (float64(float32(0.54)) + float64(float64(float32(0.46))*math.Cos(x*math.Pi)))
+	}
+}
+
+func sinc(x float64) float64 {
+	if x == 0 {
+		return 1
+	}
+	x *= math.Pi
+	return math.Sin(x) / x
+}
+
+// weightBits is the precision of integer weights: 8 bits are the pixel's, 2 are room for weights outside [0, 1].
+const weightBits = 32 - 8 - 2
+
+// axis holds what one pass needs: output i is the sum over k < count of weight[i·size+k] · in[first+k].
+type axis struct {
+	size    int // weights kept for each output
+	bounds  []bound
+	weights []int32
+	real    []float64
+}
+
+type bound struct{ first, count int }
+
+// fill computes the weights that map the part [lo, hi) of an axis of in pixels to out pixels (Pillow's
+// precompute_coeffs and normalize_coeffs_8bpc).
+func (a *axis) fill(in int, lo, hi float32, out int, f Filter) {
+	scale := float64(hi-lo) / float64(out)
+	shrink := max(scale, 1)
+	support := f.support() * shrink
+	a.size = int(math.Ceil(support))*2 + 1
+	a.bounds = slices.Grow(a.bounds[:0], out)[:out]
+	a.weights = slices.Grow(a.weights[:0], out*a.size)[:out*a.size]
+	a.real = slices.Grow(a.real[:0], a.size)[:a.size]
+	for i := range out {
+		centre := float64(lo) + float64((float64(i)+0.5)*scale)
+		first := max(int(centre-support+0.5), 0)
+		count := min(int(centre+support+0.5), in) - first
+		a.bounds[i] = bound{first, count}
+		sum := 0.0
+		for k := range count {
+			w := f.at((float64(k+first) - centre + 0.5) * (1 / shrink))
+			a.real[k] = w
+			sum += w
+		}
+		for k := range count {
+			w := a.real[k]
+			if sum != 0 {
+				w /= sum
+			}
+			a.weights[i*a.size+k] = int32(math.Copysign(0.5, w) + w*(1<<weightBits)) // exact product; truncation rounds half away
+		}
+	}
+}
+
+// Resize makes dst the picture src at w×h pixels, bit-equal to Pillow's Image.resize. dst must not be src. A result of no
+// pixels or of more than DefaultMaxPixels gives an error that wraps ErrBadPicture.
+func Resize(dst, src *Image, w, h int, f Filter, sc *Scratch) error {
+	if err := resample(dst, src, w, h, f, whole(src), sc); err != nil {
+		return fmt.Errorf("transform: resize: %w", err)
+	}
+	return nil
+}
+
+// whole is the box that resample takes for all of im.
+func whole(im *Image) [4]float32 { return [4]float32{0, 0, float32(im.W), float32(im.H)} }
+
+// resample resizes the part of src inside box = left, top, right, bottom, in pixels that may be fractions, as Pillow's
+// Image.resize(size, filter, box) does.
+func resample(dst, src *Image, w, h int, f Filter, box [4]float32, sc *Scratch) error {
+	if err := src.check(); err != nil {
+		return err
+	}
+	if w <= 0 || h <= 0 || w > DefaultMaxPixels/h {
+		return fmt.Errorf("%w: %d×%d pixels cannot become %d×%d", ErrBadPicture, src.W, src.H, w, h)
+	}
+	left, top, right, bottom := box[0], box[1], box[2], box[3]
+	if !(0 <= left && left < right && right <= float32(src.W) && 0 <= top && top < bottom && bottom <= float32(src.H)) {
+		return fmt.Errorf("box %v of a picture of %d×%d pixels", box, src.W, src.H)
+	}
+	across := w != src.W || left != 0 || right != float32(src.W)
+	down := h != src.H || top != 0 || bottom != float32(src.H)
+	if f == Nearest {
+		resizeNearest(dst, src, w, h, box, sc)
+		return nil
+	}
+	switch {
+	case !across && !down:
+		dst.copyFrom(src)
+		return nil
+	case !down:
+		sc.across.fill(src.W, left, right, w, f)
+		resizeAcross(dst, src, w, 0, src.H, &sc.across)
+		return nil
+	}
+	sc.down.fill(src.H, top, bottom, h, f)
+	first, last := 0, sc.down.bounds[h-1]
+	if across {
+		// Only the rows that the second pass reads are made. What lies between the passes has 8 bits, as in Pillow.
+		first = sc.down.bounds[0].first
+		sc.across.fill(src.W, left, right, w, f)
+		resizeAcross(&sc.between, src, w, first, last.first+last.count, &sc.across)
+		src = &sc.between
+	}
+	sc.sums = slices.Grow(sc.sums[:0], 3*w)[:3*w]
+	resizeDown(dst, src, h, first, &sc.down, sc.sums)
+	return nil
+}
+
+// resizeAcross resizes the rows [y0, y1) of src to width w.
+func resizeAcross(dst, src *Image, w, y0, y1 int, a *axis) {
+	dst.resize(w, y1-y0)
+	for y := range dst.H {
+		in, out := src.row(y0+y), dst.row(y)
+		for x, b := range a.bounds {
+			var r, g, bl int32 = 1 << (weightBits - 1), 1 << (weightBits - 1), 1 << (weightBits - 1)
+			p := in[3*b.first : 3*(b.first+b.count)]
+			for k, wt := range a.weights[x*a.size:][:b.count] {
+				q := p[3*k : 3*k+3 : 3*k+3]
+				r += wt * int32(q[0])
+				g += wt * int32(q[1])
+				bl += wt * int32(q[2])
+			}
+			o := out[3*x : 3*x+3 : 3*x+3]
+			o[0], o[1], o[2] = clip8(r>>weightBits), clip8(g>>weightBits), clip8(bl>>weightBits)
+		}
+	}
+}
+
+// resizeDown resizes the columns of src, whose row 0 is row y0 of what a was made for, to height h.
+func resizeDown(dst, src *Image, h, y0 int, a *axis, sums []int32) {
+	dst.resize(src.W, h)
+	for y, b := range a.bounds {
+		for i := range sums {
+			sums[i] = 1 << (weightBits - 1)
+		}
+		for k, wt := range a.weights[y*a.size:][:b.count] {
+			in := src.row(b.first - y0 + k)[:len(sums)]
+			for i, v := range in {
+				sums[i] += wt * int32(v)
+			}
+		}
+		out := dst.row(y)[:len(sums)]
+		for i, s := range sums {
+			out[i] = clip8(s >> weightBits)
+		}
+	}
+}
+
+// resizeNearest steps through the source by adding, as Pillow's ImagingScaleAffine does, so that ties fall alike.
+func resizeNearest(dst, src *Image, w, h int, box [4]float32, sc *Scratch) {
+	sx, sy := float64(box[2]-box[0])/float64(w), float64(box[3]-box[1])/float64(h)
+	sc.sums = slices.Grow(sc.sums[:0], w)[:w]
+	at := float64(box[0]) + float64(sx*0.5)
+	for x := range sc.sums {
+		sc.sums[x] = int32(3 * min(int(at), src.W-1))
+		at += sx
+	}
+	dst.resize(w, h)
+	at = float64(box[1]) + float64(sy*0.5)
+	for y := range h {
+		in, out := src.row(min(int(at), src.H-1)), dst.row(y)
+		for x, from := range sc.sums {
+			copy(out[3*x:3*x+3], in[from:])
+		}
+		at += sy
+	}
+}
