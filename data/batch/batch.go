@@ -13,8 +13,9 @@ type Pair struct {
 // Batch is the global batch of one update, in the order of its positions. Its owner reuses it: what it points to is valid
 // until the batch is released.
 type Batch struct {
-	Step  int // the update it belongs to, from 0
-	Pairs []Pair
+	Step   int // the update it belongs to, from 0
+	Pairs  []Pair
+	Pixels []uint8 // (N, S, S, 3): the pictures of all pairs one after another; each pair's Pixels is its part
 	// Broken names the rows whose picture did not decode; a substitute stands in the slot of each.
 	Broken []Broken
 }

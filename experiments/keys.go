@@ -1,0 +1,134 @@
+package experiments
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// checkKeys walks a recipe's text beside the Go type it decodes into and reports every unknown or doubled key at once.
+func checkKeys(text []byte, file string, t reflect.Type) error {
+	f, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return fmt.Errorf("%w %s: %s", ErrRecipe, file, yaml.FormatError(err, false, true))
+	}
+	var errs []error
+	for _, doc := range f.Docs {
+		if doc.Body != nil {
+			walkKeys(doc.Body, t, "", func(n ast.Node, format string, args ...any) {
+				p := n.GetToken().Position
+				errs = append(errs, fmt.Errorf("%w %s:%d:%d: %s", ErrRecipe, file, p.Line, p.Column, fmt.Sprintf(format, args...)))
+			})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func walkKeys(n ast.Node, t reflect.Type, path string, bad func(n ast.Node, format string, args ...any)) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		for _, v := range n.Values {
+			walkKeys(v, t, path, bad)
+		}
+	case *ast.MappingValueNode:
+		if t.Kind() != reflect.Struct {
+			return // a map of free keys, or a wrong kind that decoding will name
+		}
+		key := n.Key.String()
+		fields := fieldsOf(t)
+		ft, ok := fields[key]
+		if !ok {
+			bad(n.Key, "unknown key %s%s", path+key, suggest(key, fields))
+			return
+		}
+		walkKeys(n.Value, ft, path+key+".", bad)
+	case *ast.SequenceNode:
+		if t.Kind() == reflect.Slice {
+			for i, v := range n.Values {
+				walkKeys(v, t.Elem(), fmt.Sprintf("%s[%d].", strings.TrimSuffix(path, "."), i), bad)
+			}
+		}
+	}
+}
+
+// lookup finds the type that a key path names.
+func lookup(t reflect.Type, path []string) (reflect.Type, error) {
+	for i, key := range path {
+		if t.Kind() != reflect.Struct {
+			return nil, fmt.Errorf("%s has no keys below it", strings.Join(path[:i], "."))
+		}
+		fields := fieldsOf(t)
+		ft, ok := fields[key]
+		if !ok {
+			return nil, fmt.Errorf("unknown key %s%s", strings.Join(path[:i+1], "."), suggest(key, fields))
+		}
+		t = ft
+	}
+	return t, nil
+}
+
+// fieldsOf returns the YAML keys of a struct and their types, pointers followed, inlined structs merged.
+func fieldsOf(t reflect.Type) map[string]reflect.Type {
+	out := map[string]reflect.Type{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		ft := f.Type
+		if ft.Kind() == reflect.Pointer {
+			ft = ft.Elem()
+		}
+		switch {
+		case strings.Contains(options, "inline"):
+			for k, v := range fieldsOf(ft) {
+				out[k] = v
+			}
+		case name != "" && name != "-":
+			out[name] = ft
+		}
+	}
+	return out
+}
+
+// suggest names the nearest of the known keys, or all of them when none is near.
+func suggest(key string, fields map[string]reflect.Type) string {
+	best, name := len(key)/2+1, ""
+	var all []string
+	for f := range fields {
+		all = append(all, f)
+		if d := distance(strings.ToLower(key), strings.ToLower(f)); d < best || d == best && f < name {
+			best, name = d, f
+		}
+	}
+	if name != "" {
+		return fmt.Sprintf("; did you mean %s?", name)
+	}
+	slices.Sort(all)
+	return "; known here: " + strings.Join(all, ", ")
+}
+
+// distance is Levenshtein's.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost++
+			}
+			diag = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,99 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"diptych/data/batch"
+)
+
+// ErrInterrupted says that a run was asked to stop and did so after a checkpoint.
+var ErrInterrupted = errors.New("interrupted")
+
+// Batches gives the batches of consecutive updates.
+type Batches interface {
+	Next(ctx context.Context) (*batch.Batch, error)
+	Release(b *batch.Batch)
+}
+
+// Hooks are what happens beside the updates. Each is optional.
+type Hooks struct {
+	// Step is told of every update. wait is the time that the loop waited for the batch. The batch is valid during the call.
+	Step func(r Record, wait time.Duration, b *batch.Batch) error
+	// Evaluate measures the model after an update; its metrics decide which checkpoint is best.
+	Evaluate func(ctx context.Context, step int) (metrics map[string]float64, err error)
+	// Evaluated tells whether a step was measured before an interruption. It is needed beside Evaluate.
+	Evaluated func(step int) bool
+	// Save writes a checkpoint, or writes it anew. metrics are those of an evaluation at this step, or nil.
+	Save func(ctx context.Context, step int, metrics map[string]float64) error
+}
+
+// Run trains from update from (counted from 0) to the last. When ctx is cancelled it finishes the update at hand, saves and
+// returns ErrInterrupted.
+func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error {
+	due := func(every, step int) bool { return step == t.cfg.Steps || every > 0 && step%every == 0 }
+	saved := from
+	evalDue := func(step int) bool { return h.Evaluate != nil && due(t.cfg.EvalEvery, step) }
+	save := func(step int, metrics map[string]float64) error {
+		if h.Save == nil || step == saved {
+			return nil
+		}
+		saved = step
+		// A save that has begun is finished even when the run is being interrupted.
+		return h.Save(context.WithoutCancel(ctx), step, metrics)
+	}
+	// measure runs a due evaluation and the checkpoint that belongs to it.
+	measure := func(step int) error {
+		var metrics map[string]float64
+		if evalDue(step) {
+			m, err := h.Evaluate(ctx, step)
+			if ctx.Err() != nil {
+				return errors.Join(ErrInterrupted, save(step, nil))
+			}
+			if err != nil {
+				return errors.Join(err, save(step, nil))
+			}
+			metrics = m
+		}
+		if metrics != nil || due(t.cfg.CheckpointEvery, step) {
+			return save(step, metrics)
+		}
+		return nil
+	}
+	if from > 0 && evalDue(from) && !h.Evaluated(from) { // the run was interrupted while it measured
+		saved = -1
+		if err := measure(from); err != nil {
+			return err
+		}
+	}
+	for u := from; u < t.cfg.Steps; u++ {
+		start := time.Now()
+		b, err := src.Next(ctx)
+		if ctx.Err() != nil {
+			return errors.Join(ErrInterrupted, save(u, nil))
+		}
+		if err != nil {
+			return errors.Join(err, save(u, nil))
+		}
+		if b == nil || b.Step != u {
+			return fmt.Errorf("train: step %d: the source gave another update's batch", u)
+		}
+		wait := time.Since(start)
+		r, err := t.Step(b)
+		if err != nil {
+			return errors.Join(err, save(u, nil)) // the weights are still those of update u
+		}
+		if h.Step != nil {
+			if err := h.Step(r, wait, b); err != nil {
+				return err
+			}
+		}
+		src.Release(b)
+		if err := measure(u + 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}

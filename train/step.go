@@ -1,0 +1,301 @@
+// Package train is the loop: forward, global losses, backward, ordered reduction, update. A result is a function of the recipe
+// and the data, never of the number of workers or threads. Start at Trainer.Step.
+package train
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"strings"
+	"sync"
+	"time"
+
+	"diptych/data/batch"
+	"diptych/internal/addr"
+	"diptych/internal/kernel"
+	"diptych/losses"
+	"diptych/model"
+	"diptych/ops"
+	"diptych/optim"
+)
+
+// ErrNotFinite marks a loss or a gradient that is not finite. The weights are those before the step.
+var ErrNotFinite = errors.New("not finite")
+
+// Trainer owns the weights, gradients and moments of one model and updates them batch by batch.
+type Trainer struct {
+	cfg     Config
+	lossCfg []losses.Config
+	model   *model.CLIP
+	opt     *optim.Optimizer
+	global  *losses.Global
+	pool    *kernel.Pool
+	workers []*worker
+	plan    Plan
+
+	weights []float32
+	x, y    []float32 // (N, E), the features of the global batch
+	groups  []int32
+}
+
+// Plan is what a run will take, known before its first step.
+type Plan struct {
+	Params      int   // elements
+	Grains      int   // of an update
+	KeptGrains  int   // grains whose activations stay between forward and backward
+	Arena       int64 // bytes of one grain's activations
+	Weights     int64 // bytes of weights, moments and averages
+	Gradients   int64 // bytes of gradient slabs
+	Activations int64 // bytes of all arenas, the global loss's included
+	Total       int64 // bytes of the three
+	StepFLOPs   float64
+}
+
+// Options are what a Trainer needs beside its configuration.
+type Options struct {
+	Model     *model.CLIP
+	Losses    []losses.Config
+	Optim     optim.Config
+	Mean, Std [3]float32 // of pixel levels divided by 255
+	Seed      uint64
+	Resources Resources
+}
+
+// New plans and allocates a trainer with initial weights. More memory than Resources allow, even with no activations kept,
+// is an error that says how much.
+func New(cfg Config, o Options) (*Trainer, error) {
+	if err := errors.Join(cfg.Validate(), o.Resources.Check(&cfg)); err != nil {
+		return nil, err
+	}
+	t := &Trainer{cfg: cfg, lossCfg: o.Losses, model: o.Model, pool: kernel.NewPool(o.Resources.Threads)}
+	l := &o.Model.Layout
+	var err error
+	if t.opt, err = optim.New(o.Optim, segments(l), l.Size, cfg.Steps); err != nil {
+		return nil, err
+	}
+	w := o.Resources.Workers
+	for i := range w {
+		wk, err := newWorker(o.Model, &cfg, o.Mean, o.Std, o.Seed)
+		if err != nil {
+			return nil, err
+		}
+		wk.lanes, wk.grains = cfg.Lanes/w, cfg.Grains()/w
+		wk.first = i * wk.grains
+		wk.pool = t.pool
+		if w > 1 {
+			wk.pool = kernel.NewPool(max(1, o.Resources.Threads/w))
+		}
+		t.workers = append(t.workers, wk)
+	}
+	if t.global, err = losses.NewGlobal(o.Losses, cfg.GlobalBatch, o.Model.Config.EmbedDim, t.pool); err != nil {
+		return nil, err
+	}
+	if err := t.plan.make(t, o.Resources.Memory); err != nil {
+		return nil, err
+	}
+	t.allocate(l.Size)
+	l.Init(t.weights, o.Seed)
+	t.opt.Reset(t.weights)
+	return t, nil
+}
+
+// make fills the plan: what is needed always, then as many kept grains as the memory allows.
+func (p *Plan) make(t *Trainer, memory int64) error {
+	const float = 4
+	size := int64(t.model.Layout.Size)
+	wk := t.workers[0]
+	p.Params, p.Grains = t.model.Layout.Count(), t.cfg.Grains()
+	p.Arena = float * int64(wk.prog.ArenaSize())
+	p.Weights = float * size * int64(1+len(t.opt.State()))
+	p.Gradients = float * size * int64(len(t.workers)*levels(wk.lanes))
+	stats := wk.prog.Stats()
+	p.StepFLOPs = (stats.ForwardFLOPs + stats.BackwardFLOPs) * float64(p.Grains)
+	fixed := p.Weights + p.Gradients + float*int64(t.global.ArenaSize()+2*t.cfg.GlobalBatch*t.model.Config.EmbedDim)
+	n, w := wk.grains, int64(len(t.workers))
+	if memory > 0 {
+		fit := (memory - fixed) / max(1, w*p.Arena)
+		if fit < 1 {
+			return fmt.Errorf("train: the run needs %s with a grain of %d pairs, %s are free: lower train.grainSize or the model's size",
+				mib(fixed+w*p.Arena), t.cfg.Grain(), mib(memory))
+		}
+		n = int(min(int64(n), fit))
+	}
+	for _, wk := range t.workers {
+		wk.arenas = make([][]float32, n)
+	}
+	p.KeptGrains = n * int(w)
+	if n < wk.grains {
+		p.KeptGrains -= int(w) // one arena of each worker is shared by the rest
+	}
+	p.Activations = int64(n)*w*p.Arena + float*int64(t.global.ArenaSize())
+	p.Total = fixed + int64(n)*w*p.Arena
+	return nil
+}
+
+func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+
+// levels returns the slabs that the sum over lanes takes.
+func levels(lanes int) int { return bits.Len(uint(lanes)) }
+
+// allocate takes all memory and touches it.
+func (t *Trainer) allocate(size int) {
+	t.weights = kernel.NewSlab(size)
+	n := t.cfg.GlobalBatch * t.model.Config.EmbedDim
+	t.x, t.y, t.groups = kernel.NewSlab(n), kernel.NewSlab(n), make([]int32, t.cfg.GlobalBatch)
+	for _, w := range t.workers {
+		w.run.Weights = t.weights
+		for i := range w.arenas {
+			w.arenas[i] = kernel.NewSlab(w.prog.ArenaSize())
+		}
+		for range levels(w.lanes) {
+			w.slabs = append(w.slabs, kernel.NewSlab(size))
+		}
+	}
+}
+
+// Close gives the memory and the threads back.
+func (t *Trainer) Close() {
+	for _, w := range t.workers {
+		for _, s := range append(w.arenas, w.slabs...) {
+			kernel.FreeSlab(s)
+		}
+		w.prog.Close()
+		if w.pool != t.pool {
+			w.pool.Close()
+		}
+	}
+	t.global.Close()
+	t.opt.Close()
+	for _, s := range [][]float32{t.weights, t.x, t.y} {
+		kernel.FreeSlab(s)
+	}
+	t.pool.Close()
+}
+
+// segments lists the layout for the optimizer.
+func segments(l *model.Layout) []optim.Segment {
+	var s []optim.Segment
+	for _, p := range l.Params {
+		s = append(s, optim.Segment{Name: p.Name, Offset: p.Offset, Len: p.Len(), Shape: p.Shape, Decay: p.Decay, Frozen: p.Frozen})
+	}
+	return s
+}
+
+// Model returns the model that is trained.
+func (t *Trainer) Model() *model.CLIP { return t.model }
+
+// Weights returns the weight slab. It changes with every step.
+func (t *Trainer) Weights() []float32 { return t.weights }
+
+// Optimizer returns the optimizer, whose state belongs to a checkpoint.
+func (t *Trainer) Optimizer() *optim.Optimizer { return t.opt }
+
+// Plan returns what the run takes.
+func (t *Trainer) Plan() Plan { return t.plan }
+
+// Record is what a step reports.
+type Record struct {
+	Step       int       `json:"step"` // updates done, this one included
+	Loss       float64   `json:"loss"` // weighted sum of the terms, nats
+	Terms      []float64 `json:"-"`    // one per objective
+	LR         float64   `json:"lr"`
+	GradNorm   float64   `json:"gradNorm"` // before clipping
+	WeightNorm float64   `json:"weightNorm"`
+	Scale      float64   `json:"scale"`   // t = exp(logScale), after the update
+	Samples    uint64    `json:"samples"` // hash of the rows of the batch, in order
+	Broken     int       `json:"broken"`  // pictures replaced in this batch
+	Seconds    float64   `json:"seconds"` // of the step, without waiting for data
+}
+
+// Step trains on one global batch. On an error the weights are those before it.
+func (t *Trainer) Step(b *batch.Batch) (Record, error) {
+	start := time.Now()
+	if len(b.Pairs) != t.cfg.GlobalBatch {
+		return Record{}, fmt.Errorf("train: step %d: a batch of %d pairs, the recipe has %d: %w", b.Step, len(b.Pairs), t.cfg.GlobalBatch, ops.ErrShape)
+	}
+	res, err := t.gradient(b)
+	if err != nil {
+		return Record{}, fmt.Errorf("train: step %d: %w", b.Step, err)
+	}
+	info, err := t.opt.Step(t.pool, b.Step, t.weights, t.workers[0].slabs[0])
+	if err != nil {
+		return Record{}, fmt.Errorf("train: step %d: %w; rows %s", b.Step, err, rowList(b))
+	}
+	t.model.Clamp(t.weights)
+	r := Record{
+		Step: b.Step + 1, Loss: res.Total, Terms: res.Terms, LR: info.LR, GradNorm: info.GradNorm, WeightNorm: info.WeightNorm,
+		Scale: math.Exp(float64(t.model.LogitScale.Slice(t.weights)[0])), Broken: len(b.Broken),
+	}
+	for i := range b.Pairs {
+		r.Samples = addr.Hash(r.Samples, uint64(b.Pairs[i].Row))
+	}
+	r.Seconds = time.Since(start).Seconds()
+	return r, nil
+}
+
+// gradient computes the losses and leaves the gradient of the whole batch in the first worker's first slab.
+func (t *Trainer) gradient(b *batch.Batch) (*losses.Result, error) {
+	if err := t.each(func(w *worker) error { return w.forward(b, t.x, t.y) }); err != nil {
+		return nil, err
+	}
+	for i := range b.Pairs {
+		t.groups[i] = b.Pairs[i].Group
+	}
+	m := t.model
+	var bias float32
+	if m.LogitBias != nil {
+		bias = m.LogitBias.Slice(t.weights)[0]
+	}
+	res, err := t.global.Run(t.x, t.y, m.LogitScale.Slice(t.weights)[0], bias, t.groups)
+	if err != nil {
+		return nil, err
+	}
+	for i, l := range res.Terms {
+		if math.IsNaN(l) || math.IsInf(l, 0) {
+			return nil, fmt.Errorf("loss term %s is %v: %w; rows %s", t.lossCfg[i].Name, l, ErrNotFinite, rowList(b))
+		}
+	}
+	if err := t.each(func(w *worker) error { return w.backward(b, res.DX, res.DY) }); err != nil {
+		return nil, err
+	}
+	// The workers' sums are subtrees of the same balanced tree.
+	for stride := 1; stride < len(t.workers); stride *= 2 {
+		for i := 0; i < len(t.workers); i += 2 * stride {
+			kernel.AXPY(t.pool, t.workers[i].slabs[0], 1, t.workers[i+stride].slabs[0])
+		}
+	}
+	grads := t.workers[0].slabs[0]
+	m.LogitScale.Slice(grads)[0] += res.DScale
+	if m.LogitBias != nil {
+		m.LogitBias.Slice(grads)[0] += res.DBias
+	}
+	return res, nil
+}
+
+// each runs f for every worker at once.
+func (t *Trainer) each(f func(w *worker) error) error {
+	if len(t.workers) == 1 {
+		return f(t.workers[0])
+	}
+	errs := make([]error, len(t.workers))
+	var wg sync.WaitGroup
+	for i, w := range t.workers {
+		wg.Go(func() { errs[i] = f(w) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// rowList names the rows of a batch, for errors.
+func rowList(b *batch.Batch) string {
+	var s strings.Builder
+	for i := range b.Pairs {
+		if i == 16 {
+			fmt.Fprintf(&s, " … %d in all", len(b.Pairs))
+			break
+		}
+		fmt.Fprintf(&s, " %d", b.Pairs[i].Row)
+	}
+	return strings.TrimSpace(s.String())
+}
