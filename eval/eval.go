@@ -18,8 +18,8 @@ var (
 	ErrShape = errors.New("shapes do not fit")
 	// ErrNotFinite marks embeddings that hold NaN or Inf, of which no rank can be taken.
 	ErrNotFinite = errors.New("embedding is not finite")
-	// ErrNoData marks a request that the data set cannot serve: a split it does not have, a split without captions.
-	ErrNoData = errors.New("nothing to evaluate")
+	// ErrRequest marks options that cannot be served, such as a split that the data set does not have.
+	ErrRequest = errors.New("cannot be evaluated")
 )
 
 // Encoder gives pictures and sentences unit rows in one space; package experiments implements it over a trained model.
@@ -68,14 +68,14 @@ func eachRow(p *kernel.Pool, queries, candidates []float32, dim int, visit func(
 // checkRows checks that x holds whole, finite rows of dim numbers; want is their number, or -1.
 func checkRows(name string, x []float32, dim, want int) error {
 	if dim <= 0 {
-		return fmt.Errorf("eval: %w: embeddings have %d dimensions", ErrShape, dim)
+		return fmt.Errorf("%w: embeddings have %d dimensions", ErrShape, dim)
 	}
 	if len(x)%dim != 0 || want >= 0 && len(x) != want*dim {
-		return fmt.Errorf("eval: %w: %s has %d numbers, want %s rows of %d", ErrShape, name, len(x), rowsWanted(want), dim)
+		return fmt.Errorf("%w: %s has %d numbers, want %s rows of %d", ErrShape, name, len(x), rowsWanted(want), dim)
 	}
 	for i, v := range x {
 		if v-v != 0 { // NaN and Inf
-			return fmt.Errorf("eval: %w: %s, row %d, column %d: %v", ErrNotFinite, name, i/dim, i%dim, v)
+			return fmt.Errorf("%w: %s, row %d, column %d: %v", ErrNotFinite, name, i/dim, i%dim, v)
 		}
 	}
 	return nil

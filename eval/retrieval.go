@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -59,7 +60,14 @@ func (d Direction) RecallAt(k int) float64 {
 // bounded memory. The result does not depend on p's number of threads. Slices that do not fit together give ErrShape, NaN
 // or Inf among the embeddings ErrNotFinite.
 func Retrieval(p *kernel.Pool, in RetrievalInput) (RetrievalResult, error) {
-	var r RetrievalResult
+	r, err := retrieval(p, in)
+	if err != nil {
+		return r, fmt.Errorf("eval: retrieval: %w", err)
+	}
+	return r, nil
+}
+
+func retrieval(p *kernel.Pool, in RetrievalInput) (r RetrievalResult, err error) {
 	ks, err := checkK(in.K)
 	if err != nil {
 		return r, err
@@ -83,7 +91,7 @@ func checkK(ks []int) ([]int, error) {
 	ks = slices.Clone(ks)
 	slices.Sort(ks)
 	if ks[0] < 1 {
-		return nil, fmt.Errorf("eval: %w: R@%d, want K of at least 1", ErrShape, ks[0])
+		return nil, fmt.Errorf("%w: R@%d, want K of at least 1", ErrShape, ks[0])
 	}
 	return slices.Compact(ks), nil
 }
@@ -181,13 +189,10 @@ type Hit struct {
 // by index. The errors are those of Retrieval.
 func Nearest(p *kernel.Pool, queries, candidates []float32, dim, k int) ([][]Hit, error) {
 	if k < 1 {
-		return nil, fmt.Errorf("eval: %w: nearest %d", ErrShape, k)
+		return nil, fmt.Errorf("eval: %w: the %d nearest, want at least 1", ErrShape, k)
 	}
-	if err := checkRows("queries", queries, dim, -1); err != nil {
-		return nil, err
-	}
-	if err := checkRows("candidates", candidates, dim, -1); err != nil {
-		return nil, err
+	if err := errors.Join(checkRows("queries", queries, dim, -1), checkRows("candidates", candidates, dim, -1)); err != nil {
+		return nil, fmt.Errorf("eval: %w", err)
 	}
 	out := make([][]Hit, len(queries)/dim)
 	eachRow(p, queries, candidates, dim, func(q int, scores []float32) {

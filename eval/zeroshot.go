@@ -42,7 +42,15 @@ type ClassAccuracy struct {
 
 // ZeroShot classifies each picture by its nearest class (Radford et al. 2021, §3.1.2). perClass has one entry for each of
 // names, which has C entries. The errors are those of Retrieval; a label outside [0, C) is an ErrShape.
-func ZeroShot(p *kernel.Pool, in ZeroShotInput, names []string) (acc Accuracy, perClass []ClassAccuracy, err error) {
+func ZeroShot(p *kernel.Pool, in ZeroShotInput, names []string) (Accuracy, []ClassAccuracy, error) {
+	acc, perClass, err := zeroShot(p, in, names)
+	if err != nil {
+		return acc, nil, fmt.Errorf("eval: zero-shot: %w", err)
+	}
+	return acc, perClass, nil
+}
+
+func zeroShot(p *kernel.Pool, in ZeroShotInput, names []string) (acc Accuracy, perClass []ClassAccuracy, err error) {
 	if err := checkRows("images", in.Images, in.Dim, len(in.Labels)); err != nil {
 		return acc, nil, err
 	}
@@ -51,7 +59,7 @@ func ZeroShot(p *kernel.Pool, in ZeroShotInput, names []string) (acc Accuracy, p
 	}
 	for i, c := range in.Labels {
 		if c < 0 || c >= len(names) {
-			return acc, nil, fmt.Errorf("eval: %w: picture %d has class %d of %d", ErrShape, i, c, len(names))
+			return acc, nil, fmt.Errorf("%w: picture %d has class %d of %d", ErrShape, i, c, len(names))
 		}
 	}
 	type answer struct{ rank, first int }
@@ -109,10 +117,10 @@ func ZeroShot(p *kernel.Pool, in ZeroShotInput, names []string) (acc Accuracy, p
 	return acc, perClass, nil
 }
 
-// PromptEmbeds embeds each name in a template, such as "a photo of a {}.": (len(names), E), unit rows.
-func PromptEmbeds(ctx context.Context, enc Encoder, names []string, template string) ([]float32, error) {
+// promptEmbeds embeds each name in a template, such as "a photo of a {}.": (len(names), E), unit rows.
+func promptEmbeds(ctx context.Context, enc Encoder, names []string, template string) ([]float32, error) {
 	if !strings.Contains(template, PromptSlot) {
-		return nil, fmt.Errorf("eval: template %q has no %s for the class name", template, PromptSlot)
+		return nil, fmt.Errorf("template %q has no %s for the class name", template, PromptSlot)
 	}
 	texts := make([]string, len(names))
 	for i, name := range names {
@@ -120,24 +128,11 @@ func PromptEmbeds(ctx context.Context, enc Encoder, names []string, template str
 	}
 	x, err := enc.Texts(ctx, texts)
 	if err != nil {
-		return nil, fmt.Errorf("eval: template %q: %w", template, err)
+		return nil, fmt.Errorf("template %q: %w", template, err)
 	}
 	if err := checkRows("class names", x, enc.EmbedDim(), len(names)); err != nil {
 		return nil, fmt.Errorf("template %q: %w", template, err)
 	}
 	normalizeRows(x, enc.EmbedDim())
 	return x, nil
-}
-
-// Ensemble is the mean of several templates' class embeddings (each (C, E), unit rows), normalised again: (C, E). It costs
-// at evaluation what one template costs (Radford et al. 2021, §3.1.4).
-func Ensemble(dim int, templates ...[]float32) []float32 {
-	sum := make([]float32, len(templates[0]))
-	for _, x := range templates {
-		for i, v := range x {
-			sum[i] += v
-		}
-	}
-	normalizeRows(sum, dim) // the mean's length does not matter
-	return sum
 }

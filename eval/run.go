@@ -1,0 +1,487 @@
+package eval
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+
+	"diptych/data/arrowset"
+	"diptych/internal/kernel"
+)
+
+// Set is the data set as Run reads it; *arrowset.Set is one.
+type Set interface {
+	Manifest() *arrowset.Manifest
+	Meta() []arrowset.RowMeta
+	Captions(row int) []arrowset.Caption
+	Column(name string) (value func(row int) string, ok bool)
+	// Image returns an encoded picture; it is called from several goroutines at once.
+	Image(ctx context.Context, row int) ([]byte, error)
+}
+
+// Model is an Encoder that also knows how its pictures are to be prepared.
+type Model interface {
+	Encoder
+	// Prepare decodes a picture and brings it to the model's size: (S, S, 3) levels 0 to 255. Its errors are about that
+	// picture. It is called from several goroutines at once.
+	Prepare(encoded []byte, dst []uint8) error
+}
+
+// Task is something to measure.
+type Task string
+
+// The tasks, and the ways to choose the texts that retrieval ranks.
+const (
+	TaskRetrieval Task = "retrieval"
+	TaskZeroShot  Task = "zeroshot"
+
+	TextsAuto  = ""      // TextsLabel if the split has captions of the kind label, otherwise TextsAll
+	TextsLabel = "label" // one text for each group: its first label
+	TextsAll   = "all"   // every caption of every picture
+)
+
+// labelKind is the kind of the captions that name what is shown.
+const labelKind = "label"
+
+// Options say what Run is to measure. The zero value measures everything.
+type Options struct {
+	Splits  []string // none: every split but train
+	Tasks   []Task   // none: all
+	Systems []string // class systems of the set; none: all
+	K       []int    // of R@K; nil means 1, 5, 10
+	Texts   string   // TextsAuto, TextsLabel or TextsAll
+	Lang    string   // captions of this language, or of none, are used; "" means en
+	Pool    *kernel.Pool
+	// Progress, if not nil, hears what is being done; calls do not overlap.
+	Progress func(what string, done, total int)
+}
+
+// Result is what Run measured, in the order of the options.
+type Result struct {
+	Data     string        `json:"data"` // the set's name
+	EmbedDim int           `json:"embed_dim"`
+	Splits   []SplitResult `json:"splits"`
+}
+
+// SplitResult is what was measured on one split.
+type SplitResult struct {
+	Split     string          `json:"split"`
+	Images    int             `json:"images"`           // embedded
+	Broken    []Broken        `json:"broken,omitempty"` // left out
+	Retrieval *SplitRetrieval `json:"retrieval,omitempty"`
+	ZeroShot  []SystemResult  `json:"zeroshot,omitempty"`
+	// Features are the embeddings that were measured, for those who draw them.
+	Features *Features `json:"-"`
+}
+
+// Broken is a picture that does not decode.
+type Broken struct {
+	Row     int    `json:"row"`
+	ImageID string `json:"image_id"`
+	Reason  string `json:"reason"`
+}
+
+// SplitRetrieval is the retrieval on one split.
+type SplitRetrieval struct {
+	Texts  int    `json:"texts"`
+	Groups int    `json:"groups"`     // of pictures that count as one another's answers
+	Choice string `json:"candidates"` // TextsLabel or TextsAll
+	RetrievalResult
+}
+
+// SystemResult is the zero-shot classification of one split by one class system.
+type SystemResult struct {
+	System     string             `json:"system"`
+	Classes    int                `json:"classes"`
+	Images     int                `json:"images"`     // that have a class
+	Unlabelled int                `json:"unlabelled"` // pictures without one, not counted
+	ChanceTop1 float64            `json:"chance_top1"`
+	ChanceTop5 float64            `json:"chance_top5"`
+	Largest    float64            `json:"largest_class"` // share of the most frequent class: what always naming it reaches
+	Ensemble   Accuracy           `json:"ensemble"`      // of all templates
+	Bare       Accuracy           `json:"bare_name"`
+	Templates  []TemplateAccuracy `json:"templates,omitempty"` // each alone
+	PerClass   []ClassAccuracy    `json:"per_class"`           // by the ensemble
+}
+
+// TemplateAccuracy is what one template reaches alone.
+type TemplateAccuracy struct {
+	Template string `json:"template"`
+	Accuracy
+}
+
+// Features are the embeddings of a split: N pictures and T texts of E = Dim numbers each.
+type Features struct {
+	Dim        int
+	Rows       []int     // (N) the pictures' rows in the set
+	Images     []float32 // (N, E)
+	ImageGroup []int32   // (N)
+	Texts      []string  // (T) none if retrieval was not asked for
+	TextEmbeds []float32 // (T, E)
+	TextGroup  []int32   // (T)
+}
+
+// Run embeds the splits of set and measures what opt asks for. A picture that does not decode is left out and named in the
+// result; a split without any that does, a missing split or class system is an ErrRequest.
+func Run(ctx context.Context, m Model, set Set, opt Options) (*Result, error) {
+	r := &runner{Model: m, set: set, opt: opt}
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("eval: %w", err)
+	}
+	res := &Result{Data: set.Manifest().Name, EmbedDim: m.EmbedDim(), Splits: make([]SplitResult, len(r.opt.Splits))}
+	for i, split := range r.opt.Splits {
+		if err := r.split(ctx, split, &res.Splits[i]); err != nil {
+			return nil, fmt.Errorf("eval: split %s: %w", split, err)
+		}
+	}
+	if slices.Contains(r.opt.Tasks, TaskZeroShot) {
+		for _, sys := range set.Manifest().Classes {
+			if !slices.Contains(r.opt.Systems, sys.Name) {
+				continue
+			}
+			if err := r.system(ctx, &sys, res.Splits); err != nil {
+				return nil, fmt.Errorf("eval: class system %s: %w", sys.Name, err)
+			}
+		}
+	}
+	return res, nil
+}
+
+type runner struct {
+	Model
+	set Set
+	opt Options // resolved by check
+}
+
+// check fills in the defaults and names what the set does not have.
+func (r *runner) check() error {
+	man, o := r.set.Manifest(), &r.opt
+	have := splitNames(r.set.Meta())
+	if len(o.Splits) == 0 {
+		o.Splits = slices.DeleteFunc(slices.Clone(have), func(s string) bool { return s == "train" })
+		if len(o.Splits) == 0 {
+			o.Splits = have
+		}
+	}
+	if len(o.Splits) == 0 {
+		return fmt.Errorf("%w: the data set %s has no rows", ErrRequest, man.Name)
+	}
+	for _, s := range o.Splits {
+		if !slices.Contains(have, s) {
+			return fmt.Errorf("%w: the data set %s has no split %q; it has %s", ErrRequest, man.Name, s, strings.Join(have, ", "))
+		}
+	}
+	if len(o.Tasks) == 0 {
+		o.Tasks = []Task{TaskRetrieval, TaskZeroShot}
+	}
+	for _, t := range o.Tasks {
+		if t != TaskRetrieval && t != TaskZeroShot {
+			return fmt.Errorf("%w: there is no task %q; there are %s and %s", ErrRequest, t, TaskRetrieval, TaskZeroShot)
+		}
+	}
+	var systems []string
+	for _, c := range man.Classes {
+		systems = append(systems, c.Name)
+	}
+	for _, s := range o.Systems {
+		if !slices.Contains(systems, s) {
+			return fmt.Errorf("%w: the data set %s has no class system %q; it has %s", ErrRequest, man.Name, s, strings.Join(systems, ", "))
+		}
+	}
+	if len(o.Systems) == 0 {
+		o.Systems = systems
+	}
+	if o.Texts != TextsAuto && o.Texts != TextsLabel && o.Texts != TextsAll {
+		return fmt.Errorf("%w: there is no choice of texts %q; there are %s and %s", ErrRequest, o.Texts, TextsLabel, TextsAll)
+	}
+	if o.Lang == "" {
+		o.Lang = "en"
+	}
+	_, err := checkK(o.K)
+	return err
+}
+
+func splitNames(meta []arrowset.RowMeta) []string {
+	seen := map[string]bool{}
+	for i := range meta {
+		seen[meta[i].Split] = true
+	}
+	names := make([]string, 0, len(seen))
+	for s := range seen {
+		names = append(names, s)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// split embeds one split's pictures, and measures retrieval if it is asked for.
+func (r *runner) split(ctx context.Context, split string, out *SplitResult) error {
+	meta := r.set.Meta()
+	var rows []int
+	for i := range meta {
+		if meta[i].Split == split {
+			rows = append(rows, i)
+		}
+	}
+	out.Split = split
+	f := &Features{Dim: r.EmbedDim()}
+	out.Features = f
+	var err error
+	if f.Rows, f.Images, out.Broken, err = r.pictures(ctx, split, rows); err != nil {
+		return err
+	}
+	out.Images = len(f.Rows)
+	if !slices.Contains(r.opt.Tasks, TaskRetrieval) {
+		return nil
+	}
+	groups := groupsOf(meta, rows)
+	for _, row := range f.Rows {
+		f.ImageGroup = append(f.ImageGroup, groups[row])
+	}
+	var choice string
+	f.Texts, f.TextGroup, choice = r.texts(rows, groups)
+	if len(f.Texts) == 0 {
+		return fmt.Errorf("%w: it has no captions of language %q", ErrRequest, r.opt.Lang)
+	}
+	if f.TextEmbeds, err = r.sentences(ctx, split, f.Texts); err != nil {
+		return err
+	}
+	ranked, err := retrieval(r.opt.Pool, RetrievalInput{
+		Images: f.Images, Texts: f.TextEmbeds, Dim: f.Dim, ImageGroup: f.ImageGroup, TextGroup: f.TextGroup, K: r.opt.K,
+	})
+	distinct := map[int32]bool{}
+	for _, g := range f.ImageGroup {
+		distinct[g] = true
+	}
+	out.Retrieval = &SplitRetrieval{Texts: len(f.Texts), Groups: len(distinct), Choice: choice, RetrievalResult: ranked}
+	return err
+}
+
+// groupsOf numbers the groups of rows; a row without a group is its own.
+func groupsOf(meta []arrowset.RowMeta, rows []int) map[int]int32 {
+	number := map[string]int32{}
+	groups := make(map[int]int32, len(rows))
+	next := int32(0)
+	for _, row := range rows {
+		name := meta[row].Group
+		g, ok := number[name]
+		if !ok || name == "" {
+			g = next
+			next++
+			number[name] = g
+		}
+		groups[row] = g
+	}
+	return groups
+}
+
+// texts chooses the candidates of a split and says which group each belongs to.
+func (r *runner) texts(rows []int, groups map[int]int32) (texts []string, group []int32, choice string) {
+	captions := make([][]arrowset.Caption, len(rows)) // in the language asked for
+	labels := false
+	for i, row := range rows {
+		for _, c := range r.set.Captions(row) {
+			if c.Text != "" && (c.Lang == "" || c.Lang == r.opt.Lang) {
+				captions[i] = append(captions[i], c)
+				labels = labels || c.Kind == labelKind
+			}
+		}
+	}
+	choice = r.opt.Texts
+	if choice == TextsAuto && labels {
+		choice = TextsLabel
+	} else if choice == TextsAuto {
+		choice = TextsAll
+	}
+	done := map[int32]bool{}
+	for i, row := range rows {
+		g := groups[row]
+		if len(captions[i]) == 0 || choice == TextsLabel && done[g] {
+			continue
+		}
+		done[g] = true
+		chosen := captions[i]
+		if choice == TextsLabel { // a row without a label gives its first caption
+			at := max(0, slices.IndexFunc(chosen, func(c arrowset.Caption) bool { return c.Kind == labelKind }))
+			chosen = chosen[at : at+1]
+		}
+		for _, c := range chosen {
+			texts, group = append(texts, c.Text), append(group, g)
+		}
+	}
+	return texts, group, choice
+}
+
+// pictures embeds rows and drops those that do not decode.
+func (r *runner) pictures(ctx context.Context, split string, rows []int) (good []int, x []float32, broken []Broken, err error) {
+	var mu sync.Mutex
+	reasons := map[int]string{} // index in rows -> why its picture is no good
+	done := 0
+	x, err = r.Images(ctx, len(rows), func(i int, dst []uint8) error {
+		b, err := r.set.Image(ctx, rows[i])
+		if err != nil {
+			return err
+		}
+		err = r.Prepare(b, dst)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			clear(dst) // embedded all the same, then dropped
+			reasons[i] = err.Error()
+		}
+		done++
+		if r.opt.Progress != nil {
+			r.opt.Progress("pictures of "+split, done, len(rows))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	dim := r.EmbedDim()
+	if err := checkRows("pictures", x, dim, len(rows)); err != nil {
+		return nil, nil, nil, err
+	}
+	kept := x[:0]
+	for i, row := range rows {
+		if why, bad := reasons[i]; bad {
+			broken = append(broken, Broken{Row: row, ImageID: r.set.Meta()[row].ImageID, Reason: why})
+			continue
+		}
+		good = append(good, row)
+		kept = append(kept, x[i*dim:(i+1)*dim]...)
+	}
+	if len(good) == 0 {
+		return nil, nil, nil, fmt.Errorf("%w: none of its %d pictures decodes; row %d: %s", ErrRequest, len(rows), broken[0].Row, broken[0].Reason)
+	}
+	return good, kept, broken, nil
+}
+
+// textChunk is how many texts are embedded between two reports of progress.
+const textChunk = 1024
+
+func (r *runner) sentences(ctx context.Context, split string, texts []string) ([]float32, error) {
+	x := make([]float32, 0, len(texts)*r.EmbedDim())
+	for lo := 0; lo < len(texts); lo += textChunk {
+		part := texts[lo:min(lo+textChunk, len(texts))]
+		y, err := r.Texts(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		x = append(x, y...)
+		if r.opt.Progress != nil {
+			r.opt.Progress("texts of "+split, lo+len(part), len(texts))
+		}
+	}
+	return x, checkRows("texts", x, r.EmbedDim(), len(texts))
+}
+
+// system classifies every split by one class system. Each template's class names are embedded once.
+func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits []SplitResult) error {
+	names := make([]string, len(sys.Classes))
+	index := make(map[string]int, len(sys.Classes))
+	for c, class := range sys.Classes {
+		names[c], index[class.ID] = class.Text, c
+	}
+	value, ok := r.set.Column(sys.Column)
+	if !ok {
+		return fmt.Errorf("%w: the data set has no text column %q", ErrRequest, sys.Column)
+	}
+	inputs := make([]ZeroShotInput, len(splits))
+	results := make([]SystemResult, len(splits))
+	any := false
+	for i := range splits {
+		inputs[i], results[i] = labelled(splits[i].Features, value, index)
+		results[i].System = sys.Name
+		any = any || results[i].Images > 0
+	}
+	if !any {
+		return nil // none of the splits has pictures of its classes
+	}
+	measure := func(classes []float32, each func(res *SystemResult, a Accuracy, per []ClassAccuracy)) error {
+		for i := range splits {
+			if results[i].Images == 0 {
+				continue
+			}
+			inputs[i].Classes = classes
+			a, per, err := zeroShot(r.opt.Pool, inputs[i], names)
+			if err != nil {
+				return fmt.Errorf("split %s: %w", splits[i].Split, err)
+			}
+			each(&results[i], a, per)
+		}
+		return nil
+	}
+
+	templates := sys.Templates
+	if len(templates) == 0 {
+		templates = []string{BareTemplate}
+	}
+	var sum []float32 // of the templates' unit rows
+	for t, template := range templates {
+		x, err := promptEmbeds(ctx, r, names, template)
+		if err != nil {
+			return err
+		}
+		err = measure(x, func(res *SystemResult, a Accuracy, _ []ClassAccuracy) {
+			res.Templates = append(res.Templates, TemplateAccuracy{template, a})
+		})
+		if err != nil {
+			return err
+		}
+		if sum == nil {
+			sum = make([]float32, len(x))
+		}
+		for i, v := range x {
+			sum[i] += v
+		}
+		if r.opt.Progress != nil {
+			r.opt.Progress("class names of "+sys.Name, t+1, len(templates))
+		}
+	}
+	normalizeRows(sum, r.EmbedDim()) // the mean's length does not matter
+	err := measure(sum, func(res *SystemResult, a Accuracy, per []ClassAccuracy) { res.Ensemble, res.PerClass = a, per })
+	if err != nil {
+		return err
+	}
+	bare, err := promptEmbeds(ctx, r, names, BareTemplate)
+	if err != nil {
+		return err
+	}
+	err = measure(bare, func(res *SystemResult, a Accuracy, _ []ClassAccuracy) { res.Bare = a })
+	if err != nil {
+		return err
+	}
+	for i := range splits {
+		if results[i].Images > 0 {
+			splits[i].ZeroShot = append(splits[i].ZeroShot, results[i])
+		}
+	}
+	return nil
+}
+
+// labelled picks the pictures of f that have one of the classes.
+func labelled(f *Features, value func(row int) string, index map[string]int) (ZeroShotInput, SystemResult) {
+	in := ZeroShotInput{Dim: f.Dim}
+	count := make([]int, len(index))
+	for i, row := range f.Rows {
+		c, ok := index[value(row)]
+		if !ok {
+			continue
+		}
+		in.Images = append(in.Images, f.Images[i*f.Dim:(i+1)*f.Dim]...)
+		in.Labels = append(in.Labels, c)
+		count[c]++
+	}
+	n := len(in.Labels)
+	res := SystemResult{Classes: len(index), Images: n, Unlabelled: len(f.Rows) - n}
+	if n > 0 {
+		res.ChanceTop1 = 1 / float64(len(index))
+		res.ChanceTop5 = float64(min(5, len(index))) / float64(len(index))
+		res.Largest = float64(slices.Max(count)) / float64(n)
+	}
+	return in, res
+}
