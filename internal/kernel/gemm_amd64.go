@@ -2,6 +2,369 @@
 
 package kernel
 
-type gemmRun struct{}
+import "unsafe"
 
-func matMulASM(*Pool, *Gemm[float32]) bool { return false }
+// gemmArgs is what a tile's kernel reads (offsets in asmgen/gemm.go). It lives on the stack.
+type gemmArgs struct {
+	k             int
+	a, b, c       unsafe.Pointer
+	ldc, lda, ldb int    // bytes
+	mask          uint64 // of the last vector of a row of C
+	bias          unsafe.Pointer
+	residual      unsafe.Pointer // rows ldc apart
+	prefetch      uintptr        // may lie outside of everything, so it must be no pointer
+	accumulate    int
+	scale         float32
+}
+
+const (
+	tileM = 14
+	tileN = 32
+
+	// maxKC is the longest stretch of k that is summed in registers; longer sums are cut into equal blocks of at most
+	// this, which fits the second-level cache together with a block of A. How K is cut depends on K alone.
+	maxKC = 768
+	// maxNC bounds the columns of B packed at once.
+	maxNC = 3072
+	// maxStrips bounds the strips of tileM rows that meet a panel of B while it is in cache.
+	maxStrips = 10
+	// epilogueN is how many columns are finished before their activation is computed, while they are in cache.
+	epilogueN = 128
+	// serialWork is the number of multiply-adds below which waking another thread costs more than it saves.
+	serialWork = 1 << 18
+	// directM is the largest M at which B, if its rows lie in order, is read in place: fewer reads than packing pays for.
+	directM = 3 * tileM
+)
+
+// runTile calls the kernel of a tile of h rows. The calls are direct, so that p need not live on the heap.
+func runTile(h int, byK, narrow bool, p *byte) {
+	if byK {
+		h += tileByK
+	}
+	if narrow {
+		h += tileNarrow
+	}
+	switch h {
+	case 14:
+		tile14x32(p)
+	case 8:
+		tile8x32(p)
+	case 4:
+		tile4x32(p)
+	case 2:
+		tile2x32(p)
+	case 1:
+		tile1x32(p)
+	case 14 + tileNarrow:
+		tile14x16(p)
+	case 8 + tileNarrow:
+		tile8x16(p)
+	case 4 + tileNarrow:
+		tile4x16(p)
+	case 2 + tileNarrow:
+		tile2x16(p)
+	case 1 + tileNarrow:
+		tile1x16(p)
+	case 14 + tileByK:
+		tile14x32ByK(p)
+	case 8 + tileByK:
+		tile8x32ByK(p)
+	case 4 + tileByK:
+		tile4x32ByK(p)
+	case 2 + tileByK:
+		tile2x32ByK(p)
+	case 1 + tileByK:
+		tile1x32ByK(p)
+	case 14 + tileByK + tileNarrow:
+		tile14x16ByK(p)
+	case 8 + tileByK + tileNarrow:
+		tile8x16ByK(p)
+	case 4 + tileByK + tileNarrow:
+		tile4x16ByK(p)
+	case 2 + tileByK + tileNarrow:
+		tile2x16ByK(p)
+	case 1 + tileByK + tileNarrow:
+		tile1x16ByK(p)
+	}
+}
+
+// Summands of runTile's cases.
+const (
+	tileNarrow = 16
+	tileByK    = 32
+)
+
+// tileHeight is the tallest tile that fits n rows.
+var tileHeight = [tileM + 1]int{0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 14}
+
+// gemmRun is a product being dealt: one block of columns and of k at a time. It stays with the Pool.
+type gemmRun struct {
+	pool *Pool
+	g    *Gemm[float32]
+
+	packB, packA bool
+	strips       int // rows of a piece, in strips of tileM
+	rowPieces    int
+	group        int // columns of a piece, in panels of tileN
+	panels       int
+	jc, nc       int // columns of this block
+	pc, kc       int // its stretch of k
+
+	b         []float32 // packed panels of B: panel, k, column
+	pack, mul func(lo, hi, thread int)
+}
+
+func at(s []float32, i int) unsafe.Pointer {
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(s)), 4*i)
+}
+
+// matMulASM computes g with AVX-512 if the family has it and there is anything to sum.
+func matMulASM(p *Pool, g *Gemm[float32]) bool {
+	if !useAVX512 || g.K == 0 {
+		return false
+	}
+	r := &p.gemm
+	if r.pool == nil {
+		r.pool, r.pack, r.mul = p, r.packPanels, r.mulPiece
+	}
+	r.g = g
+	blocks := ceilDiv(g.K, maxKC)
+	kc := min(g.K, (ceilDiv(g.K, blocks)+3)&^3)
+	nc := (ceilDiv(g.N, ceilDiv(g.N, maxNC)) + tileN - 1) / tileN * tileN
+
+	// Reading A in place costs nothing but the cache sets that rows a power of two apart share; a transposed A also jumps
+	// by a row for each k. Packing pays if enough panels of B follow.
+	r.packB = g.TransB || g.M > directM
+	if g.TransA {
+		r.packA = g.N > 3*tileN
+	} else {
+		r.packA = g.N > 3*tileN && g.LDA%512 == 0
+	}
+	r.deal(ceilDiv(min(nc, g.N), tileN))
+	if r.packB {
+		r.b = scratch[float32](p, 0, slotPackB, kc*nc)
+	}
+	for r.jc = 0; r.jc < g.N; r.jc += nc {
+		r.nc = min(nc, g.N-r.jc)
+		r.panels = ceilDiv(r.nc, tileN)
+		for r.pc = 0; r.pc < g.K; r.pc += kc {
+			r.kc = min(kc, g.K-r.pc)
+			pieces, pack := r.rowPieces*ceilDiv(r.panels, r.group), 4
+			if g.M*r.nc*r.kc < serialWork { // one piece each: the caller does it alone
+				pieces, pack = 1, r.panels
+				r.strips, r.rowPieces, r.group = ceilDiv(g.M, tileM), 1, r.panels
+			}
+			if r.packB {
+				p.For(r.panels, pack, r.pack)
+			}
+			p.For(pieces, 1, r.mul)
+		}
+	}
+	r.g, r.b = nil, nil
+	return true
+}
+
+// deal cuts C into pieces: enough of them that no thread waits long for the last, by rows if there are enough rows.
+func (r *gemmRun) deal(panels int) {
+	const perThread = 4
+	want := 1
+	if r.pool.threads > 1 {
+		want = perThread * r.pool.threads
+	}
+	strips := ceilDiv(r.g.M, tileM)
+	r.strips = min(maxStrips, max(1, strips/want))
+	r.rowPieces = ceilDiv(strips, r.strips)
+	r.group = ceilDiv(panels, ceilDiv(want, r.rowPieces))
+}
+
+// packPanels packs panels [lo, hi) of this block of B.
+func (r *gemmRun) packPanels(lo, hi, _ int) {
+	g := r.g
+	if g.TransB {
+		var rows [16]*float32
+		for p := lo; p < hi; p++ {
+			j := p * tileN
+			n := min(tileN, r.nc-j)
+			for v := 0; v < n; v += 16 {
+				for i := range rows { // rows past the end repeat the last; nobody reads their results
+					rows[i] = (*float32)(at(g.B, (r.jc+j+min(v+i, n-1))*g.LDB+r.pc))
+				}
+				packTransposed(&rows, r.kc, &r.b[j*r.kc+v], 4*tileN)
+			}
+		}
+		return
+	}
+	// A few rows at a time over all panels: longer runs of each row, fewer pages at once.
+	const rows = 64
+	for k := 0; k < r.kc; k += rows {
+		n := min(rows, r.kc-k)
+		for p := lo; p < hi; p++ {
+			j := p * tileN
+			packWide(n, at(g.B, (r.pc+k)*g.LDB+r.jc+j), g.LDB, &r.b[j*r.kc+k*tileN], tileN, min(tileN, r.nc-j))
+		}
+	}
+}
+
+// packWide copies k rows of cols ≤ 32 floats, lds and stride floats apart.
+func packWide(k int, src unsafe.Pointer, lds int, dst *float32, stride, cols int) {
+	if cols > 16 {
+		packRows32(k, (*float32)(src), 4*lds, dst, 4*stride, mask16(cols-16))
+	} else {
+		packRows16(k, (*float32)(src), 4*lds, dst, 4*stride, mask16(cols))
+	}
+}
+
+func mask16(n int) uint64 { return 1<<n - 1 }
+
+// aStrip is the length of a packed strip of A. Kernels of package asmgen store whole vectors, so 16 floats follow.
+func (r *gemmRun) aStrip() int { return (tileM*r.kc + 31) &^ 15 }
+
+// packRowsOfA packs rows [lo, hi) of this stretch of k: strips of the heights the tiles will have, each (k, height).
+func (r *gemmRun) packRowsOfA(a []float32, lo, hi int) {
+	g, strip := r.g, r.aStrip()
+	if !g.TransA {
+		var rows [16]*float32
+		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
+			for off := 0; off < min(tileM, hi-i); {
+				h := tileHeight[min(tileM, hi-i-off)]
+				for n := range rows {
+					rows[n] = (*float32)(at(g.A, (i+off+min(n, h-1))*g.LDA+r.pc))
+				}
+				packTransposed(&rows, r.kc, &a[s*strip+off*r.kc], 4*h)
+				off += h
+			}
+		}
+		return
+	}
+	const rows = 64
+	for k := 0; k < r.kc; k += rows {
+		n := min(rows, r.kc-k)
+		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
+			h := min(tileM, hi-i)
+			packRows16(n, (*float32)(at(g.A, (r.pc+k)*g.LDA+i)), 4*g.LDA, &a[s*strip+k*h], 4*h, mask16(h))
+		}
+	}
+}
+
+// mulPiece computes pieces [lo, hi) of C.
+func (r *gemmRun) mulPiece(lo, hi, thread int) {
+	g := r.g
+	for t := lo; t < hi; t++ {
+		i0 := t % r.rowPieces * r.strips * tileM
+		i1 := min(g.M, i0+r.strips*tileM)
+		p0 := t / r.rowPieces * r.group
+		p1 := min(r.panels, p0+r.group)
+		var a []float32
+		if r.packA {
+			a = scratch[float32](r.pool, thread, slotPackA, r.strips*r.aStrip())
+			r.packRowsOfA(a, i0, i1)
+		}
+		r.mulRows(a, i0, i1, p0, p1)
+	}
+}
+
+// mulRows computes rows [i0, i1) and panels [p0, p1) of this block, for this stretch of k.
+func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
+	g := r.g
+	last := r.pc+r.kc == g.K
+	post := g.Act != ActNone || g.ActGrad != nil || g.Pre != nil
+	c := g.C
+	if g.Pre != nil {
+		c = g.Pre // holds the sums until the activation reads them
+	}
+	args := gemmArgs{k: r.kc, ldc: 4 * g.LDC, scale: g.scale()}
+	if g.Accumulate || r.pc > 0 {
+		args.accumulate = 1
+	}
+	finished := p0 * tileN
+	for p := p0; p < p1; p++ {
+		j := p * tileN
+		n := min(tileN, r.nc-j)
+		// A panel in place is read in whole vectors of the wide kernel only where they exist.
+		for w := 0; w < n; {
+			cols, narrow := n-w, false
+			if cols <= 16 || !r.packB && cols < tileN {
+				cols, narrow = min(cols, 16), true
+				args.mask = mask16(cols)
+			} else {
+				args.mask = mask16(cols - 16)
+			}
+			if r.packB {
+				args.b, args.ldb = at(r.b, j*r.kc+w), 4*tileN
+			} else {
+				args.b, args.ldb = at(g.B, r.pc*g.LDB+r.jc+j+w), 4*g.LDB
+			}
+			col := r.jc + j + w
+			args.bias = nil
+			if last && g.Bias != nil {
+				args.bias = at(g.Bias, col)
+			}
+			r.mulPanel(&args, a, c, i0, i1, col, narrow, p == p0, last && !post)
+			w += cols
+		}
+		if end := min(r.nc, j+tileN); last && post && (end-finished >= epilogueN || p == p1-1) {
+			g.activate(i0, i1, r.jc+finished, r.jc+end)
+			finished = end
+		}
+	}
+}
+
+// mulPanel runs the tiles of rows [i0, i1) against one panel, which args describes, at column col of C.
+func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narrow, first, residual bool) {
+	g := r.g
+	byK := r.packA || g.TransA
+	// The kernel fetches ahead what it will meet next: in the first panel the next rows of A, later a share of the next panel.
+	next := uintptr(args.b) + uintptr(tileN*4*r.kc)
+	share := uintptr(tileN * 4 * r.kc / r.strips)
+	strip := r.aStrip()
+	for i, s := i0, 0; i < i1; s++ {
+		for end := min(i1, i+tileM); i < end; {
+			h := tileHeight[end-i]
+			switch {
+			case r.packA:
+				args.a, args.lda = at(a, s*strip+(i-i0-s*tileM)*r.kc), 4*h
+				if g.TransA {
+					args.a, args.lda = at(a, s*strip+i-i0-s*tileM), 4*min(tileM, i1-i0-s*tileM)
+				}
+			case g.TransA:
+				args.a, args.lda = at(g.A, r.pc*g.LDA+i), 4*g.LDA
+			default:
+				args.a, args.lda = at(g.A, i*g.LDA+r.pc), 4*g.LDA
+			}
+			if first && !r.packA {
+				args.prefetch = uintptr(args.a) + uintptr(4*h*g.LDA)
+			} else {
+				args.prefetch = next
+			}
+			args.c = at(c, i*g.LDC+col)
+			args.residual = nil
+			if residual && g.Residual != nil {
+				args.residual = at(g.Residual, i*g.LDC+col)
+			}
+			runTile(h, byK, narrow, (*byte)(unsafe.Pointer(args)))
+			i += h
+		}
+		next += share
+	}
+}
+
+// activate finishes rows [i0, i1) of columns [j0, j1): activation or its derivative, then the residual.
+func (g *Gemm[T]) activate(i0, i1, j0, j1 int) {
+	for i := i0; i < i1; i++ {
+		lo, hi := i*g.LDC+j0, i*g.LDC+j1
+		c := g.C[lo:hi]
+		switch {
+		case g.ActGrad != nil:
+			actGradRow(g.Act, c, g.ActGrad[lo:hi])
+		case g.Pre != nil:
+			actRow(g.Act, c, g.Pre[lo:hi])
+		default:
+			actRow(g.Act, c, c)
+		}
+		if g.Residual != nil {
+			for n, v := range g.Residual[lo:hi] {
+				c[n] += v
+			}
+		}
+	}
+}
