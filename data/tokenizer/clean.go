@@ -39,7 +39,14 @@ func unescape(s string) string {
 		if n < len(s) && s[n] == ';' {
 			n++
 		}
-		b.WriteString(html.UnescapeString(s[:n]))
+		switch name := s[:n]; name {
+		case "&nGt;": // package html leaves out the two references whose text is longer than they are
+			b.WriteString("\u226B\u20D2")
+		case "&nLt;":
+			b.WriteString("\u226A\u20D2")
+		default:
+			b.WriteString(html.UnescapeString(name))
+		}
 		s = s[n:]
 	}
 	b.WriteString(s)
