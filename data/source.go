@@ -113,8 +113,8 @@ func (s *Source) prepare(u int, b *batch.Batch) {
 
 // worker is what one goroutine reuses from slot to slot.
 type worker struct {
-	image   transform.Image
-	scratch transform.Scratch
+	decoded, prepared transform.Image
+	scratch           transform.Scratch
 }
 
 // slot fills pair i of b.
@@ -172,16 +172,20 @@ func (s *Source) fill(ctx context.Context, u, i, group, row int, p *batch.Pair, 
 		if err != nil {
 			return "", err
 		}
-		switch err := transform.Decode(raw, &w.image); {
-		case errors.Is(err, transform.ErrBadPicture) || errors.Is(err, transform.ErrUnsupported):
+		err = transform.Decode(raw, &w.decoded)
+		if err == nil {
+			err = s.pipe.Prepare(&w.decoded, &w.prepared, &w.scratch)
+		}
+		if errors.Is(err, transform.ErrBadPicture) {
 			return err.Error(), nil
-		case err != nil:
+		}
+		if err != nil {
 			return "", fmt.Errorf("row %d: %w", row, err)
 		}
-		im = s.cache.put(row, &w.image)
+		im = s.cache.put(row, &w.prepared)
 	}
 	at := func(purpose string) uint64 { return addr.Hash(s.seed, addr.Name(purpose), uint64(u), uint64(i)) }
-	if err := s.pipe.Apply(im, at("transform"), p.Pixels, &w.scratch); err != nil {
+	if err := s.pipe.Finish(im, at("transform"), p.Pixels, &w.scratch); err != nil {
 		return "", fmt.Errorf("row %d: %w", row, err)
 	}
 	captions := s.samples[row].Captions
@@ -190,7 +194,7 @@ func (s *Source) fill(ctx context.Context, u, i, group, row int, p *batch.Pair, 
 	return "", nil
 }
 
-// cache keeps decoded pictures until its memory is used up.
+// cache keeps pictures as Pipeline.Prepare made them, until its memory is used up.
 type cache struct {
 	mu   sync.RWMutex
 	m    map[int]*transform.Image

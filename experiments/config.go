@@ -18,6 +18,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"diptych/data"
+	"diptych/eval"
 	"diptych/losses"
 	"diptych/model"
 	"diptych/optim"
@@ -41,12 +42,12 @@ type Config struct {
 
 // Eval says how a run measures its model.
 type Eval struct {
-	Splits []string `yaml:"splits"` // measured at the end
-	During []string `yaml:"during"` // measured every train.evalEvery updates
-	// CaptionKind makes one candidate of each group: its caption of this kind. Empty: every caption is a candidate, and its
-	// own picture the right one.
-	CaptionKind string `yaml:"captionKind"`
-	ZeroShot    bool   `yaml:"zeroShot"` // also classify by the class systems of the data set
+	Splits []string    `yaml:"splits"` // measured at the end; empty: all but train
+	During []string    `yaml:"during"` // measured every train.evalEvery updates; empty: val if there is one
+	Tasks  []eval.Task `yaml:"tasks"`  // retrieval, zeroshot; empty: both
+	// Texts are the candidates of retrieval: label (one text of each group), all (every caption), or empty: labels where
+	// there are any.
+	Texts string `yaml:"texts"`
 }
 
 //go:embed *.yaml
@@ -63,7 +64,6 @@ func Default(preset string) (*Config, error) {
 	}
 	return &Config{
 		Data: data.Default(), Model: m, Losses: losses.Default(), Optim: optim.Default(), Train: train.Default(),
-		Eval: Eval{ZeroShot: true},
 	}, nil
 }
 

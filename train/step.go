@@ -71,7 +71,7 @@ func New(cfg Config, o Options) (*Trainer, error) {
 	t := &Trainer{cfg: cfg, lossCfg: o.Losses, model: o.Model, pool: kernel.NewPool(o.Resources.Threads)}
 	l := &o.Model.Layout
 	var err error
-	if t.opt, err = optim.New(o.Optim, segments(l), l.Size, cfg.Steps); err != nil {
+	if t.opt, err = optim.New(o.Optim, segments(l), cfg.Steps); err != nil {
 		return nil, err
 	}
 	w := o.Resources.Workers
@@ -96,7 +96,6 @@ func New(cfg Config, o Options) (*Trainer, error) {
 	}
 	t.allocate(l.Size)
 	l.Init(t.weights, o.Seed)
-	t.opt.Reset(t.weights)
 	return t, nil
 }
 
@@ -177,7 +176,7 @@ func (t *Trainer) Close() {
 func segments(l *model.Layout) []optim.Segment {
 	var s []optim.Segment
 	for _, p := range l.Params {
-		s = append(s, optim.Segment{Name: p.Name, Offset: p.Offset, Len: p.Len(), Shape: p.Shape, Decay: p.Decay, Frozen: p.Frozen})
+		s = append(s, optim.Segment{Name: p.Name, Offset: p.Offset, Shape: p.Shape, Decay: p.Decay, Frozen: p.Frozen})
 	}
 	return s
 }

@@ -23,7 +23,7 @@ type worker struct {
 	slabs        [][]float32 // of gradients: log2(lanes)+1, one per level of the sum's tree
 	tokens       [][]int32
 	run          ops.Run[float32]
-	imageSize, e int // bytes of a picture; width of a feature
+	imageSize, e int // levels of a picture; width of a feature
 }
 
 // newWorker builds the graph of one grain. It allocates nothing large.
@@ -52,7 +52,11 @@ func (w *worker) bind(b *batch.Batch, i int) error {
 	w.run.Step, w.run.Base, w.run.Pool = b.Step, lo, w.pool
 	w.run.Arena = w.arenas[min(i, len(w.arenas)-1)]
 	w.prog.Bind(&w.run)
-	w.images.Set(w.prog, b.Pixels[lo*w.imageSize:(lo+n)*w.imageSize], n)
+	if at := lo * w.imageSize; b.Normalized != nil {
+		w.images.SetFloat(w.prog, b.Normalized[at:at+n*w.imageSize], n)
+	} else {
+		w.images.Set(w.prog, b.Pixels[at:at+n*w.imageSize], n)
+	}
 	for j := range n {
 		w.tokens[j] = b.Pairs[lo+j].Tokens
 	}

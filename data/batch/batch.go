@@ -16,6 +16,8 @@ type Batch struct {
 	Step   int // the update it belongs to, from 0
 	Pairs  []Pair
 	Pixels []uint8 // (N, S, S, 3): the pictures of all pairs one after another; each pair's Pixels is its part
+	// Normalized, when not nil, holds normalised pictures (N, 3, S, S) that take the place of Pixels: input that is not 8-bit.
+	Normalized []float32
 	// Broken names the rows whose picture did not decode; a substitute stands in the slot of each.
 	Broken []Broken
 }

@@ -1,0 +1,112 @@
+package experiments
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"diptych/data"
+	"diptych/data/arrowset"
+	"diptych/data/demo"
+	"diptych/data/tokenizer"
+	"diptych/data/transform"
+	"diptych/losses"
+	"diptych/model"
+)
+
+// parts are what a recipe builds, whether it is trained or only used.
+type parts struct {
+	tok         tokenizer.Tokenizer
+	train, eval *transform.Pipeline
+	model       *model.CLIP
+}
+
+// build resolves what one room takes from another (the vocabulary's size, the context's length), checks the whole recipe and
+// reports every fault at once, then builds its parts.
+func (c *Config) build() (*parts, error) {
+	p := &parts{}
+	var errs []error
+	check := func(err error) { errs = append(errs, err) }
+	text := &c.Model.Text
+	tc := &c.Data.Tokenizer
+	if tc.ContextLength != 0 && tc.ContextLength != text.ContextLength {
+		check(fmt.Errorf("data.tokenizer.contextLength: %d, model.text.contextLength has %d; leave the first out", tc.ContextLength, text.ContextLength))
+	}
+	tc.ContextLength = text.ContextLength
+	var err error
+	if p.tok, err = tokenizer.New(*tc); err != nil {
+		check(fmt.Errorf("data.tokenizer: %w", err))
+	} else {
+		if text.VocabSize == 0 {
+			text.VocabSize = p.tok.VocabSize()
+		}
+		if text.VocabSize < p.tok.VocabSize() {
+			check(fmt.Errorf("model.text.vocabSize: %d, the tokenizer has %d entries", text.VocabSize, p.tok.VocabSize()))
+		}
+	}
+	check(c.Data.Validate())
+	check(c.Model.Validate())
+	check(losses.Validate(c.Losses))
+	check(c.Optim.Validate())
+	check(c.Train.Validate())
+	if side := c.Model.Vision.ImageSize; side > 0 {
+		if p.train, err = transform.New(c.Data.Transforms, side); err != nil {
+			check(fmt.Errorf("data.transforms: %w", err))
+		}
+		if p.eval, err = transform.New(c.Data.EvalTransforms, side); err != nil {
+			check(fmt.Errorf("data.evalTransforms: %w", err))
+		}
+		if p.train != nil && p.eval != nil && (p.train.Mean != p.eval.Mean || p.train.Std != p.eval.Std) {
+			check(fmt.Errorf("data: transforms normalise by %v / %v, evalTransforms by %v / %v", p.train.Mean, p.train.Std, p.eval.Mean, p.eval.Std))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("%w %s:\n%w", ErrRecipe, c.Name, err)
+	}
+	p.model, err = model.NewCLIP(c.Model, losses.NeedsBias(c.Losses))
+	return p, err
+}
+
+// openSet opens a data set by the name that recipes and commands use for it.
+func openSet(path string) (*arrowset.Set, error) {
+	if path == "demo" {
+		return demo.Open()
+	}
+	return arrowset.Open(path)
+}
+
+// samples lists the rows of a split with the captions that the recipe admits.
+func samples(set *arrowset.Set, c *data.Config) ([]data.Sample, error) {
+	var out []data.Sample
+	for i, m := range set.Meta() {
+		if m.Split != c.Split {
+			continue
+		}
+		s := data.Sample{Row: i, Group: m.Group}
+		for _, cp := range set.Captions(i) {
+			if admits(c.CaptionKinds, cp.Kind) && admits(c.CaptionLangs, cp.Lang) {
+				s.Captions = append(s.Captions, cp.Text)
+			}
+		}
+		if len(s.Captions) == 0 {
+			return nil, fmt.Errorf("data: %s, row %d (%s) has no caption of the kinds %v and languages %v", set.Manifest().Name, i, m.ImageID, c.CaptionKinds, c.CaptionLangs)
+		}
+		out = append(out, s)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: data.split: %s has no rows of split %q; it has %s", ErrRecipe, set.Manifest().Name, c.Split, strings.Join(splitNames(set), ", "))
+	}
+	return out, nil
+}
+
+func admits(list []string, v string) bool { return len(list) == 0 || slices.Contains(list, v) }
+
+func splitNames(set *arrowset.Set) []string {
+	var names []string
+	for name := range set.Manifest().Splits {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
