@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -122,27 +123,193 @@ var sizes = [][3]int{{1, 1, 1}, {1, 33, 7}, {17, 32, 17}, {13, 31, 5}, {14, 32, 
 // k·eps/6 in the mean. The rest is slack for the worst of many elements.
 func tolerance(k int) float64 { return 0x1p-23 * float64(8+k) }
 
+// eachFamily runs f with every kernel family this machine has.
+func eachFamily(t *testing.T, f func(t *testing.T)) {
+	fast := useAVX512
+	defer func() { useAVX512 = fast }()
+	if !fast {
+		t.Log("no AVX-512 here, or not wanted: portable kernels only")
+	} else {
+		t.Run("avx512", f)
+	}
+	useAVX512 = false
+	t.Run("portable", f)
+}
+
 func TestMatMulMatchesReference(t *testing.T) {
 	pools := []*Pool{nil, NewPool(2)}
 	defer pools[1].Close()
-	for _, f := range forms {
-		t.Run(f.name, func(t *testing.T) {
+	eachFamily(t, func(t *testing.T) {
+		for _, f := range forms {
+			t.Run(f.name, func(t *testing.T) {
+				rng := newRand()
+				for i, s := range sizes {
+					for e, epi := range epilogues {
+						if e > 0 && s[0]*s[1]*s[2] > 1<<20 && (i+e)%3 != 0 {
+							continue // the large ones take a third of the epilogues each
+						}
+						g := product[float32](rng, s[0], s[1], s[2], (i+e)%3, f.transA, f.transB)
+						epi.set(rng, g)
+						before := append([]float32(nil), g.C...)
+						c, pre := reference(g)
+						MatMul(pools[(i+e)%2], g)
+						requireMatrix(t, g, g.C, c, before, fmt.Sprintf("%v %s", s, epi.name))
+						if g.Pre != nil {
+							requireMatrix(t, g, g.Pre, pre, g.Pre, fmt.Sprintf("%v %s: Pre", s, epi.name))
+						}
+					}
+				}
+			})
+		}
+	})
+}
+
+// run computes a copy of g with a C of its own on n threads and returns C and Pre.
+func run(n int, g *Gemm[float32]) (c, pre []float32) {
+	h := *g
+	h.C = append([]float32(nil), g.C...)
+	if g.Pre != nil {
+		h.Pre = make([]float32, len(g.Pre))
+		copy(h.Pre, g.Pre)
+	}
+	p := NewPool(n)
+	defer p.Close()
+	MatMul(p, &h)
+	return h.C, h.Pre
+}
+
+func TestMatMulBitsDoNotDependOnThreads(t *testing.T) {
+	eachFamily(t, func(t *testing.T) {
+		for _, f := range forms {
 			rng := newRand()
-			for i, s := range sizes {
-				for e, epi := range epilogues {
-					g := product[float32](rng, s[0], s[1], s[2], (i+e)%3, f.transA, f.transB)
+			for _, s := range [][3]int{{544, 130, 33}, {40, 700, 100}, {17, 300, 1601}, {200, 96, 777}} {
+				for _, epi := range epilogues[:8] {
+					g := product[float32](rng, s[0], s[1], s[2], 0, f.transA, f.transB)
 					epi.set(rng, g)
-					before := append([]float32(nil), g.C...)
-					c, pre := reference(g)
-					MatMul(pools[(i+e)%2], g)
-					requireMatrix(t, g, g.C, c, before, fmt.Sprintf("%v %s", s, epi.name))
-					if g.Pre != nil {
-						requireMatrix(t, g, g.Pre, pre, g.Pre, fmt.Sprintf("%v %s: Pre", s, epi.name))
+					c1, pre1 := run(1, g)
+					for _, threads := range []int{2, 3} {
+						c, pre := run(threads, g)
+						require.True(t, slices.Equal(c1, c), "%s %v %s: C on %d threads", f.name, s, epi.name, threads)
+						require.True(t, slices.Equal(pre1, pre), "%s %v %s: Pre on %d threads", f.name, s, epi.name, threads)
 					}
 				}
 			}
-		})
+		}
+	})
+}
+
+func TestMatMulBitsDoNotDependOnHowRowsAndColumnsAreCut(t *testing.T) {
+	eachFamily(t, func(t *testing.T) {
+		for _, f := range forms {
+			for _, k := range []int{5, 100, 1601} {
+				g := product[float32](newRand(), 90, 150, k, 0, f.transA, f.transB)
+				g.Bias, g.Residual = fill[float32](newRand(), g.N), fill[float32](newRand(), len(g.C))
+				want, _ := run(1, g)
+				for _, cut := range []int{1, 13, 47, 86} {
+					top, bottom := *g, *g
+					top.M, bottom.M = cut, g.M-cut
+					if g.TransA {
+						bottom.A = g.A[cut:]
+					} else {
+						bottom.A = g.A[cut*g.LDA:]
+					}
+					top.C, bottom.C, bottom.Residual = g.C[:cut*g.LDC], g.C[cut*g.LDC:], g.Residual[cut*g.LDC:]
+					c0, _ := run(1, &top)
+					c1, _ := run(1, &bottom)
+					require.True(t, slices.Equal(want, append(c0, c1...)), "%s, k %d, rows cut at %d", f.name, k, cut)
+
+					right := *g
+					right.N, right.Bias, right.C, right.Residual = g.N-cut, g.Bias[cut:], g.C[cut:], g.Residual[cut:]
+					if g.TransB {
+						right.B = g.B[cut*g.LDB:]
+					} else {
+						right.B = g.B[cut:]
+					}
+					c, _ := run(1, &right)
+					for i := range g.M {
+						require.True(t, slices.Equal(want[i*g.LDC+cut:(i+1)*g.LDC], c[i*g.LDC:][:right.N]),
+							"%s, k %d, row %d, columns cut at %d", f.name, k, i, cut)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestMatMulSpreadsNaNAndInfOnlyWhereTheyBelong(t *testing.T) {
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	eachFamily(t, func(t *testing.T) {
+		for _, f := range forms {
+			for _, m := range []int{33, 61} { // B in place and packed
+				g := product[float32](newRand(), m, 47, 19, 0, f.transA, f.transB)
+				ai, bi := 32*g.LDA+18, 18*g.LDB+46 // the last k: row 32 of A, the last column of B
+				if f.transA {
+					ai = 18*g.LDA + 32
+				}
+				if f.transB {
+					bi = 46*g.LDB + 18
+				}
+				g.A[ai], g.B[bi] = nan, inf
+				MatMul(nil, g)
+				for i := range g.M {
+					for j := range g.N {
+						v := float64(g.C[i*g.LDC+j])
+						switch {
+						case i == 32:
+							require.True(t, math.IsNaN(v), "%s: row %d, column %d: %v", f.name, i, j, v)
+						case j == 46:
+							require.True(t, math.IsInf(v, 0), "%s: row %d, column %d: %v", f.name, i, j, v)
+						default:
+							require.False(t, math.IsNaN(v) || math.IsInf(v, 0), "%s: row %d, column %d: %v", f.name, i, j, v)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestMatMulDoesNotReadC(t *testing.T) {
+	eachFamily(t, func(t *testing.T) {
+		for _, k := range []int{0, 7, 900} {
+			g := product[float32](newRand(), 20, 40, k, 0, false, true)
+			for i := range g.C {
+				g.C[i] = float32(math.NaN())
+			}
+			c, _ := reference(g)
+			MatMul(nil, g)
+			requireMatrix(t, g, g.C, c, g.C, fmt.Sprintf("k %d", k))
+		}
+	})
+}
+
+func TestMatMulRefusesShortSlices(t *testing.T) {
+	for name, spoil := range map[string]func(g *Gemm[float32]){
+		"A":          func(g *Gemm[float32]) { g.A = g.A[1:] },
+		"B":          func(g *Gemm[float32]) { g.B = g.B[1:] },
+		"C":          func(g *Gemm[float32]) { g.C = g.C[1:] },
+		"stride":     func(g *Gemm[float32]) { g.LDB-- },
+		"bias":       func(g *Gemm[float32]) { g.Bias = make([]float32, g.N-1) },
+		"residual":   func(g *Gemm[float32]) { g.Residual = g.C[1:] },
+		"negative":   func(g *Gemm[float32]) { g.K = -1 },
+		"accumulate": func(g *Gemm[float32]) { g.Accumulate, g.Act = true, ActGELU },
+		"two uses":   func(g *Gemm[float32]) { g.Pre, g.ActGrad = make([]float32, 12), make([]float32, 12) },
+	} {
+		g := product[float32](newRand(), 3, 4, 5, 0, false, false)
+		spoil(g)
+		require.Panics(t, func() { MatMul(nil, g) }, name)
 	}
+}
+
+func TestMatMulAllocatesNothing(t *testing.T) {
+	p := NewPool(2)
+	defer p.Close()
+	eachFamily(t, func(t *testing.T) {
+		for _, f := range forms {
+			g := product[float32](newRand(), 200, 200, 50, 0, f.transA, f.transB)
+			require.Zero(t, testing.AllocsPerRun(20, func() { MatMul(p, g) }), f.name)
+		}
+	})
 }
 
 // requireMatrix compares the (M, N) elements of got with want and the gaps between its rows with before.
