@@ -56,6 +56,16 @@ func Grid(cells []Cell, columns int) [][]Cell {
 	return rows
 }
 
+// RGB makes a picture of 8-bit RGB values, row after row: pixel (x, y) is pix[3·(y·w+x):][:3].
+func RGB(w, h int, pix []uint8) image.Image {
+	m := image.NewRGBA(image.Rect(0, 0, w, h))
+	for i := range w * h {
+		copy(m.Pix[4*i:4*i+3], pix[3*i:3*i+3])
+		m.Pix[4*i+3] = 0xff
+	}
+	return m
+}
+
 // The measures, in pixels.
 const (
 	defaultSide = 128

@@ -73,6 +73,12 @@ func TestCell(t *testing.T) {
 	}
 }
 
+func TestRGB(t *testing.T) {
+	m := RGB(2, 1, []uint8{1, 2, 3, 4, 5, 6})
+	require.Equal(t, image.Rect(0, 0, 2, 1), m.Bounds())
+	require.Equal(t, color.RGBA{4, 5, 6, 255}, m.At(1, 0))
+}
+
 func TestWrap(t *testing.T) {
 	p, err := newPen()
 	require.NoError(t, err)

@@ -1,0 +1,317 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"diptych/eval"
+)
+
+const (
+	manyClasses = 40 // a longer table stands in its CSV alone
+	manyBroken  = 20 // pictures named in report.md
+)
+
+// markdown is report.md.
+func (r *Report) markdown(pictures []Picture) string {
+	d := &document{}
+	d.line("# %s", escape(r.Title))
+	d.line("")
+	if len(r.About) > 0 {
+		rows := [][]string{{"what", "value"}}
+		for _, f := range r.About {
+			rows = append(rows, []string{escape(f.Name), escape(f.Value)})
+		}
+		d.table(rows)
+	}
+	d.line("Data set %s; embeddings of %d numbers. \"Chance\" is what random scores reach on average.", code(r.Result.Data), r.Result.EmbedDim)
+	d.line("")
+	d.retrieval(r.Result.Splits)
+	d.zeroShot(r.Result.Splits)
+	d.broken(r.Result.Splits)
+	if len(pictures) > 0 {
+		d.line("## Pictures")
+		d.line("")
+		d.line("The queries of contact sheets are a random sample, the same for every model. Right answers are framed in green, wrong")
+		d.line("ones in red; the number below an answer is its score, the cosine of the two embeddings.")
+		d.line("")
+		for _, p := range pictures {
+			d.line("### %s", escape(p.Title))
+			d.line("")
+			d.line("![%s](%s)", escape(p.Title), p.File)
+			d.line("")
+		}
+	}
+	return strings.TrimRight(d.String(), "\n") + "\n"
+}
+
+type document struct{ strings.Builder }
+
+func (d *document) line(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }
+
+// table writes rows, of which the first is the head, with columns of equal width; numbers are set right.
+func (d *document) table(rows [][]string) {
+	width := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for c, cell := range row {
+			width[c] = max(width[c], len([]rune(cell)), 3)
+		}
+	}
+	right := make([]bool, len(width))
+	for c := range width {
+		right[c] = len(rows) > 1
+		for _, row := range rows[1:] {
+			right[c] = right[c] && (row[c] == "" || row[c] == "–" || row[c][0] >= '0' && row[c][0] <= '9')
+		}
+	}
+	for i, row := range rows {
+		for c, cell := range row {
+			pad := strings.Repeat(" ", width[c]-len([]rune(cell)))
+			if right[c] {
+				d.WriteString("| " + pad + cell + " ")
+			} else {
+				d.WriteString("| " + cell + pad + " ")
+			}
+		}
+		d.line("|")
+		if i == 0 {
+			for c := range row {
+				rule := strings.Repeat("-", width[c]+1)
+				if right[c] {
+					d.WriteString("|" + rule + ":")
+				} else {
+					d.WriteString("|" + rule + "-")
+				}
+			}
+			d.line("|")
+		}
+	}
+	d.line("")
+}
+
+func (d *document) retrieval(splits []eval.SplitResult) {
+	var rows [][]string
+	var notes []string
+	for _, s := range splits {
+		r := s.Retrieval
+		if r == nil {
+			continue
+		}
+		if rows == nil {
+			rows = [][]string{{"split", "query → candidates", "queries", "candidates"}}
+			for _, k := range r.ImageToText.Recall {
+				rows[0] = append(rows[0], fmt.Sprintf("R@%d", k.K))
+			}
+			rows[0] = append(rows[0], "median rank", "mean rank")
+		}
+		for _, dir := range []direction{imageToText, textToImage} {
+			x := dir.of(r)
+			row := []string{escape(s.Split), strings.ToLower(dir.name), thousands(x.Queries), thousands(x.Candidates)}
+			chance := []string{"", "chance", "", ""}
+			for _, k := range x.Recall {
+				row, chance = append(row, percent(k.Recall)), append(chance, percent(k.Chance))
+			}
+			row = append(row, trim(x.MedianRank), trim(x.MeanRank))
+			rows = append(rows, row, append(chance, "", trim(x.ChanceRank)))
+			if x.Unmatched > 0 {
+				notes = append(notes, fmt.Sprintf("%s, %s: %d queries have no right candidate and are not counted.", escape(s.Split), strings.ToLower(dir.name), x.Unmatched))
+			}
+		}
+		what := "every caption of every picture"
+		if r.Choice == eval.TextsLabel {
+			what = "one text, the label, of each group"
+		}
+		notes = append(notes, fmt.Sprintf("%s: %s pictures in %s groups; texts are %s (%s).", escape(s.Split), thousands(s.Images), thousands(r.Groups), what, thousands(r.Texts)))
+	}
+	if rows == nil {
+		return
+	}
+	d.line("## Retrieval")
+	d.line("")
+	d.line("R@K is the share of queries with a right answer among the first K. Any text of a picture's group is right for it, and any")
+	d.line("picture of a text's group for the text. A rank is that of the best right answer, from 1; equal scores rank by index. Every")
+	d.line("pair is scored.")
+	d.line("")
+	d.table(rows)
+	for _, n := range notes {
+		d.line("- %s", n)
+	}
+	d.line("")
+}
+
+func (d *document) zeroShot(splits []eval.SplitResult) {
+	rows := [][]string{{"class system", "split", "pictures", "classes", "top-1", "top-5", "mean per class", "bare name", "chance", "largest class"}}
+	var systems []string
+	for _, s := range splits {
+		for _, z := range s.ZeroShot {
+			if !slices.Contains(systems, z.System) {
+				systems = append(systems, z.System)
+			}
+		}
+	}
+	if len(systems) == 0 {
+		return
+	}
+	for _, name := range systems {
+		for _, s := range splits {
+			if z := find(s, name); z != nil {
+				rows = append(rows, []string{escape(name), escape(s.Split), thousands(z.Images), thousands(z.Classes), percent(z.Ensemble.Top1), percent(z.Ensemble.Top5),
+					percent(z.Ensemble.MeanPerClass), percent(z.Bare.Top1), percent(z.ChanceTop1), percent(z.Largest)})
+			}
+		}
+	}
+	d.line("## Zero-shot classification")
+	d.line("")
+	d.line("A picture gets the class whose text is nearest. The text of a class is the mean of its name in all templates; \"bare name\" is")
+	d.line("the top-1 of the name alone, \"largest class\" what always naming the most frequent class reaches.")
+	d.line("")
+	d.table(rows)
+	for _, name := range systems {
+		d.templates(splits, name)
+	}
+	for _, s := range splits {
+		for _, z := range s.ZeroShot {
+			d.classes(s.Split, z)
+		}
+	}
+}
+
+func find(s eval.SplitResult, system string) *eval.SystemResult {
+	for i := range s.ZeroShot {
+		if s.ZeroShot[i].System == system {
+			return &s.ZeroShot[i]
+		}
+	}
+	return nil
+}
+
+// templates compares the templates of a class system, where it has several.
+func (d *document) templates(splits []eval.SplitResult, system string) {
+	head := []string{"template"}
+	var rows [][]string
+	for _, s := range splits {
+		z := find(s, system)
+		if z == nil || len(z.Templates) < 2 {
+			continue
+		}
+		head = append(head, escape(s.Split))
+		if rows == nil {
+			rows = make([][]string, len(z.Templates)+1)
+			for t := range z.Templates {
+				rows[t] = []string{code(z.Templates[t].Template)}
+			}
+			rows[len(z.Templates)] = []string{"all"}
+		}
+		for t := range z.Templates {
+			rows[t] = append(rows[t], percent(z.Templates[t].Top1))
+		}
+		rows[len(z.Templates)] = append(rows[len(z.Templates)], percent(z.Ensemble.Top1))
+	}
+	if rows == nil {
+		return
+	}
+	d.line("Top-1 of %s by template:", escape(system))
+	d.line("")
+	d.table(append([][]string{head}, rows...))
+}
+
+// classes shows the classes of one system on one split, if they are few; all are in the CSV.
+func (d *document) classes(split string, z eval.SystemResult) {
+	file := classFile(z.System, split)
+	var seen []eval.ClassAccuracy
+	for _, c := range z.PerClass {
+		if c.Images > 0 {
+			seen = append(seen, c)
+		}
+	}
+	if len(seen) > manyClasses {
+		d.line("%s on %s: %s classes have pictures, each in [%s](%s).", escape(z.System), escape(split), thousands(len(seen)), file, file)
+		d.line("")
+		return
+	}
+	d.line("%s on %s, by class ([%s](%s)):", escape(z.System), escape(split), file, file)
+	d.line("")
+	rows := [][]string{{"class", "pictures", "top-1", "top-5", "most often mistaken for"}}
+	for _, c := range seen {
+		mistaken := "–"
+		if c.Mistaken != "" {
+			mistaken = fmt.Sprintf("%s (%s)", escape(c.Mistaken), percent(c.MistakenFor))
+		}
+		rows = append(rows, []string{escape(c.Class), thousands(c.Images), percent(c.Top1), percent(c.Top5), mistaken})
+	}
+	d.table(rows)
+}
+
+func (d *document) broken(splits []eval.SplitResult) {
+	total := 0
+	for _, s := range splits {
+		total += len(s.Broken)
+	}
+	if total == 0 {
+		return
+	}
+	d.line("## Pictures left out")
+	d.line("")
+	d.line("Pictures that do not decode, in no figure above (%s):", thousands(total))
+	d.line("")
+	left := manyBroken
+	for _, s := range splits {
+		for _, b := range s.Broken {
+			if left == 0 {
+				d.line("- and %s more, in report.json.", thousands(total-manyBroken))
+				d.line("")
+				return
+			}
+			left--
+			d.line("- %s, row %d, %s: %s", escape(s.Split), b.Row, code(b.ImageID), escape(b.Reason))
+		}
+	}
+	d.line("")
+}
+
+// summary is one direction in a line.
+func summary(x eval.Direction, d direction) string {
+	var parts []string
+	for _, k := range x.Recall {
+		parts = append(parts, fmt.Sprintf("R@%d %s", k.K, percent(k.Recall)))
+	}
+	asked, ranked := "pictures", "texts"
+	if !d.images {
+		asked, ranked = ranked, asked
+	}
+	return fmt.Sprintf("%s · %s %s, %s %s", strings.Join(parts, ", "), thousands(x.Queries), asked, thousands(x.Candidates), ranked)
+}
+
+// percent prints a fraction with one decimal, or two where it is below one percent.
+func percent(x float64) string {
+	if x > 0 && x < .00995 {
+		return fmt.Sprintf("%.2f %%", 100*x)
+	}
+	return fmt.Sprintf("%.1f %%", 100*x)
+}
+
+// trim prints a rank with at most one decimal.
+func trim(x float64) string { return strings.TrimSuffix(fmt.Sprintf("%.1f", x), ".0") }
+
+// thousands prints 12345 as 12,345.
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// escape keeps a text from being read as Markdown.
+func escape(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "*", `\*`, "<", `\<`, "`", "\\`", "[", `\[`).Replace(s)
+}
+
+// code sets a text in the typewriter face.
+func code(s string) string {
+	s = strings.ReplaceAll(strings.Join(strings.Fields(s), " "), "`", "'")
+	return "`" + strings.ReplaceAll(s, "|", `\|`) + "`"
+}
