@@ -1,0 +1,116 @@
+package ops
+
+import (
+	"cmp"
+	"slices"
+)
+
+// class says where a buffer's elements are.
+type class uint8
+
+const (
+	inArena   class = iota // at an offset that the plan chose
+	inWeights              // a range of the weight slab
+	inGrads                // a range of the gradient slab
+	inInput                // whatever slice was bound
+)
+
+// buffer is the place of a matrix (rows, cols). It knows offsets and no memory; memory.at finds the elements.
+type buffer struct {
+	name  string
+	class class
+	rows  *Dim
+	cols  int
+	off   int // arena, weights, gradients: the first element; inputs: the index of the binding
+
+	// Of the arena: the steps of the tape between which the elements are alive, both included, and whether any step uses
+	// them at all.
+	first, last int
+	used        bool
+	forBack     bool // only kept for a backward step,
+	readBack    bool // if one reads it
+}
+
+// max returns the number of elements at capacity.
+func (b *buffer) max() int { return b.rows.Max * b.cols }
+
+// arenaAlign is the multiple of elements at which buffers begin: 64 bytes of float32.
+const arenaAlign = 16
+
+func aligned(n int) int { return (n + arenaAlign - 1) &^ (arenaAlign - 1) }
+
+// use notes that step number i reads or writes b.
+func (b *buffer) use(i int) {
+	if !b.used {
+		b.first, b.last, b.used = i, i, true
+	}
+	b.first, b.last = min(b.first, i), max(b.last, i)
+}
+
+// plan gives buffers whose lives overlap disjoint ranges of the arena, and returns the arena's length. It places the
+// largest first, each at the lowest gap that holds it; among equal ones the longest-lived. On towers of transformers that
+// reaches the lower bound, what is alive at once.
+func plan(bufs []*buffer) int {
+	order := slices.Clone(bufs)
+	slices.SortStableFunc(order, func(a, b *buffer) int {
+		return cmp.Or(cmp.Compare(b.max(), a.max()), cmp.Compare(b.last-b.first, a.last-a.first))
+	})
+	var placed []*buffer // by offset
+	total := 0
+	for _, b := range order {
+		off, n := 0, aligned(b.max())
+		for _, p := range placed {
+			if b.first > p.last || p.first > b.last {
+				continue
+			}
+			if off+n <= p.off {
+				break
+			}
+			off = max(off, p.off+aligned(p.max()))
+		}
+		b.off = off
+		total = max(total, off+n)
+		i, _ := slices.BinarySearchFunc(placed, off, func(p *buffer, off int) int { return cmp.Compare(p.off, off) })
+		placed = slices.Insert(placed, i, b)
+	}
+	return total
+}
+
+// peak returns the largest number of elements that are alive at once over a tape of the given number of steps.
+func peak(bufs []*buffer, steps int) int {
+	change := make([]int, steps+2)
+	for _, b := range bufs {
+		change[b.first] += aligned(b.max())
+		change[b.last+1] -= aligned(b.max())
+	}
+	most, live := 0, 0
+	for _, c := range change {
+		live += c
+		most = max(most, live)
+	}
+	return most
+}
+
+// memory is what a run binds: the slices behind the buffers.
+type memory[T Float] struct {
+	run    *Run[T]
+	inputs [][]T
+}
+
+// at returns the live elements of b, or nil of a nil buffer.
+func (m *memory[T]) at(b *buffer) []T {
+	if b == nil {
+		return nil
+	}
+	slab := m.run.Arena
+	switch b.class {
+	case inWeights:
+		slab = m.run.Weights
+	case inGrads:
+		slab = m.run.Grads
+	case inInput:
+		return m.inputs[b.off]
+	}
+	end := b.off + b.rows.Len()*b.cols
+	return slab[b.off:end:end]
+}
