@@ -1,0 +1,384 @@
+package arrowset
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// This file reads the Arrow IPC file format (arrow.apache.org/docs/format/Columnar.html, format/{File,Schema,Message}.fbs)
+// as far as the columns of a data set need: binary, utf8 and list<utf8> without missing values, buffers plain or zstd.
+// Whatever the bytes, it returns errors and allocates no more than the file is long plus maxBuffer.
+
+const (
+	magic     = "ARROW1"
+	maxBuffer = 256 << 20 // bytes of one buffer, unpacked, so that a damaged file cannot claim all memory
+	maxMeta   = 16 << 20  // bytes of a footer or of a record batch's header
+)
+
+// flat reads flatbuffers. A read outside of b gives zeros and sets bad, which is checked once, after a structure was read.
+type flat struct {
+	b   []byte
+	bad bool
+}
+
+func (f *flat) bytes(at, n int) []byte {
+	if at < 0 || n < 0 || at > len(f.b) || n > len(f.b)-at {
+		f.bad = true
+		return make([]byte, min(max(n, 0), 8))
+	}
+	return f.b[at : at+n]
+}
+func (f *flat) u8(at int) int    { return int(f.bytes(at, 1)[0]) }
+func (f *flat) u16(at int) int   { return int(binary.LittleEndian.Uint16(f.bytes(at, 2))) }
+func (f *flat) i32(at int) int   { return int(int32(binary.LittleEndian.Uint32(f.bytes(at, 4)))) }
+func (f *flat) i64(at int) int64 { return int64(binary.LittleEndian.Uint64(f.bytes(at, 8))) }
+
+// field is the place of a table's field, 0 if the table does not have it.
+func (f *flat) field(table, slot int) int {
+	vtable := table - f.i32(table)
+	entry := 4 + 2*slot
+	if entry+2 > f.u16(vtable) {
+		return 0
+	}
+	if off := f.u16(vtable + entry); off != 0 {
+		return table + off
+	}
+	return 0
+}
+
+// table follows the reference in a field to a table, 0 if there is none.
+func (f *flat) table(table, slot int) int {
+	if at := f.field(table, slot); at != 0 {
+		return at + f.i32(at)
+	}
+	return 0
+}
+
+// vector is the place and length of a vector in a field.
+func (f *flat) vector(table, slot, elemSize int) (at, n int) {
+	if at = f.table(table, slot); at == 0 {
+		return 0, 0
+	}
+	n = f.i32(at)
+	at += 4
+	if n < 0 || n > len(f.b)/elemSize {
+		f.bad = true
+		return 0, 0
+	}
+	f.bytes(at, n*elemSize)
+	if f.bad {
+		return 0, 0
+	}
+	return at, n
+}
+
+func (f *flat) text(table, slot int) string {
+	at, n := f.vector(table, slot, 1)
+	return string(f.bytes(at, n))
+}
+
+// block is the place of a record batch in the file: its header, then its body.
+type block struct {
+	offset, body int64
+	header       int
+}
+
+// readAll reads n bytes at offset; the caller has checked that they lie in the file.
+func readAll(r io.ReaderAt, offset int64, n int) ([]byte, error) {
+	b := make([]byte, n)
+	if got, err := r.ReadAt(b, offset); got < n {
+		if err == nil || err == io.EOF {
+			return nil, fmt.Errorf("%w: it ends at byte %d, in the middle of something that ends at byte %d", ErrCorrupt, offset+int64(got), offset+int64(n))
+		}
+		return nil, err
+	}
+	return b, nil
+}
+
+// readFooter returns the columns and the record batches of an Arrow file of size bytes.
+func readFooter(r io.ReaderAt, size int64) ([]Column, []block, error) {
+	const tail = 4 + len(magic)
+	if size < int64(8+tail) {
+		return nil, nil, fmt.Errorf("%w: it has %d bytes, too few for an Arrow file; copy or import it again", ErrCorrupt, size)
+	}
+	head, err := readAll(r, 0, len(magic))
+	if err != nil {
+		return nil, nil, err
+	}
+	end, err := readAll(r, size-int64(tail), tail)
+	if err != nil {
+		return nil, nil, err
+	}
+	if string(head) != magic {
+		return nil, nil, fmt.Errorf("%w: it begins with %q, not with Arrow's magic number %q; is it an Arrow IPC file?", ErrCorrupt, head, magic)
+	}
+	if string(end[4:]) != magic {
+		return nil, nil, fmt.Errorf("%w: it ends with %q, not with Arrow's magic number %q: the file is truncated; copy or import it again", ErrCorrupt, end[4:], magic)
+	}
+	n := int64(binary.LittleEndian.Uint32(end))
+	if n < 8 || n > size-int64(8+tail) || n > maxMeta {
+		return nil, nil, fmt.Errorf("%w: its footer claims %d bytes", ErrCorrupt, n)
+	}
+	foot, err := readAll(r, size-int64(tail)-n, int(n))
+	if err != nil {
+		return nil, nil, err
+	}
+	f := &flat{b: foot}
+	root := f.i32(0)
+	cols, err := readSchema(f, f.table(root, 1))
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, dicts := f.vector(root, 2, 24); dicts != 0 {
+		return nil, nil, fmt.Errorf("%w: it has dictionary-encoded columns; write them as plain utf8", ErrSchema)
+	}
+	at, count := f.vector(root, 3, 24)
+	blocks := make([]block, count)
+	for i := range blocks {
+		b := block{offset: f.i64(at + 24*i), header: f.i32(at + 24*i + 8), body: f.i64(at + 24*i + 16)}
+		if b.offset < 8 || b.header < 16 || b.header > maxMeta || b.body < 0 || b.offset > size || b.body > size || b.offset+int64(b.header)+b.body > size {
+			return nil, nil, fmt.Errorf("%w: record batch %d claims bytes %d to %d of a file of %d", ErrCorrupt, i, b.offset, b.offset+int64(b.header)+b.body, size)
+		}
+		blocks[i] = b
+	}
+	if f.bad {
+		return nil, nil, fmt.Errorf("%w: its footer does not decode", ErrCorrupt)
+	}
+	return cols, blocks, nil
+}
+
+// Type numbers of Schema.fbs.
+const (
+	fbBinary = 4
+	fbUtf8   = 5
+	fbList   = 12
+)
+
+func readSchema(f *flat, schema int) ([]Column, error) {
+	if at := f.field(schema, 0); at != 0 && f.u16(at) != 0 {
+		return nil, fmt.Errorf("%w: its numbers are big-endian; write it on a little-endian machine", ErrSchema)
+	}
+	at, n := f.vector(schema, 1, 4)
+	cols := make([]Column, n)
+	kind := func(field int) int {
+		if at := f.field(field, 2); at != 0 {
+			return f.u8(at)
+		}
+		return 0
+	}
+	for i := range cols {
+		field := at + 4*i + f.i32(at+4*i)
+		cols[i] = Column{Name: f.text(field, 0)}
+		if f.bad {
+			return nil, fmt.Errorf("%w: its schema does not decode", ErrCorrupt)
+		}
+		switch k := kind(field); k {
+		case fbBinary:
+			cols[i].Type = typeBinary
+		case fbUtf8:
+			cols[i].Type = typeString
+		case fbList:
+			if kids, count := f.vector(field, 5, 4); count == 1 && kind(kids+f.i32(kids)) == fbUtf8 {
+				cols[i].Type = typeStrings
+			}
+		}
+		if cols[i].Type == "" {
+			return nil, fmt.Errorf("%w: column %q has Arrow type %d of Schema.fbs; binary, utf8 and list<utf8> are read", ErrSchema, cols[i].Name, kind(field))
+		}
+		if f.field(field, 4) != 0 {
+			return nil, fmt.Errorf("%w: column %q is dictionary-encoded; write it as plain utf8", ErrSchema, cols[i].Name)
+		}
+	}
+	return cols, checkColumns(cols)
+}
+
+// checkColumns checks that the columns make a data set.
+func checkColumns(cols []Column) error {
+	for i, c := range cols {
+		want := standardType(c.Name)
+		if want == "" {
+			want = typeString // an attribute
+		}
+		if c.Type != want {
+			return fmt.Errorf("%w: column %q has type %s, must be %s", ErrSchema, c.Name, c.Type, want)
+		}
+		if slices.ContainsFunc(cols[:i], func(o Column) bool { return o.Name == c.Name }) {
+			return fmt.Errorf("%w: there are two columns %q", ErrSchema, c.Name)
+		}
+	}
+	for _, name := range required {
+		if !slices.ContainsFunc(cols, func(c Column) bool { return c.Name == name }) {
+			return fmt.Errorf("%w: column %q is missing; a data set has %q", ErrSchema, name, required)
+		}
+	}
+	return nil
+}
+
+// span is a range of a record batch's body.
+type span struct{ off, len int64 }
+
+func (s span) end() int64 { return s.off + s.len }
+
+// batchReader holds one record batch without the pictures' bytes.
+type batchReader struct {
+	cols    []Column
+	rows    int
+	first   []int  // index in buffers of each column's first buffer
+	buffers []span // by depth-first order of the columns: validity, offsets, data
+	packed  bool   // buffers are zstd, each after its length
+	body    int64  // where the body begins in the file
+	image   span   // the pictures' bytes, not read
+	before  []byte // the body before them
+	after   []byte // and behind them
+	zstd    *zstd.Decoder
+}
+
+// readBatch reads the header of a record batch and all columns but the pictures.
+func readBatch(r io.ReaderAt, blk block, cols []Column, dec *zstd.Decoder) (*batchReader, error) {
+	head, err := readAll(r, blk.offset, blk.header)
+	if err != nil {
+		return nil, err
+	}
+	// Files before format V5 (2020) have no continuation marker; such a header fails the check of its size.
+	if size := binary.LittleEndian.Uint32(head[4:]); binary.LittleEndian.Uint32(head) != 0xffffffff || int64(size) > int64(len(head)-8) {
+		return nil, fmt.Errorf("%w: its header at byte %d does not decode", ErrCorrupt, blk.offset)
+	}
+	f := &flat{b: head[8:]}
+	b := &batchReader{cols: cols, body: blk.offset + int64(blk.header), zstd: dec}
+	root := f.i32(0)
+	if at := f.field(root, 1); at == 0 || f.u8(at) != 3 {
+		return nil, fmt.Errorf("%w: the message at byte %d is no record batch", ErrCorrupt, blk.offset)
+	}
+	batch := f.table(root, 2)
+	var rows int64
+	if at := f.field(batch, 0); at != 0 {
+		rows = f.i64(at)
+	}
+	if compression := f.table(batch, 3); compression != 0 {
+		b.packed = true
+		if at := f.field(compression, 0); at == 0 || f.u8(at) != 1 {
+			return nil, fmt.Errorf("%w: its buffers are compressed by another method than zstd", ErrSchema)
+		}
+	}
+	nodes, numNodes := f.vector(batch, 1, 16)
+	buffers, numBuffers := f.vector(batch, 2, 16)
+	b.buffers = make([]span, numBuffers)
+	for i := range b.buffers {
+		s := span{f.i64(buffers + 16*i), f.i64(buffers + 16*i + 8)}
+		if s.off < 0 || s.len < 0 || s.off > blk.body || s.len > blk.body-s.off {
+			return nil, fmt.Errorf("%w: buffer %d claims bytes %d to %d of a body of %d", ErrCorrupt, i, s.off, s.end(), blk.body)
+		}
+		b.buffers[i] = s
+	}
+	node, buffer := 0, 0
+	for _, c := range cols {
+		b.first = append(b.first, buffer)
+		deep := 1
+		buffer += 3
+		if c.Type == typeStrings {
+			deep, buffer = 2, buffer+2
+		}
+		for range deep {
+			if node < numNodes && f.i64(nodes+16*node+8) != 0 {
+				return nil, fmt.Errorf("%w: column %q has missing values (nulls); fill them", ErrSchema, c.Name)
+			}
+			node++
+		}
+		if c.Name == ColImage && buffer <= numBuffers {
+			b.image = b.buffers[buffer-1]
+		}
+	}
+	if f.bad || node != numNodes || buffer != numBuffers || rows < 0 || rows > maxRows {
+		return nil, fmt.Errorf("%w: the header at byte %d does not fit the schema", ErrCorrupt, blk.offset)
+	}
+	b.rows = int(rows)
+	if b.before, err = readAll(r, b.body, int(b.image.off)); err != nil {
+		return nil, err
+	}
+	b.after, err = readAll(r, b.body+b.image.end(), int(blk.body-b.image.end()))
+	return b, err
+}
+
+// buffer returns the unpacked bytes of a buffer other than the pictures'.
+func (b *batchReader) buffer(i int) ([]byte, error) {
+	s := b.buffers[i]
+	switch {
+	case s.end() <= b.image.off:
+		return b.unpack(b.before[s.off:s.end()])
+	case s.off >= b.image.end():
+		return b.unpack(b.after[s.off-b.image.end() : s.end()-b.image.end()])
+	case s.len == 0:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: two buffers overlap", ErrCorrupt)
+}
+
+func (b *batchReader) unpack(raw []byte) ([]byte, error) {
+	if !b.packed || len(raw) == 0 {
+		return raw, nil
+	}
+	return unpack(b.zstd, raw)
+}
+
+// unpack undoes the compression of one buffer: its length as int64, then a zstd frame; length -1 means plain bytes.
+func unpack(dec *zstd.Decoder, raw []byte) ([]byte, error) {
+	if len(raw) < 8 {
+		return nil, fmt.Errorf("%w: a compressed buffer has %d bytes", ErrCorrupt, len(raw))
+	}
+	n := int64(binary.LittleEndian.Uint64(raw))
+	if n == -1 {
+		return raw[8:], nil
+	}
+	if n < 0 || n > maxBuffer {
+		return nil, fmt.Errorf("%w: a buffer claims %d bytes; at most %d are read", ErrCorrupt, n, maxBuffer)
+	}
+	out, err := dec.DecodeAll(raw[8:], make([]byte, 0, min(n, 1<<20)))
+	if err != nil {
+		return nil, fmt.Errorf("%w: zstd: %v", ErrCorrupt, err)
+	}
+	if int64(len(out)) != n {
+		return nil, fmt.Errorf("%w: a buffer has %d bytes, %d were written", ErrCorrupt, len(out), n)
+	}
+	return out, nil
+}
+
+// offsets are the int32 bounds of n values in a buffer of dataLen bytes or elements, checked to rise.
+type offsets []byte
+
+func (o offsets) at(i int) int { return int(int32(binary.LittleEndian.Uint32(o[4*i:]))) }
+
+func (b *batchReader) offsets(i, n, dataLen int) (offsets, error) {
+	raw, err := b.buffer(i)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return offsets{0, 0, 0, 0}, nil
+	}
+	if len(raw)/4 < n+1 {
+		return nil, fmt.Errorf("%w: %d bytes of offsets for %d values", ErrCorrupt, len(raw), n)
+	}
+	o, last := offsets(raw), 0
+	for i := range n + 1 {
+		at := o.at(i)
+		if at < last || dataLen >= 0 && at > dataLen {
+			return nil, fmt.Errorf("%w: offset %d of a value is outside of its column", ErrCorrupt, at)
+		}
+		last = at
+	}
+	return o, nil
+}
+
+// text returns the bounds and the bytes of n utf8 values whose buffers begin at i.
+func (b *batchReader) text(i, n int) (offsets, []byte, error) {
+	data, err := b.buffer(i + 2)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := b.offsets(i+1, n, len(data))
+	return o, data, err
+}

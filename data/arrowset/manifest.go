@@ -1,0 +1,142 @@
+package arrowset
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+)
+
+const (
+	manifestName    = "manifest.json"
+	manifestVersion = 1
+	maxManifest     = 64 << 20 // bytes; a class system of 20,000 names has about 2 MB
+)
+
+// Manifest says what a data set is. The caller of Create gives the first part; Writer.Close fills the second.
+type Manifest struct {
+	Version     int           `json:"version"`
+	Name        string        `json:"name"`
+	Description string        `json:"description,omitempty"`
+	Attributes  []string      `json:"attributes,omitempty"` // names of the further columns, in the order of RowMeta.Attributes
+	Classes     []ClassSystem `json:"classes,omitempty"`
+	Licenses    []License     `json:"licenses,omitempty"`
+
+	Splits map[string]int `json:"splits"` // rows of each split
+	Rows   int            `json:"rows"`
+	Groups int            `json:"groups"` // distinct groups; a row without a group counts as one
+	Schema []Column       `json:"schema"`
+	Shards []Shard        `json:"shards"`
+}
+
+// ClassSystem is a way to sort the pictures into named classes, for zero-shot classification. The class of a row is the one
+// whose ID equals the row's value in Column; a row whose value is no ID has no class.
+type ClassSystem struct {
+	Name      string   `json:"name"`
+	Column    string   `json:"column"`
+	Templates []string `json:"templates"` // prompts, each with {} where Class.Text goes
+	Classes   []Class  `json:"classes"`
+}
+
+// Class is one class: its value in the class system's column and its name in words.
+type Class struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
+}
+
+// License is the licence of some of the pictures: those whose attribute "license" is Name.
+type License struct {
+	Name string `json:"name"`
+	URL  string `json:"url,omitempty"`
+}
+
+// Column is a column of the shards; Type is binary, utf8 or list<utf8>.
+type Column struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// Shard is one Arrow file of the set.
+type Shard struct {
+	File   string `json:"file"`
+	Rows   int    `json:"rows"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// parseManifest reads the text of a manifest.json. Errors wrap ErrSchema, or ErrCorrupt where it contradicts itself.
+func parseManifest(text []byte) (Manifest, error) {
+	var m Manifest
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if err := dec.Decode(&m); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return m, fmt.Errorf("%w: %s is not JSON at byte %d: %v", ErrCorrupt, manifestName, syntax.Offset, err)
+		}
+		return m, fmt.Errorf("%w: %s: %v", ErrSchema, manifestName, err)
+	}
+	if m.Version != manifestVersion {
+		return m, fmt.Errorf("%w: %s has version %d, this program reads version %d; import the data again", ErrSchema, manifestName, m.Version, manifestVersion)
+	}
+	if err := m.checkGiven(); err != nil {
+		return m, err
+	}
+	rows := 0
+	files := map[string]bool{}
+	for i, s := range m.Shards {
+		sum, err := hex.DecodeString(s.SHA256)
+		switch {
+		case s.File == "" || path.Base(s.File) != s.File || strings.ContainsAny(s.File, `\:`) || s.File == "..":
+			return m, fmt.Errorf("%w: %s: shard %d is named %q, which is not a file of the folder", ErrSchema, manifestName, i, s.File)
+		case files[s.File]:
+			return m, fmt.Errorf("%w: %s: shard %s is listed twice", ErrSchema, manifestName, s.File)
+		case s.Rows < 0 || s.Bytes < 0 || s.Rows > maxRows-rows:
+			return m, fmt.Errorf("%w: %s: shard %s has %d rows, %d bytes", ErrCorrupt, manifestName, s.File, s.Rows, s.Bytes)
+		case err != nil || len(sum) != 32:
+			return m, fmt.Errorf("%w: %s: shard %s: %q is not a SHA-256 sum", ErrCorrupt, manifestName, s.File, s.SHA256)
+		}
+		files[s.File] = true
+		rows += s.Rows
+	}
+	if rows != m.Rows {
+		return m, fmt.Errorf("%w: %s says %d rows, its shards have %d", ErrCorrupt, manifestName, m.Rows, rows)
+	}
+	return m, nil
+}
+
+const maxRows = 1 << 31 // rows of a set: they are counted in int32 elsewhere
+
+// checkGiven checks what the caller of Create gives.
+func (m *Manifest) checkGiven() error {
+	seen := map[string]bool{}
+	for _, a := range m.Attributes {
+		switch {
+		case a == "" || standardType(a) != "":
+			return fmt.Errorf("%w: attribute %q has the name of another column", ErrSchema, a)
+		case seen[a]:
+			return fmt.Errorf("%w: attribute %q is named twice", ErrSchema, a)
+		}
+		seen[a] = true
+	}
+	for _, c := range m.Classes {
+		if !seen[c.Column] && standardType(c.Column) != typeString {
+			return fmt.Errorf("%w: class system %q lies in column %q, which is no text column of the set", ErrSchema, c.Name, c.Column)
+		}
+		ids := map[string]bool{}
+		for _, class := range c.Classes {
+			if ids[class.ID] {
+				return fmt.Errorf("%w: class system %q has class %q twice", ErrSchema, c.Name, class.ID)
+			}
+			ids[class.ID] = true
+		}
+		for _, t := range c.Templates {
+			if !strings.Contains(t, "{}") {
+				return fmt.Errorf("%w: class system %q: template %q has no {} for the name of the class", ErrSchema, c.Name, t)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,325 @@
+package arrowset
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/apache/arrow/go/v17/arrow"
+	"github.com/apache/arrow/go/v17/arrow/array"
+	"github.com/apache/arrow/go/v17/arrow/ipc"
+	"github.com/apache/arrow/go/v17/arrow/memory"
+)
+
+const (
+	// batchBytes bounds a record batch of more than one row, so that little is read besides what is wanted. The file's own
+	// padding and headers of buffers take what is left to 256 KiB.
+	batchBytes = 256<<10 - 8<<10
+	shardBytes = 256 << 20
+	// minSavings is the share that zstd must save of a buffer for it to stay compressed. Texts save more than half. Pictures
+	// save some percent at best, which is not worth unpacking a whole batch to read one.
+	minSavings = 0.25
+)
+
+// Writer writes a data set as a stream: it holds one record batch. The set appears under its name only when Close has
+// succeeded; until then it grows in a hidden folder beside it.
+type Writer struct {
+	// ShardBytes is the size at which a shard is closed and the next begun; Create sets 256 MiB.
+	ShardBytes int64
+
+	dir, temp string
+	manifest  Manifest
+	schema    *arrow.Schema
+	builder   *array.RecordBuilder
+	pending   int // bytes in builder
+	shard     *shardFile
+	groups    map[string]bool
+	err       error // sticks: after a failed write nothing more is written
+}
+
+// shardFile is the shard being written: it counts and sums what passes.
+type shardFile struct {
+	name string
+	file *os.File
+	buf  *bufio.Writer
+	sum  hash.Hash
+	size int64
+	rows int
+	arr  *ipc.FileWriter
+}
+
+// Write is io.Writer's.
+func (f *shardFile) Write(b []byte) (int, error) {
+	n, err := f.buf.Write(b)
+	f.sum.Write(b[:n])
+	f.size += int64(n)
+	return n, err
+}
+
+// Seek answers the Arrow writer's only question, where it is.
+func (f *shardFile) Seek(offset int64, whence int) (int64, error) {
+	if offset != 0 || whence != io.SeekCurrent {
+		return 0, errors.New("a shard is written as a stream")
+	}
+	return f.size, nil
+}
+
+// Create begins a data set in folder dir, which must not exist or be empty. m gives name, description, attributes, class
+// systems and licences; the rest of it is filled in by Close. Abort or Close must follow.
+func Create(dir string, m Manifest) (*Writer, error) {
+	fail := func(err error) (*Writer, error) { return nil, fmt.Errorf("arrowset: create %s: %w", dir, err) }
+	if err := m.checkGiven(); err != nil {
+		return fail(err)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fail(err)
+	}
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return fail(fmt.Errorf("the folder is not empty (%s …); name another or remove it: %w", entries[0].Name(), os.ErrExist))
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fail(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fail(err)
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".part-")
+	if err != nil {
+		return fail(err)
+	}
+	if err := os.Chmod(temp, 0o755); err != nil {
+		return fail(err)
+	}
+	w := &Writer{ShardBytes: shardBytes, dir: dir, temp: temp, manifest: m, groups: map[string]bool{}}
+	w.manifest.Version, w.manifest.Splits, w.manifest.Shards = manifestVersion, map[string]int{}, nil
+	w.manifest.Rows, w.manifest.Groups = 0, 0
+	w.manifest.Schema = columns(m.Attributes)
+	fields := make([]arrow.Field, len(w.manifest.Schema))
+	for i, c := range w.manifest.Schema {
+		fields[i] = arrow.Field{Name: c.Name, Type: map[string]arrow.DataType{
+			typeBinary:  arrow.BinaryTypes.Binary,
+			typeString:  arrow.BinaryTypes.String,
+			typeStrings: arrow.ListOfNonNullable(arrow.BinaryTypes.String),
+		}[c.Type]}
+	}
+	w.schema = arrow.NewSchema(fields, nil)
+	w.builder = array.NewRecordBuilder(memory.DefaultAllocator, w.schema)
+	return w, nil
+}
+
+// columns are the columns that Writer writes: the standard ones with the attributes before the pictures.
+func columns(attributes []string) []Column {
+	cols := slices.Clone(standard[:len(standard)-1])
+	for _, a := range attributes {
+		cols = append(cols, Column{a, typeString})
+	}
+	return append(cols, standard[len(standard)-1])
+}
+
+// Append adds a row; nothing of it is kept. A row that is not as it must be gives an error wrapping ErrSchema and leaves the
+// set as it was; after any other error only Abort makes sense.
+func (w *Writer) Append(r Row) error {
+	if w.err != nil {
+		return w.err
+	}
+	size, err := w.check(&r)
+	if err != nil {
+		return fmt.Errorf("arrowset: row %d (%s): %w", w.manifest.Rows, clip([]byte(r.ImageID)), err)
+	}
+	if w.pending > 0 && w.pending+size > batchBytes {
+		if w.err = w.flush(); w.err != nil {
+			return w.err
+		}
+	}
+	w.add(&r)
+	w.pending += size
+	w.manifest.Rows++
+	w.manifest.Splits[r.Split]++
+	if r.Group == "" {
+		w.manifest.Groups++
+	} else if !w.groups[r.Group] {
+		w.groups[r.Group] = true
+		w.manifest.Groups++
+	}
+	return nil
+}
+
+// check returns the bytes that a row takes.
+func (w *Writer) check(r *Row) (int, error) {
+	if len(r.Image) == 0 {
+		return 0, fmt.Errorf("%w: the picture is empty", ErrSchema)
+	}
+	if len(r.Attributes) != len(w.manifest.Attributes) {
+		return 0, fmt.Errorf("%w: %d attributes, the set has %d: %q", ErrSchema, len(r.Attributes), len(w.manifest.Attributes), w.manifest.Attributes)
+	}
+	if r.ImageID == "" || r.Split == "" {
+		return 0, fmt.Errorf("%w: image_id %q and split %q must not be empty", ErrSchema, r.ImageID, r.Split)
+	}
+	size := len(r.Image) + 4
+	texts := append([]string{r.ImageID, r.Split, r.Group, r.Label, r.Source}, r.Attributes...)
+	for i, t := range texts {
+		if !utf8.ValidString(t) {
+			name := append([]string{ColImageID, ColSplit, ColGroup, ColLabel, ColSource}, w.manifest.Attributes...)[i]
+			return 0, fmt.Errorf("%w: column %s is not UTF-8: %q", ErrSchema, name, clip([]byte(t)))
+		}
+		size += len(t) + 4
+	}
+	for i, c := range r.Captions {
+		if !utf8.ValidString(c.Text) || !utf8.ValidString(c.Kind) || !utf8.ValidString(c.Lang) {
+			return 0, fmt.Errorf("%w: caption %d is not UTF-8: %q", ErrSchema, i, clip([]byte(c.Text)))
+		}
+		size += len(c.Text) + len(c.Kind) + len(c.Lang) + 12
+	}
+	if size += 12; size > maxBuffer {
+		return 0, fmt.Errorf("%w: it takes %d bytes; at most %d are possible", ErrSchema, size, maxBuffer)
+	}
+	return size, nil
+}
+
+func (w *Writer) add(r *Row) {
+	text := func(i int, s string) { w.builder.Field(i).(*array.StringBuilder).Append(s) }
+	for i, s := range []string{r.ImageID, r.Split, r.Group, r.Label, r.Source} {
+		text(i, s)
+	}
+	for k, get := range []func(c Caption) string{
+		func(c Caption) string { return c.Text }, func(c Caption) string { return c.Kind }, func(c Caption) string { return c.Lang },
+	} {
+		list := w.builder.Field(5 + k).(*array.ListBuilder)
+		list.Append(true)
+		for _, c := range r.Captions {
+			list.ValueBuilder().(*array.StringBuilder).Append(get(c))
+		}
+	}
+	for i, s := range r.Attributes {
+		text(8+i, s)
+	}
+	w.builder.Field(len(w.manifest.Schema) - 1).(*array.BinaryBuilder).Append(r.Image)
+}
+
+// flush writes the record batch that was gathered, to a new shard if there is none.
+func (w *Writer) flush() error {
+	if w.shard == nil {
+		if err := w.openShard(); err != nil {
+			return fmt.Errorf("arrowset: %w", err)
+		}
+	}
+	rec := w.builder.NewRecord()
+	defer rec.Release()
+	w.pending = 0
+	if err := w.shard.arr.Write(rec); err != nil {
+		return fmt.Errorf("arrowset: write %s: %w", w.shard.file.Name(), err)
+	}
+	w.shard.rows += int(rec.NumRows())
+	if w.shard.size >= w.ShardBytes {
+		return w.closeShard()
+	}
+	return nil
+}
+
+func (w *Writer) openShard() error {
+	name := fmt.Sprintf("%05d.arrow", len(w.manifest.Shards))
+	f, err := os.OpenFile(filepath.Join(w.temp, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	w.shard = &shardFile{name: name, file: f, buf: bufio.NewWriterSize(f, 1<<20), sum: sha256.New()}
+	w.shard.arr, err = ipc.NewFileWriter(w.shard, ipc.WithSchema(w.schema), ipc.WithZstd(), ipc.WithMinSpaceSavings(minSavings), ipc.WithCompressConcurrency(1))
+	return err
+}
+
+func (w *Writer) closeShard() error {
+	s := w.shard
+	w.shard = nil
+	err := s.arr.Close()
+	if err == nil {
+		err = s.buf.Flush()
+	}
+	if err == nil {
+		err = s.file.Sync()
+	}
+	if err = errors.Join(err, s.file.Close()); err != nil {
+		return fmt.Errorf("arrowset: write %s: %w", s.file.Name(), err)
+	}
+	w.manifest.Shards = append(w.manifest.Shards, Shard{File: s.name, Rows: s.rows, Bytes: s.size, SHA256: hex.EncodeToString(s.sum.Sum(nil))})
+	return nil
+}
+
+// Close writes what is left and the manifest, syncs, and gives the set its name. On an error nothing is left behind.
+func (w *Writer) Close() (err error) {
+	defer func() {
+		if err != nil {
+			w.Abort()
+		}
+	}()
+	if w.err != nil {
+		return w.err
+	}
+	if w.pending > 0 {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	if w.shard != nil {
+		if err := w.closeShard(); err != nil {
+			return err
+		}
+	}
+	w.builder.Release()
+	text, err := json.MarshalIndent(w.manifest, "", " ")
+	if err != nil {
+		return fmt.Errorf("arrowset: %w", err)
+	}
+	if err := writeSynced(filepath.Join(w.temp, manifestName), append(text, '\n')); err != nil {
+		return fmt.Errorf("arrowset: %w", err)
+	}
+	if err := syncDir(w.temp); err != nil {
+		return fmt.Errorf("arrowset: %w", err)
+	}
+	// An empty folder of the name may stand in the way of the rename on some systems; one with files is never removed.
+	if err := os.Remove(w.dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("arrowset: %w", err)
+	}
+	if err := os.Rename(w.temp, w.dir); err != nil {
+		return fmt.Errorf("arrowset: %w", err)
+	}
+	w.temp = ""
+	w.err = errors.New("arrowset: the writer is closed")
+	if err := syncDir(filepath.Dir(w.dir)); err != nil {
+		return fmt.Errorf("arrowset: %w", err)
+	}
+	return nil
+}
+
+// Abort removes what was written. It does nothing after a Close that succeeded.
+func (w *Writer) Abort() {
+	if w.shard != nil {
+		w.shard.file.Close()
+		w.shard = nil
+	}
+	if w.temp != "" {
+		os.RemoveAll(w.temp)
+		w.temp = ""
+		w.err = errors.New("arrowset: the writer was stopped")
+	}
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
