@@ -30,6 +30,7 @@ func (g *GraphOf[T]) Attention(qkv *Node, seqs *Seqs, heads int, causal bool) *N
 	a := kernel.Attention[T]{Heads: heads, HeadDim: width / heads, Causal: causal}
 	o.forward = func() {
 		a.QKV, a.Offsets, a.Out, a.LSE = g.at(qkv), seqs.offsets, g.at(y), g.mem.at(lse)
+		a.DOut, a.DQKV = nil, nil // those of the last backward pass had another number of rows
 		kernel.AttentionForward(g.mem.run.Pool, &a)
 	}
 	o.backward = func(r *reverse[T]) {
