@@ -116,14 +116,14 @@ func NewGlobal(cfgs []Config, n, e int, pool *kernel.Pool) (*Global, error) {
 	}
 	g := ops.NewGraph[float32]()
 	gl := &Global{cfgs: cfgs}
-	rows, one := g.NewDim("pairs", n), g.NewDim("one", 1)
+	rows := g.NewDim("pairs", n)
 	gl.f = features{
 		x: g.Input("imageEmbed", rows, e), y: g.Input("textEmbed", rows, e),
-		logScale: g.Input("logitScale", one, 1), groups: g.Ints("groups", n),
+		logScale: g.Scalar("logitScale"), groups: g.Ints("groups", n),
 	}
 	wrt := []*ops.Node{gl.f.x, gl.f.y, gl.f.logScale}
 	if NeedsBias(cfgs) {
-		gl.f.bias = g.Input("logitBias", one, 1)
+		gl.f.bias = g.Scalar("logitBias")
 		wrt = append(wrt, gl.f.bias)
 	}
 	for _, c := range cfgs {
@@ -140,7 +140,6 @@ func NewGlobal(cfgs []Config, n, e int, pool *kernel.Pool) (*Global, error) {
 	gl.prog, gl.arena = prog, kernel.NewSlab(prog.ArenaSize())
 	gl.run = ops.Run[float32]{Arena: gl.arena, Pool: pool, Train: true}
 	prog.SetDim(rows, n)
-	prog.SetDim(one, 1)
 	return gl, nil
 }
 

@@ -109,7 +109,7 @@ func (p *Plan) make(t *Trainer, memory int64) error {
 	p.Weights = float * size * int64(1+len(t.opt.State()))
 	p.Gradients = float * size * int64(len(t.workers)*levels(wk.lanes))
 	stats := wk.prog.Stats()
-	p.StepFLOPs = (stats.ForwardFLOPs + stats.BackwardFLOPs) * float64(p.Grains)
+	p.StepFLOPs = float64(stats.ForwardFLOPs+stats.BackwardFLOPs) * float64(p.Grains)
 	fixed := p.Weights + p.Gradients + float*int64(t.global.ArenaSize()+2*t.cfg.GlobalBatch*t.model.Config.EmbedDim)
 	n, w := wk.grains, int64(len(t.workers))
 	if memory > 0 {

@@ -86,7 +86,7 @@ func (w *worker) backward(b *batch.Batch, dx, dy []float32) error {
 	for lane := range w.lanes {
 		level := depth(lane)
 		slab := w.slabs[level]
-		kernel.Fill(w.pool, slab, 0)
+		w.pool.For(len(slab), 1<<16, func(lo, hi, _ int) { clear(slab[lo:hi]) })
 		w.run.Grads = slab
 		for i := lane * perLane; i < (lane+1)*perLane; i++ {
 			if err := w.bind(b, i); err != nil {
