@@ -50,6 +50,7 @@ type Scratch struct {
 	bufs         [2]Image // results alternate between them
 	between      Image    // between the two passes of a resize
 	across, down axis
+	pair         []int64
 	sums         []int32
 	spread       []uint64
 }

@@ -149,7 +149,7 @@ func resample(dst, src *Image, w, h int, f Filter, box [4]float32, sc *Scratch) 
 		return nil
 	case !down:
 		sc.across.fill(src.W, left, right, w, f)
-		resizeAcross(dst, src, w, 0, src.H, &sc.across)
+		resizeAcross(dst, src, w, 0, src.H, &sc.across, sc)
 		return nil
 	}
 	sc.down.fill(src.H, top, bottom, h, f)
@@ -158,48 +158,85 @@ func resample(dst, src *Image, w, h int, f Filter, box [4]float32, sc *Scratch) 
 		// Only the rows that the second pass reads are made. What lies between the passes has 8 bits, as in Pillow.
 		first = sc.down.bounds[0].first
 		sc.across.fill(src.W, left, right, w, f)
-		resizeAcross(&sc.between, src, w, first, last.first+last.count, &sc.across)
+		resizeAcross(&sc.between, src, w, first, last.first+last.count, &sc.across, sc)
 		src = &sc.between
 	}
-	sc.sums = slices.Grow(sc.sums[:0], 3*w)[:3*w]
-	resizeDown(dst, src, h, first, &sc.down, sc.sums)
+	resizeDown(dst, src, h, first, &sc.down, sc)
 	return nil
 }
 
-// resizeAcross resizes the rows [y0, y1) of src to width w.
-func resizeAcross(dst, src *Image, w, y0, y1 int, a *axis) {
+// half is what rounds a sum of weighted levels.
+const half = 1 << (weightBits - 1)
+
+// resizeAcross resizes the rows [y0, y1) of src to width w. It takes two rows at once, in the halves of 64-bit numbers: a
+// product with a signed weight, and a sum, carry from the lower half into the upper one only what apart takes back.
+func resizeAcross(dst, src *Image, w, y0, y1 int, a *axis, sc *Scratch) {
 	dst.resize(w, y1-y0)
-	for y := range dst.H {
-		in, out := src.row(y0+y), dst.row(y)
+	sc.pair = slices.Grow(sc.pair[:0], 3*src.W)[:3*src.W]
+	for y := 0; y < dst.H; y += 2 {
+		next := min(y+1, dst.H-1) // an odd last row is paired with itself
+		in0, in1 := src.row(y0 + y)[:len(sc.pair)], src.row(y0 + next)[:len(sc.pair)]
+		for i := range sc.pair {
+			sc.pair[i] = int64(in0[i]) | int64(in1[i])<<32
+		}
+		out0, out1 := dst.row(y), dst.row(next)
 		for x, b := range a.bounds {
-			var r, g, bl int32 = 1 << (weightBits - 1), 1 << (weightBits - 1), 1 << (weightBits - 1)
-			p := in[3*b.first : 3*(b.first+b.count)]
-			for k, wt := range a.weights[x*a.size:][:b.count] {
-				q := p[3*k : 3*k+3 : 3*k+3]
-				r += wt * int32(q[0])
-				g += wt * int32(q[1])
-				bl += wt * int32(q[2])
-			}
-			o := out[3*x : 3*x+3 : 3*x+3]
-			o[0], o[1], o[2] = clip8(r>>weightBits), clip8(g>>weightBits), clip8(bl>>weightBits)
+			red, green, blue := weighted(sc.pair[3*b.first:3*(b.first+b.count)], a.weights[x*a.size:][:b.count])
+			o0, o1 := out0[3*x:3*x+3:3*x+3], out1[3*x:3*x+3:3*x+3]
+			o0[0], o1[0] = apart(red)
+			o0[1], o1[1] = apart(green)
+			o0[2], o1[2] = apart(blue)
 		}
 	}
 }
 
-// resizeDown resizes the columns of src, whose row 0 is row y0 of what a was made for, to height h.
-func resizeDown(dst, src *Image, h, y0 int, a *axis, sums []int32) {
+// weighted returns the sums of three interleaved channels. It stands alone to have the registers for itself.
+//
+//go:noinline
+func weighted(p []int64, weights []int32) (red, green, blue int64) {
+	red, green, blue = half|half<<32, half|half<<32, half|half<<32
+	i := 0
+	for _, w := range weights {
+		q := p[i : i+3 : i+3]
+		red += int64(w) * q[0]
+		green += int64(w) * q[1]
+		blue += int64(w) * q[2]
+		i += 3
+	}
+	return red, green, blue
+}
+
+// apart takes the two sums of a pair to levels.
+func apart(v int64) (uint8, uint8) {
+	lower := int32(v)
+	return clip8(lower >> weightBits), clip8(int32((v-int64(lower))>>32) >> weightBits)
+}
+
+// resizeDown resizes the columns of src, whose row 0 is row y0 of what a was made for, to height h. Four rows are added
+// at a time, to pass over the sums less often.
+func resizeDown(dst, src *Image, h, y0 int, a *axis, sc *Scratch) {
 	dst.resize(src.W, h)
+	n := 3 * src.W
+	sc.sums = slices.Grow(sc.sums[:0], n)[:n]
+	sums := sc.sums
 	for y, b := range a.bounds {
 		for i := range sums {
-			sums[i] = 1 << (weightBits - 1)
+			sums[i] = half
 		}
-		for k, wt := range a.weights[y*a.size:][:b.count] {
-			in := src.row(b.first - y0 + k)[:len(sums)]
-			for i, v := range in {
-				sums[i] += wt * int32(v)
+		wt, r := a.weights[y*a.size:][:b.count], b.first-y0
+		for ; len(wt) >= 4; wt, r = wt[4:], r+4 {
+			w0, w1, w2, w3 := wt[0], wt[1], wt[2], wt[3]
+			in0, in1, in2, in3 := src.row(r)[:n], src.row(r + 1)[:n], src.row(r + 2)[:n], src.row(r + 3)[:n]
+			for i := range sums {
+				sums[i] += w0*int32(in0[i]) + w1*int32(in1[i]) + w2*int32(in2[i]) + w3*int32(in3[i])
 			}
 		}
-		out := dst.row(y)[:len(sums)]
+		for k, w0 := range wt {
+			for i, v := range src.row(r + k)[:n] {
+				sums[i] += w0 * int32(v)
+			}
+		}
+		out := dst.row(y)[:n]
 		for i, s := range sums {
 			out[i] = clip8(s >> weightBits)
 		}
