@@ -206,8 +206,7 @@ func (t *BPE) Decode(ids []int32) string {
 	return strings.ToValidUTF8(strings.TrimSuffix(string(text), " "), "\uFFFD")
 }
 
-// Tokens returns the symbols of ids as a merges file spells them, such as "cat</w>"; bos and eos read as open_clip's
-// special strings.
+// Tokens spells ids; see Tokenizer.
 func (t *BPE) Tokens(ids []int32) []string {
 	names := make([]string, len(ids))
 	for i, id := range ids {

@@ -55,7 +55,7 @@ func TestParseMerges(t *testing.T) {
 			require.Equal(t, 512+3+2, tok.VocabSize())
 			require.Equal(t, []int32{515, 513, 512, 'b' - '!' + 256, 516}, tok.Encode("Cat cab", nil))
 			require.Equal(t, "cat cab", tok.Decode(tok.Encode("Cat cab", nil)))
-			require.Equal(t, []string{"ca", "cat</w>", "ĠĠ</w>", startOfText, endOfText, "\uFFFD"}, tok.(*BPE).Tokens([]int32{512, 513, 514, 515, 516, 517}))
+			require.Equal(t, []string{"ca", "cat</w>", "ĠĠ</w>", startOfText, endOfText, "\uFFFD"}, tok.Tokens([]int32{512, 513, 514, 515, 516, 517}))
 			require.Equal(t, Config{Kind: "bpe", File: path, ContextLength: 9}, tok.Config())
 		})
 	}

@@ -20,6 +20,9 @@ type Tokenizer interface {
 	// Decode returns the text of ids, without bos and eos: lower-case, with a space after every word and punctuation mark
 	// but the last. An id outside the vocabulary, and bytes that are not UTF-8, read U+FFFD.
 	Decode(ids []int32) string
+	// Tokens spells ids as a merges file does: "cat</w>" ends a word, and a byte that is no printable ASCII reads as another
+	// character. bos and eos read <start_of_text> and <end_of_text>, an id outside the vocabulary U+FFFD.
+	Tokens(ids []int32) []string
 	VocabSize() int
 	ContextLength() int
 	BOS() int32

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"diptych/data/demo/vocab"
 	"github.com/stretchr/testify/require"
 )
 
@@ -107,7 +108,7 @@ func TestCLIPIDs(t *testing.T) {
 			require.Equal(t, c.ids, ids[1:len(ids)-1])
 		})
 	}
-	require.Equal(t, []string{"in", "th", "an", "re", "!", "!</w>", "a</w>"}, tok.(*BPE).Tokens([]int32{512, 513, 514, 515, 0, 256, 320}))
+	require.Equal(t, []string{"in", "th", "an", "re", "!", "!</w>", "a</w>"}, tok.Tokens([]int32{512, 513, 514, 515, 0, 256, 320}))
 }
 
 func TestClean(t *testing.T) {
@@ -155,6 +156,13 @@ func TestWords(t *testing.T) {
 			require.Equal(t, c.want, got)
 		})
 	}
+}
+
+func TestDemoVocabulary(t *testing.T) {
+	tok := open(t, Config{Kind: "bpe", File: "demo"})
+	require.Equal(t, 3072, tok.VocabSize())
+	require.Equal(t, []string{startOfText, "crying</w>", "cat</w>", ":</w>", "animal</w>", ",</w>", "face</w>", endOfText}, tok.Tokens(tok.Encode("crying cat: animal, face", nil)))
+	require.Equal(t, "a photo of a red 日", tok.Decode(tok.Encode("a photo of a red 日", nil)))
 }
 
 func TestEncodeTruncates(t *testing.T) {
@@ -317,7 +325,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(int32(320), int32(171), int32(1<<30))
 	f.Fuzz(func(t *testing.T, a, b, c int32) {
 		require.True(t, utf8.ValidString(tok.Decode([]int32{a, b, c})))
-		require.Len(t, tok.(*BPE).Tokens([]int32{a, b, c}), 3)
+		require.Len(t, tok.Tokens([]int32{a, b, c}), 3)
 	})
 }
 
@@ -331,7 +339,7 @@ func BenchmarkEncode(b *testing.B) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	for name, file := range map[string][]byte{"clip": clipFile} {
+	for name, file := range map[string][]byte{"clip": clipFile, "demo": vocab.Merges} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				if _, err := readMerges(file, name); err != nil {

@@ -12,7 +12,8 @@ import (
 const (
 	// MinVocabSize is the size of a vocabulary without merges: 512 byte symbols, bos, eos.
 	MinVocabSize = firstMerge + 2
-	maxVocabSize = 1 << 20
+	// MaxVocabSize is the largest vocabulary that TrainBPE makes.
+	MaxVocabSize = 1 << 20
 	// minPairCount is how often a pair must stand in the texts to become a merge. Once is no evidence, and would spend an
 	// embedding on one text.
 	minPairCount = 2
@@ -26,9 +27,9 @@ const (
 // half, is taken, so the result depends on nothing but the words' counts. It stops early, with fewer entries, when no
 // pair is left that stands twice. It holds each distinct word once.
 func TrainBPE(ctx context.Context, texts iter.Seq[string], vocabSize int) (*BPE, error) {
-	if vocabSize < MinVocabSize || vocabSize > maxVocabSize {
+	if vocabSize < MinVocabSize || vocabSize > MaxVocabSize {
 		return nil, fmt.Errorf("tokenizer: train: vocabulary size %d is outside %d (512 byte symbols, bos, eos) to %d",
-			vocabSize, MinVocabSize, maxVocabSize)
+			vocabSize, MinVocabSize, MaxVocabSize)
 	}
 	counts, err := countWords(ctx, texts)
 	if err != nil {

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"diptych/data/arrowset"
+	"diptych/data/demo"
+	"diptych/data/tokenizer"
+)
+
+// newTokenizer is "trainer data tokenizer": it learns vocabularies and shows what they make of a text.
+func newTokenizer() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tokenizer",
+		Short: "Train a vocabulary, or encode texts with one",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newTokenizerTrain(), newTokenizerEncode())
+	return cmd
+}
+
+// trainedTokenizer is what "trainer data tokenizer train --json" writes.
+type trainedTokenizer struct {
+	File             string  `json:"file"`
+	VocabSize        int     `json:"vocabSize"`
+	Captions         int     `json:"captions"`
+	TokensPerCaption float64 `json:"tokensPerCaption"` // mean, bos and eos included, before truncation
+	LongestCaption   int     `json:"longestCaption"`   // the same, the most
+}
+
+// newTokenizerTrain is "trainer data tokenizer train": it learns merges from a split's captions.
+func newTokenizerTrain() *cobra.Command {
+	var path, split, out string
+	var size int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "train --data DIR --size N --out FILE",
+		Short: "Learn a byte-pair vocabulary from the captions of a data set",
+		Long: `Learn a byte-pair vocabulary from all captions of one split of a data set and write its merges in CLIP's text format.
+A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions always give the same file.`,
+		Example: "  trainer data tokenizer train --data demo --split train --size 3072 --out merges.txt",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case path == "":
+				return usagef("--data is missing: the directory of an Arrow data set, or demo")
+			case out == "":
+				return usagef("--out is missing: the merges file to write")
+			case size < tokenizer.MinVocabSize || size > tokenizer.MaxVocabSize:
+				return usagef("--size %d: want %d (bytes and special tokens alone) to %d", size, tokenizer.MinVocabSize, tokenizer.MaxVocabSize)
+			}
+			texts, err := captionsOf(path, split)
+			if err != nil {
+				return err
+			}
+			bpe, err := tokenizer.TrainBPE(cmd.Context(), slices.Values(texts), size)
+			if err != nil {
+				return err
+			}
+			if err := bpe.WriteFile(out); err != nil {
+				return err
+			}
+			sum := trainedTokenizer{File: out, VocabSize: bpe.VocabSize(), Captions: len(texts)}
+			if sum.TokensPerCaption, sum.LongestCaption, err = captionLengths(out, texts); err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(sum)
+			}
+			w := cmd.OutOrStdout()
+			fmt.Fprintf(w, "%s: %d entries from %d captions; %.2f tokens per caption with bos and eos, at most %d\n",
+				sum.File, sum.VocabSize, sum.Captions, sum.TokensPerCaption, sum.LongestCaption)
+			if sum.VocabSize < size {
+				fmt.Fprintf(w, "fewer than the %d asked for: no further pair stands twice in the captions\n", size)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&path, "data", "", "`directory` of an Arrow data set, or demo")
+	cmd.Flags().StringVar(&split, "split", "train", "split whose captions to learn from")
+	cmd.Flags().IntVar(&size, "size", 0, "entries of the vocabulary, of which 514 are bytes and special tokens")
+	cmd.Flags().StringVar(&out, "out", "", "merges `file` to write")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write the summary as JSON")
+	return cmd
+}
+
+// captionsOf returns all captions of a split. It names the splits that there are when there is no such one.
+func captionsOf(path, split string) ([]string, error) {
+	open := arrowset.Open
+	if path == "demo" {
+		open = func(string) (*arrowset.Set, error) { return demo.Open() }
+	}
+	set, err := open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usageError{err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer set.Close()
+	var texts []string
+	splits := map[string]bool{}
+	for i, row := range set.Meta() {
+		splits[row.Split] = true
+		if row.Split != split {
+			continue
+		}
+		for _, c := range set.Captions(i) {
+			texts = append(texts, strings.Clone(c.Text)) // it outlives the set
+		}
+	}
+	if !splits[split] {
+		return nil, usagef("--split %s: %s has no such split; it has %s", split, path, strings.Join(slices.Sorted(maps.Keys(splits)), ", "))
+	}
+	return texts, nil
+}
+
+// captionLengths opens the merges file as a run will and returns the mean and the greatest number of tokens of texts.
+func captionLengths(file string, texts []string) (mean float64, longest int, err error) {
+	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: file, ContextLength: 1 << 20})
+	if err != nil {
+		return 0, 0, err
+	}
+	var ids []int32
+	total := 0
+	for _, text := range texts {
+		ids = tok.Encode(text, ids[:0])
+		total += len(ids)
+		longest = max(longest, len(ids))
+	}
+	return float64(total) / float64(len(texts)), longest, nil
+}
+
+// encodedText is one element of what "trainer data tokenizer encode --json" writes.
+type encodedText struct {
+	Text   string   `json:"text"`
+	IDs    []int32  `json:"ids"`
+	Tokens []string `json:"tokens"`
+}
+
+// newTokenizerEncode is "trainer data tokenizer encode": it shows the ids and tokens of texts.
+func newTokenizerEncode() *cobra.Command {
+	var file string
+	var contextLength int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "encode TEXT...",
+		Short:   "Show the ids and tokens of texts",
+		Example: "  trainer data tokenizer encode --file demo \"a red fruit\" \"a cat's face\"",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg := tokenizer.Config{Kind: "bpe", File: file, ContextLength: contextLength}
+			if file == "clip" {
+				cfg.Kind, cfg.File = "clip", ""
+			}
+			tok, err := tokenizer.New(cfg)
+			if err != nil {
+				return usageError{err} // all that it checks is what the user named
+			}
+			encoded := make([]encodedText, len(args))
+			for i, text := range args {
+				if !utf8.ValidString(text) {
+					return usagef("text %d, %q, is not UTF-8", i+1, text)
+				}
+				ids := tok.Encode(text, nil)
+				encoded[i] = encodedText{text, ids, tok.Tokens(ids)}
+			}
+			w := cmd.OutOrStdout()
+			if asJSON {
+				return json.NewEncoder(w).Encode(encoded)
+			}
+			for _, e := range encoded {
+				fmt.Fprintf(w, "%s\n  ids    %s\n  tokens %s\n", e.Text, strings.Trim(fmt.Sprint(e.IDs), "[]"), strings.Join(e.Tokens, " "))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&file, "file", "clip", "merges `file`, or clip or demo for those in this program")
+	cmd.Flags().IntVar(&contextLength, "context-length", 77, "longest encoding in tokens")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write a JSON array of {text, ids, tokens}")
+	return cmd
+}

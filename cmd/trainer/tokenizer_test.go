@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"diptych/data/demo/vocab"
+)
+
+// tokenizerCommand runs "trainer data tokenizer" with args and returns what it prints.
+func tokenizerCommand(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := newTokenizer()
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestTokenizerEncode(t *testing.T) {
+	out, err := tokenizerCommand(t, "encode", "A photo of a cat", "é")
+	require.NoError(t, err)
+	require.Equal(t, `A photo of a cat
+  ids    49406 320 1125 539 320 2368 49407
+  tokens <start_of_text> a</w> photo</w> of</w> a</w> cat</w> <end_of_text>
+é
+  ids    49406 4166 49407
+  tokens <start_of_text> Ã©</w> <end_of_text>
+`, out)
+
+	out, err = tokenizerCommand(t, "encode", "--json", "--file", "demo", "--context-length", "4", "red apple, green apple")
+	require.NoError(t, err)
+	var got []encodedText
+	require.NoError(t, json.Unmarshal([]byte(out), &got))
+	require.Len(t, got, 1)
+	require.Len(t, got[0].IDs, 4)
+	require.Equal(t, []string{"<start_of_text>", "red</w>", "apple</w>", "<end_of_text>"}, got[0].Tokens)
+}
+
+// The demo's vocabulary is what the command in its package comment makes of the demo's captions.
+func TestTokenizerTrainMakesDemoVocabulary(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "merges.txt")
+	out, err := tokenizerCommand(t, "train", "--data", "demo", "--split", "train", "--size", "3072", "--out", file, "--json")
+	require.NoError(t, err)
+	var sum trainedTokenizer
+	require.NoError(t, json.Unmarshal([]byte(out), &sum))
+	require.Equal(t, file, sum.File)
+	require.Equal(t, 3072, sum.VocabSize)
+	require.Less(t, sum.TokensPerCaption, 10.0)
+	made, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(vocab.Merges), string(made), "run the command in data/demo/vocab/vocab.go")
+}
+
+func TestTokenizerTrainStopsEarly(t *testing.T) {
+	out, err := tokenizerCommand(t, "train", "--data", "demo", "--split", "val", "--size", "100000", "--out", filepath.Join(t.TempDir(), "merges.txt"))
+	require.NoError(t, err)
+	require.Contains(t, out, "fewer than the 100000 asked for")
+}
+
+func TestTokenizerErrors(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no data":      {[]string{"train", "--size", "600", "--out", "x"}, "--data is missing"},
+		"no out":       {[]string{"train", "--data", "demo", "--size", "600"}, "--out is missing"},
+		"no size":      {[]string{"train", "--data", "demo", "--out", "x"}, "--size 0: want 514"},
+		"no such data": {[]string{"train", "--data", none, "--size", "600", "--out", "x"}, none},
+		"no split":     {[]string{"train", "--data", "demo", "--split", "dev", "--size", "600", "--out", "x"}, "--split dev: demo has no such split; it has test_both, test_concept, test_style, train, val"},
+		"no such file": {[]string{"encode", "--file", none, "x"}, none},
+		"short":        {[]string{"encode", "--context-length", "2", "x"}, "contextLength 2"},
+		"not UTF-8":    {[]string{"encode", "ok", "\xff"}, `text 2, "\xff", is not UTF-8`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tokenizerCommand(t, c.args...)
+			require.ErrorContains(t, err, c.want)
+			require.ErrorIs(t, err, errUsage)
+		})
+	}
+	_, err := tokenizerCommand(t, "train", "--data", "demo", "--size", "600", "--out", filepath.Join(none, "merges.txt"))
+	require.ErrorContains(t, err, none)
+	require.False(t, strings.Contains(err.Error(), "panic"))
+}
