@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"diptych/data/arrowset"
 	"diptych/internal/kernel"
@@ -20,14 +19,6 @@ type Set interface {
 	Column(name string) (value func(row int) string, ok bool)
 	// Image returns an encoded picture; it is called from several goroutines at once.
 	Image(ctx context.Context, row int) ([]byte, error)
-}
-
-// Model is an Encoder that also knows how its pictures are to be prepared.
-type Model interface {
-	Encoder
-	// Prepare decodes a picture and brings it to the model's size: (S, S, 3) levels 0 to 255. Its errors are about that
-	// picture. It is called from several goroutines at once.
-	Prepare(encoded []byte, dst []uint8) error
 }
 
 // Task is something to measure.
@@ -229,11 +220,26 @@ func (r *runner) split(ctx context.Context, split string, out *SplitResult) erro
 	out.Split = split
 	f := &Features{Dim: r.EmbedDim()}
 	out.Features = f
-	var err error
-	if f.Rows, f.Images, out.Broken, err = r.pictures(ctx, split, rows); err != nil {
+	x, good, bad, err := pictures(ctx, r, len(rows), func(i int) ([]byte, error) { return r.set.Image(ctx, rows[i]) }, func(done int) {
+		if r.opt.Progress != nil {
+			r.opt.Progress("pictures of "+split, done, len(rows))
+		}
+	})
+	if err != nil {
 		return err
 	}
-	out.Images = len(f.Rows)
+	for _, b := range bad {
+		row := rows[b.Index]
+		out.Broken = append(out.Broken, Broken{Row: row, ImageID: meta[row].ImageID, Reason: b.Err.Error()})
+	}
+	if len(good) == 0 {
+		return fmt.Errorf("%w: none of its %d pictures decodes; row %d: %w", ErrRequest, len(rows), rows[bad[0].Index], bad[0].Err)
+	}
+	f.Images = x
+	for _, i := range good {
+		f.Rows = append(f.Rows, rows[i])
+	}
+	out.Images = len(good)
 	if !slices.Contains(r.opt.Tasks, TaskRetrieval) {
 		return nil
 	}
@@ -313,51 +319,6 @@ func (r *runner) texts(rows []int, groups map[int]int32) (texts []string, group 
 		}
 	}
 	return texts, group, choice
-}
-
-// pictures embeds rows and drops those that do not decode.
-func (r *runner) pictures(ctx context.Context, split string, rows []int) (good []int, x []float32, broken []Broken, err error) {
-	var mu sync.Mutex
-	reasons := map[int]string{} // index in rows -> why its picture is no good
-	done := 0
-	x, err = r.Images(ctx, len(rows), func(i int, dst []uint8) error {
-		b, err := r.set.Image(ctx, rows[i])
-		if err != nil {
-			return err
-		}
-		err = r.Prepare(b, dst)
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil {
-			clear(dst) // embedded all the same, then dropped
-			reasons[i] = err.Error()
-		}
-		done++
-		if r.opt.Progress != nil {
-			r.opt.Progress("pictures of "+split, done, len(rows))
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	dim := r.EmbedDim()
-	if err := checkRows("pictures", x, dim, len(rows)); err != nil {
-		return nil, nil, nil, err
-	}
-	kept := x[:0]
-	for i, row := range rows {
-		if why, bad := reasons[i]; bad {
-			broken = append(broken, Broken{Row: row, ImageID: r.set.Meta()[row].ImageID, Reason: why})
-			continue
-		}
-		good = append(good, row)
-		kept = append(kept, x[i*dim:(i+1)*dim]...)
-	}
-	if len(good) == 0 {
-		return nil, nil, nil, fmt.Errorf("%w: none of its %d pictures decodes; row %d: %s", ErrRequest, len(rows), broken[0].Row, broken[0].Reason)
-	}
-	return good, kept, broken, nil
 }
 
 // textChunk is how many texts are embedded between two reports of progress.

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"diptych/data/arrowset"
+	"diptych/data/transform"
 )
 
 // memorySet is a data set whose pictures are one byte: the dimension that the model of these tests gives them.
@@ -186,4 +187,25 @@ func TestRunErrors(t *testing.T) {
 			require.Equal(t, 1, strings.Count(err.Error(), "eval:"), err)
 		})
 	}
+}
+
+func TestPictures(t *testing.T) {
+	_, m := emojis()
+	files := []string{"1", "?", "0", "gone"}
+	read := func(i int) ([]byte, error) {
+		if files[i] == "gone" {
+			return nil, fmt.Errorf("%w: no such file", transform.ErrBadPicture)
+		}
+		return []byte(files[i]), nil
+	}
+	x, good, bad, err := Pictures(t.Context(), m, len(files), read, nil)
+	require.NoError(t, err)
+	require.Equal(t, []int{0, 2}, good)
+	require.Equal(t, []float32{0, 1, 0, 0, 1, 0, 0, 0}, x)
+	require.Len(t, bad, 2)
+	require.Equal(t, 1, bad[0].Index)
+	require.ErrorIs(t, bad[1].Err, transform.ErrBadPicture)
+
+	_, _, _, err = Pictures(t.Context(), m, 1, func(int) ([]byte, error) { return nil, context.Canceled }, nil)
+	require.ErrorIs(t, err, context.Canceled)
 }
