@@ -47,6 +47,18 @@ func (r *Report) markdown(pictures []Picture) string {
 	return strings.TrimRight(d.String(), "\n") + "\n"
 }
 
+// Summary is the tables of retrieval and zero-shot classification alone, for a terminal.
+func Summary(r *eval.Result) string {
+	d := &document{}
+	if rows, _ := retrievalRows(r.Splits); rows != nil {
+		d.table(rows)
+	}
+	if rows := zeroShotRows(r.Splits); rows != nil {
+		d.table(rows)
+	}
+	return strings.TrimRight(d.String(), "\n") + "\n"
+}
+
 type document struct{ strings.Builder }
 
 func (d *document) line(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }
@@ -91,9 +103,8 @@ func (d *document) table(rows [][]string) {
 	d.line("")
 }
 
-func (d *document) retrieval(splits []eval.SplitResult) {
-	var rows [][]string
-	var notes []string
+// retrievalRows is the table of retrieval, nil if there was none, and what is to be said of each split.
+func retrievalRows(splits []eval.SplitResult) (rows [][]string, notes []string) {
 	for _, s := range splits {
 		r := s.Retrieval
 		if r == nil {
@@ -125,6 +136,11 @@ func (d *document) retrieval(splits []eval.SplitResult) {
 		}
 		notes = append(notes, fmt.Sprintf("%s: %s pictures in %s groups; texts are %s (%s).", escape(s.Split), thousands(s.Images), thousands(r.Groups), what, thousands(r.Texts)))
 	}
+	return rows, notes
+}
+
+func (d *document) retrieval(splits []eval.SplitResult) {
+	rows, notes := retrievalRows(splits)
 	if rows == nil {
 		return
 	}
@@ -141,8 +157,8 @@ func (d *document) retrieval(splits []eval.SplitResult) {
 	d.line("")
 }
 
-func (d *document) zeroShot(splits []eval.SplitResult) {
-	rows := [][]string{{"class system", "split", "pictures", "classes", "top-1", "top-5", "mean per class", "bare name", "chance", "largest class"}}
+// systemsOf lists the class systems that were measured on any split.
+func systemsOf(splits []eval.SplitResult) []string {
 	var systems []string
 	for _, s := range splits {
 		for _, z := range s.ZeroShot {
@@ -151,9 +167,16 @@ func (d *document) zeroShot(splits []eval.SplitResult) {
 			}
 		}
 	}
+	return systems
+}
+
+// zeroShotRows is the table of zero-shot classification, nil if there was none.
+func zeroShotRows(splits []eval.SplitResult) [][]string {
+	systems := systemsOf(splits)
 	if len(systems) == 0 {
-		return
+		return nil
 	}
+	rows := [][]string{{"class system", "split", "pictures", "classes", "top-1", "top-5", "mean per class", "bare name", "chance", "largest class"}}
 	for _, name := range systems {
 		for _, s := range splits {
 			if z := find(s, name); z != nil {
@@ -162,13 +185,21 @@ func (d *document) zeroShot(splits []eval.SplitResult) {
 			}
 		}
 	}
+	return rows
+}
+
+func (d *document) zeroShot(splits []eval.SplitResult) {
+	rows := zeroShotRows(splits)
+	if rows == nil {
+		return
+	}
 	d.line("## Zero-shot classification")
 	d.line("")
 	d.line("A picture gets the class whose text is nearest. The text of a class is the mean of its name in all templates; \"bare name\" is")
 	d.line("the top-1 of the name alone, \"largest class\" what always naming the most frequent class reaches.")
 	d.line("")
 	d.table(rows)
-	for _, name := range systems {
+	for _, name := range systemsOf(splits) {
 		d.templates(splits, name)
 	}
 	for _, s := range splits {

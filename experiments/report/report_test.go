@@ -154,6 +154,11 @@ func TestWrite(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(want), string(got), "go test -run TestWrite -update rewrites it")
 
+	summary := Summary(res)
+	require.Contains(t, string(want), strings.SplitAfter(summary, "\n\n")[0])
+	require.Contains(t, summary, "| colour       | test  |")
+	require.Equal(t, "\n", Summary(&eval.Result{}))
+
 	var back Report
 	text, err := os.ReadFile(filepath.Join(dir, "report.json"))
 	require.NoError(t, err)
