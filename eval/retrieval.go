@@ -22,8 +22,8 @@ type RetrievalInput struct {
 
 // RetrievalResult holds both directions.
 type RetrievalResult struct {
-	ImageToText Direction `json:"image_to_text"` // a picture asks, texts are ranked
-	TextToImage Direction `json:"text_to_image"` // a text asks, pictures are ranked
+	ImageToText Direction `json:"imageToText"` // a picture asks, texts are ranked
+	TextToImage Direction `json:"textToImage"` // a text asks, pictures are ranked
 }
 
 // Direction is one way of retrieval. A query's rank is that of its best right candidate, from 1, when candidates are sorted
@@ -33,10 +33,10 @@ type Direction struct {
 	Unmatched  int        `json:"unmatched"`  // queries without any right candidate
 	Candidates int        `json:"candidates"` // ranked for each query
 	Recall     []RecallAt `json:"recall"`
-	MedianRank float64    `json:"median_rank"` // mean of the two middle ranks for an even number of queries
-	MeanRank   float64    `json:"mean_rank"`
+	MedianRank float64    `json:"medianRank"` // mean of the two middle ranks for an even number of queries
+	MeanRank   float64    `json:"meanRank"`
 	// ChanceRank is the mean rank that random scores reach on average.
-	ChanceRank float64 `json:"chance_mean_rank"`
+	ChanceRank float64 `json:"chanceMeanRank"`
 }
 
 // RecallAt is the fraction of queries whose rank is at most K, and the fraction that random scores reach on average.

@@ -53,7 +53,7 @@ type Options struct {
 // Result is what Run measured, in the order of the options.
 type Result struct {
 	Data     string        `json:"data"` // the set's name
-	EmbedDim int           `json:"embed_dim"`
+	EmbedDim int           `json:"embedDim"`
 	Splits   []SplitResult `json:"splits"`
 }
 
@@ -71,7 +71,7 @@ type SplitResult struct {
 // Broken is a picture that does not decode.
 type Broken struct {
 	Row     int    `json:"row"`
-	ImageID string `json:"image_id"`
+	ImageID string `json:"imageID"`
 	Reason  string `json:"reason"`
 }
 
@@ -79,7 +79,7 @@ type Broken struct {
 type SplitRetrieval struct {
 	Texts  int    `json:"texts"`
 	Groups int    `json:"groups"`     // of pictures that count as one another's answers
-	Choice string `json:"candidates"` // TextsLabel or TextsAll
+	Choice string `json:"textChoice"` // TextsLabel or TextsAll
 	RetrievalResult
 }
 
@@ -89,13 +89,13 @@ type SystemResult struct {
 	Classes    int                `json:"classes"`
 	Images     int                `json:"images"`     // that have a class
 	Unlabelled int                `json:"unlabelled"` // pictures without one, not counted
-	ChanceTop1 float64            `json:"chance_top1"`
-	ChanceTop5 float64            `json:"chance_top5"`
-	Largest    float64            `json:"largest_class"` // share of the most frequent class: what always naming it reaches
-	Ensemble   Accuracy           `json:"ensemble"`      // of all templates
-	Bare       Accuracy           `json:"bare_name"`
+	ChanceTop1 float64            `json:"chanceTop1"`
+	ChanceTop5 float64            `json:"chanceTop5"`
+	Largest    float64            `json:"largestClass"` // share of the most frequent class: what always naming it reaches
+	Ensemble   Accuracy           `json:"ensemble"`     // of all templates
+	Bare       Accuracy           `json:"bareName"`
 	Templates  []TemplateAccuracy `json:"templates,omitempty"` // each alone
-	PerClass   []ClassAccuracy    `json:"per_class"`           // by the ensemble
+	PerClass   []ClassAccuracy    `json:"perClass"`            // by the ensemble
 }
 
 // TemplateAccuracy is what one template reaches alone.

@@ -26,7 +26,7 @@ type ZeroShotInput struct {
 type Accuracy struct {
 	Top1         float64 `json:"top1"`
 	Top5         float64 `json:"top5"`
-	MeanPerClass float64 `json:"mean_per_class"` // mean of the classes' top-1, over the classes that have pictures
+	MeanPerClass float64 `json:"meanPerClass"` // mean of the classes' top-1, over the classes that have pictures
 }
 
 // ClassAccuracy is the part of one class.
@@ -37,7 +37,7 @@ type ClassAccuracy struct {
 	Top5   float64 `json:"top5"`
 	// Mistaken is the wrong class that was chosen most often, empty if none was; MistakenFor is the fraction.
 	Mistaken    string  `json:"mistaken,omitempty"`
-	MistakenFor float64 `json:"mistaken_for,omitempty"`
+	MistakenFor float64 `json:"mistakenFor,omitempty"`
 }
 
 // ZeroShot classifies each picture by its nearest class (Radford et al. 2021, §3.1.2). perClass has one entry for each of
