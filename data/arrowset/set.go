@@ -162,6 +162,9 @@ func (s *Set) Column(name string) (func(i int) string, bool) {
 	return func(i int) string { return get(&s.meta[i]) }, true
 }
 
+// ImageSize is the length in bytes of what Image returns for row i.
+func (s *Set) ImageSize(i int) int { return int(s.pics[i].len) }
+
 // Image returns the encoded picture of row i, which the caller owns. Only the picture is read, or, where the pictures of its
 // record batch are compressed together, these.
 func (s *Set) Image(ctx context.Context, i int) ([]byte, error) {

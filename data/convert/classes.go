@@ -12,6 +12,13 @@ import (
 // every other member is a class system, an array of {"id", "text"}. The system "concept" lies in the column group, every
 // other in the attribute of its name.
 
+func classColumn(system string) string {
+	if system == "concept" {
+		return arrowset.ColGroup
+	}
+	return system
+}
+
 // parseClasses reads it; the systems keep the file's order.
 func parseClasses(text []byte) ([]arrowset.ClassSystem, error) {
 	var check json.RawMessage
@@ -32,10 +39,7 @@ func parseClasses(text []byte) ([]arrowset.ClassSystem, error) {
 			}
 			continue
 		}
-		s := arrowset.ClassSystem{Name: f.name, Column: f.name}
-		if f.name == "concept" {
-			s.Column = arrowset.ColGroup
-		}
+		s := arrowset.ClassSystem{Name: f.name, Column: classColumn(f.name)}
 		if err := json.Unmarshal(f.value, &s.Classes); err != nil {
 			return nil, fmt.Errorf("%w: class system %q: %w", ErrInput, f.name, err)
 		}
@@ -58,6 +62,9 @@ func formatClasses(systems []arrowset.ClassSystem) ([]byte, error) {
 	same := true
 	each := map[string][]string{}
 	for _, s := range systems {
+		if s.Column != classColumn(s.Name) {
+			return nil, fmt.Errorf("class system %q lies in column %q; a file of class systems can only mean %q", s.Name, s.Column, classColumn(s.Name))
+		}
 		same = same && slices.Equal(s.Templates, systems[0].Templates)
 		each[s.Name] = s.Templates
 	}

@@ -139,7 +139,7 @@ func (im *importer) scan(f *cocoFile, m *arrowset.Manifest) error {
 				if err := json.Unmarshal(fd.value, &name); err != nil {
 					return fmt.Errorf("%w: file_name is %s", ErrInput, fd.value)
 				}
-			case fd.name == "license" && string(fd.value) != "null":
+			case fd.name == "license":
 				attribute("license")
 			case !slices.Contains(notAttributes, fd.name) && fd.value[0] == '"':
 				attribute(fd.name)
