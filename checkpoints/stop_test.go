@@ -123,8 +123,10 @@ func (f *stoppingFile) Sync() error {
 	return nil
 }
 
-// A Save is stopped at each of its operations in turn, by a kill or a loss of power; then the clearing up at the next Open is
-// stopped at each of its operations, too. After that the store must give the old state or the new one, whole, and work on.
+const never = 1 << 30
+
+// A Save is stopped at each of its operations in turn, by a kill or a loss of power; after a kill the clearing up at the next Open
+// is stopped at each of its operations, too. After that the store must give the old state or the new one, whole, and work on.
 func TestStopAtEveryOperation(t *testing.T) {
 	opt := Options{KeepLast: 2, KeepBest: true}
 	scored := func(step, salt int, v float64) *State {
@@ -147,18 +149,27 @@ func TestStopAtEveryOperation(t *testing.T) {
 	for _, sc := range scenarios {
 		for _, power := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, power %v", sc.name, power), func(t *testing.T) {
-				root := t.TempDir()
+				root := memoryDir(t)
+				old := open(t, filepath.Join(root, "old"), opt)
+				for _, b := range sc.before {
+					require.NoError(t, old.Save(b))
+				}
 				stops := 0
 				for n, finished := 1, false; !finished; n++ {
-					for m := 1; ; m++ { // the operation at which clearing up stops
+					m := 1 // the operation at which clearing up stops
+					if power {
+						m = never
+					}
+					for ; ; m++ {
 						dir := filepath.Join(root, fmt.Sprint(n, "-", m))
-						finished = stopOnce(t, dir, opt, sc.before, sc.save, n, power)
-						clear := newStopping(m)
-						_, err := Open(dir, Options{FS: clear})
-						if power {
-							clear.losePower()
-						}
+						link(t, old.dir, dir)
+						finished = stopOnce(t, dir, opt, sc.save, n, power)
+						_, err := Open(dir, Options{FS: newStopping(m)})
 						checkAfterStop(t, dir, opt, sc.before, sc.save, finished)
+						if err == nil {
+							checkWorksOn(t, dir, opt)
+						}
+						require.NoError(t, os.RemoveAll(dir))
 						if err == nil {
 							break
 						}
@@ -173,13 +184,10 @@ func TestStopAtEveryOperation(t *testing.T) {
 	}
 }
 
-// stopOnce makes a store, saves with a stop at operation n, and reports whether the save was done before.
-func stopOnce(t *testing.T, dir string, opt Options, before []*State, save *State, n int, power bool) (finished bool) {
+// stopOnce saves with a stop at operation n, and reports whether the save was done before.
+func stopOnce(t *testing.T, dir string, opt Options, save *State, n int, power bool) (finished bool) {
 	t.Helper()
 	s := open(t, dir, opt)
-	for _, b := range before {
-		require.NoError(t, s.Save(b))
-	}
 	stop := newStopping(n)
 	s.opt.FS = stop
 	err := s.Save(save)
@@ -218,9 +226,38 @@ func checkAfterStop(t *testing.T, dir string, opt Options, before []*State, save
 		top := slices.MaxFunc(before, func(a, b *State) int { return int(a.Score.Value - b.Score.Value) })
 		require.GreaterOrEqual(t, best.Score.Value, top.Score.Value, "the best is never lost")
 	}
+}
+
+func checkWorksOn(t *testing.T, dir string, opt Options) {
+	t.Helper()
+	s := open(t, dir, opt)
 	next := sample(99, 3)
 	require.NoError(t, s.Save(next))
 	requireState(t, next, latestOf(t, s))
+}
+
+// memoryDir is t.TempDir in memory, where there is such a place: the test makes thousands of small folders.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "checkpoints")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// link makes a copy of a store by hard links: files of a checkpoint are never written again.
+func link(t *testing.T, from, to string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		require.NoError(t, err)
+		target := filepath.Join(to, strings.TrimPrefix(path, from))
+		if e.IsDir() {
+			return os.Mkdir(target, 0o755)
+		}
+		return os.Link(path, target)
+	}))
 }
 
 // failing gives an error where it is told to, and goes on afterwards, as a full disk or a read-only folder does.
