@@ -10,8 +10,9 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	"diptych/data/demo/vocab"
 	"github.com/klauspost/compress/gzip"
+
+	"diptych/data/demo/vocab"
 )
 
 // The vocabulary's order is CLIP's: 256 byte symbols, the same with "</w>" (a word's last byte), the merges, bos, eos.
@@ -36,7 +37,7 @@ type merges struct {
 // byteRune is the printable character that stands for each byte in a merges file, byteID its place in the vocabulary
 // and idByte the way back: bytes 33–126, 161–172 and 174–255 stand for themselves and come first; the others follow in
 // ascending order as U+0100, U+0101, … .
-var byteRune, byteID, idByte = func() (runes [256]rune, ids [256]int32, bytes [256]byte) {
+var byteRune, byteID, idByte = func() (runes [256]rune, ids [256]int32, back [256]byte) {
 	var own, other int32 = 0, 188
 	for b := range 256 {
 		if b >= 33 && b <= 126 || b >= 161 && b <= 172 || b >= 174 {
@@ -46,7 +47,7 @@ var byteRune, byteID, idByte = func() (runes [256]rune, ids [256]int32, bytes [2
 			runes[b], ids[b] = 0x100+other-188, other
 			other++
 		}
-		bytes[ids[b]] = byte(b)
+		back[ids[b]] = byte(b)
 	}
 	return
 }()

@@ -11,8 +11,9 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"diptych/data/demo/vocab"
 	"github.com/stretchr/testify/require"
+
+	"diptych/data/demo/vocab"
 )
 
 func open(t testing.TB, cfg Config) Tokenizer {
@@ -67,7 +68,7 @@ func TestGoldenCLIP(t *testing.T) {
 	require.Equal(t, 318, equal)
 }
 
-// Python's clean text of a line that ftfy changes is the repaired one, so its ids check the rest of the way.
+// Where ftfy changes a text, the line's clean text is the repaired one: encoding that gives its ids.
 func TestGoldenCLIPAfterRepair(t *testing.T) {
 	tok := open(t, Default())
 	for i, l := range goldenLines(t) {
