@@ -124,6 +124,28 @@ func TestResizeBoxGolden(t *testing.T) {
 	}
 }
 
+func TestResizeErrors(t *testing.T) {
+	src := noise(4, 3, 1)
+	tests := []struct {
+		name, want string
+		w, h       int
+		filter     Filter
+		box        [4]float32
+	}{
+		{"no pixels", "4×3 pixels cannot become 0×5", 0, 5, Bicubic, whole(src)},
+		{"too many pixels", "cannot become 100000×100000", 100000, 100000, Box, whole(src)},
+		{"unknown filter", "filter 6 is none of bicubic, bilinear", 2, 2, Hamming + 1, whole(src)},
+		{"box outside", "box [0 0 4.5 3] of a picture of 4×3 pixels", 2, 2, Bicubic, [4]float32{0, 0, 4.5, 3}},
+		{"empty box", "box [1 1 1 3]", 2, 2, Bicubic, [4]float32{1, 1, 1, 3}},
+	}
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) {
+			require.ErrorContains(t, resample(new(Image), src, c.w, c.h, c.filter, c.box, new(Scratch)), c.want)
+		})
+	}
+	require.ErrorContains(t, Resize(new(Image), &Image{W: 2, H: 2}, 2, 2, Box, new(Scratch)), "transform: resize: bad picture: 2×2 pixels in 0 bytes")
+}
+
 // TestOpenCLIPGolden runs recipes that say what open_clip's evaluation transforms do.
 func TestOpenCLIPGolden(t *testing.T) {
 	shortest := []Spec{{"op": "resize"}, {"op": "center_crop"}, {"op": "normalize", "stats": "clip"}}

@@ -20,8 +20,6 @@ const (
 
 var filterNames = []string{"bicubic", "bilinear", "box", "nearest", "lanczos", "hamming"} // in the order of the constants
 
-func (f Filter) String() string { return filterNames[f] }
-
 // support is the half width of the filter in source pixels, when it does not shrink.
 func (f Filter) support() float64 { return [...]float64{2, 1, 0.5, 0, 3, 1}[f] }
 
@@ -129,6 +127,9 @@ func whole(im *Image) [4]float32 { return [4]float32{0, 0, float32(im.W), float3
 func resample(dst, src *Image, w, h int, f Filter, box [4]float32, sc *Scratch) error {
 	if err := src.check(); err != nil {
 		return err
+	}
+	if int(f) >= len(filterNames) {
+		return fmt.Errorf("filter %d is none of %s", f, list(filterNames))
 	}
 	if w <= 0 || h <= 0 || w > DefaultMaxPixels/h {
 		return fmt.Errorf("%w: %d×%d pixels cannot become %d×%d", ErrBadPicture, src.W, src.H, w, h)
