@@ -83,7 +83,7 @@ func openData(path string) (*arrowset.Set, error) {
 		return demo.Open()
 	}
 	set, err := arrowset.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, arrowset.ErrSchema) {
 		return nil, usageError{err}
 	}
 	return set, err

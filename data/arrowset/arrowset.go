@@ -5,7 +5,7 @@
 //
 //	image         binary       the encoded picture, as it was imported
 //	caption       list<utf8>   its sentences
-//	image_id      utf8         its name, unique in the set
+//	image_id      utf8         its name; importers see that no two are equal
 //	split         utf8         train, val, test, …
 //	group         utf8         optional: rows of one group are not each other's negatives; "" is a group of its own
 //	label         utf8         optional: the name of what is shown

@@ -48,11 +48,12 @@ type picture struct {
 // Open opens the data set in folder dir. It reads everything but the pictures and checks sizes, schema and texts; checksums
 // are left to Verify. Errors name file and row and wrap ErrCorrupt or ErrSchema, or what the file system said.
 func Open(dir string) (*Set, error) {
-	set, err := openFS(os.DirFS(dir), dir)
-	if errors.Is(err, fs.ErrNotExist) && set == nil {
+	if info, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("arrowset: %w", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("arrowset: %s: %w: a data set is a folder, this is a file", dir, ErrSchema)
 	}
-	return set, err
+	return openFS(os.DirFS(dir), dir)
 }
 
 // OpenFS is Open in a file system whose files can be read at an offset, such as an embed.FS.
@@ -91,7 +92,7 @@ func openFS(fsys fs.FS, dir string) (_ *Set, err error) {
 func readManifest(fsys fs.FS) ([]byte, error) {
 	f, err := fsys.Open(manifestName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: no %s: this is not a data set's folder; `trainer data import` makes one (%w)", ErrSchema, manifestName, fs.ErrNotExist)
+		return nil, fmt.Errorf("%w: no %s: this is not a data set's folder; `trainer data import` makes one", ErrSchema, manifestName)
 	}
 	if err != nil {
 		return nil, err

@@ -61,8 +61,13 @@ func openCOCO(path string) (*cocoFile, error) {
 		f.Close()
 		return nil, err
 	}
-	return &cocoFile{path: path, file: f, size: info.Size(), close: f.Close, imagesAt: -1,
-		images: map[string]*cocoImage{}, licenses: map[string]cocoLicense{}}, nil
+	c := newCOCO(f, info.Size())
+	c.path, c.close = path, f.Close
+	return c, nil
+}
+
+func newCOCO(r io.ReaderAt, size int64) *cocoFile {
+	return &cocoFile{file: r, size: size, images: map[string]*cocoImage{}, licenses: map[string]cocoLicense{}}
 }
 
 // scan reads the whole file once. eachImage is called with the fields of every image.
