@@ -88,8 +88,23 @@ func (p *pen) lines(f face, c color.Color, x, y, w, n int, centre bool, s string
 	return len(broken)
 }
 
+// below is the height of what stands below the square of c.
+func (p *pen) below(c *Cell, side int) int {
+	lines := 0
+	if c.Picture != nil {
+		lines = len(wrap(p.text, c.Text, side, captionRows))
+	}
+	if c.Note != "" {
+		lines++
+	}
+	if lines == 0 {
+		return 0
+	}
+	return captionGap + lines*textHeight
+}
+
 // cell draws c with its picture's or card's square at (x, y).
-func (p *pen) cell(c *Cell, x, y, side, captions int, lead bool) {
+func (p *pen) cell(c *Cell, x, y, side int, lead bool) {
 	square := image.Rect(x, y, x+side, y+side)
 	edge, fill := line, card
 	switch c.Mark {
@@ -109,11 +124,11 @@ func (p *pen) cell(c *Cell, x, y, side, captions int, lead bool) {
 	p.roundRect(square.Inset(width), float32(max(3, 8-width)), fill)
 
 	below := y + side + captionGap
+	captions := 0 // lines
 	if c.Picture != nil {
 		p.picture(square.Inset(width+2), c.Picture)
-		captions = p.lines(p.text, ink, x, below, side, captions, true, c.Text)
+		captions = p.lines(p.text, ink, x, below, side, captionRows, true, c.Text)
 	} else {
-		captions = 0
 		f, room := p.text, side-2*cardPad
 		lines := wrap(f, c.Text, room, max(1, room/f.height))
 		if large := wrap(p.query, c.Text, room, room/p.query.height+1); lead && len(large)*p.query.height <= room {

@@ -109,7 +109,7 @@ func (s *Sheet) Draw() (*image.RGBA, error) {
 		return nil, err
 	}
 	defer p.close()
-	l := s.layout()
+	l := s.layout(p)
 	p.dst = image.NewRGBA(image.Rect(0, 0, l.w, l.h))
 	draw.Draw(p.dst, p.dst.Bounds(), image.NewUniform(paper), image.Point{}, draw.Src)
 
@@ -136,7 +136,7 @@ func (s *Sheet) Draw() (*image.RGBA, error) {
 			draw.Draw(p.dst, image.Rect(margin, y-l.gap/2, l.w-margin, y-l.gap/2+1), image.NewUniform(line), image.Point{}, draw.Src)
 		}
 		for c := range row {
-			p.cell(&row[c], l.x(c), y, l.cell, l.captions[r], s.Lead && c == 0)
+			p.cell(&row[c], l.x(c), y, l.cell, s.Lead && c == 0)
 		}
 		y += l.heights[r] + l.gap
 	}
@@ -148,7 +148,6 @@ type layout struct {
 	w, h, top, cell, columns int
 	lead, gap                int   // extra after the first column; between rows
 	heights                  []int // of the rows
-	captions                 []int // lines of caption below the pictures of each row
 }
 
 func (l *layout) x(column int) int {
@@ -159,7 +158,7 @@ func (l *layout) x(column int) int {
 	return x
 }
 
-func (s *Sheet) layout() layout {
+func (s *Sheet) layout(p *pen) layout {
 	l := layout{cell: s.Side, columns: 1, top: margin, gap: gap}
 	if l.cell <= 0 {
 		l.cell = defaultSide
@@ -182,20 +181,11 @@ func (s *Sheet) layout() layout {
 	}
 	for _, row := range s.Rows {
 		l.columns = max(l.columns, len(row))
-		lines, note := 0, 0
-		for _, c := range row {
-			if c.Picture != nil && c.Text != "" {
-				lines = captionRows
-			}
-			if c.Note != "" {
-				note = textHeight
-			}
+		below := 0 // the highest caption and note of the row
+		for i := range row {
+			below = max(below, p.below(&row[i], l.cell))
 		}
-		h := l.cell + lines*textHeight + note
-		if h > l.cell {
-			h += captionGap
-		}
-		l.captions = append(l.captions, lines)
+		h := l.cell + below
 		l.heights = append(l.heights, h)
 		l.h += h + l.gap
 	}

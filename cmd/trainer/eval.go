@@ -1,0 +1,181 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"diptych/eval"
+	"diptych/experiments"
+	"diptych/experiments/report"
+)
+
+// newEval is "trainer eval": it measures a trained model on a data set.
+func newEval() *cobra.Command {
+	var data, out, texts, lang string
+	var splits, tasks, systems []string
+	var threads int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "eval RUN",
+		Short: "Measure a trained model: retrieval both ways and zero-shot classification",
+		Long: `Measure the model of a run directory on splits of a data set.
+
+Retrieval ranks all texts of a split for each picture and all pictures for each text, exactly. Where captions of the kind
+"label" exist, the candidates are one label for each group; otherwise every caption is one. What shares a picture's group is
+right for it. Zero-shot classification uses the class systems and prompt templates of the data set's manifest.`,
+		Example: `  trainer eval runs/clip-emoji
+  trainer eval runs/clip-emoji --split test_style,test_concept --out report
+  trainer eval runs/a --data DIR --split test --task retrieval --texts all --json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := openModel(cmd, args[0], threads)
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			opt := eval.Options{Splits: splits, Systems: systems, Texts: texts, Lang: lang, Pool: m.Pool(), Progress: stages(cmd.ErrOrStderr())}
+			for _, t := range tasks {
+				opt.Tasks = append(opt.Tasks, eval.Task(t))
+			}
+			set, err := m.OpenData(data)
+			if errors.Is(err, fs.ErrNotExist) {
+				return usageError{err}
+			}
+			if err != nil {
+				return err
+			}
+			defer set.Close()
+			res, err := eval.Run(cmd.Context(), m, set, opt)
+			if err != nil {
+				return asUsage(err)
+			}
+			r := &report.Report{Title: "Evaluation of " + args[0], About: factsOf(m), Result: res, Set: set, Pool: m.Pool()}
+			if out != "" {
+				if err := r.Write(cmd.Context(), out); err != nil {
+					return err
+				}
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), r)
+			}
+			fmt.Fprint(cmd.OutOrStdout(), report.Summary(res))
+			for _, s := range res.Splits {
+				for _, b := range s.Broken {
+					fmt.Fprintf(cmd.ErrOrStderr(), "left out: %s, row %d, %s: %s\n", s.Split, b.Row, b.ImageID, b.Reason)
+				}
+			}
+			if out != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "\nThe report is in %s.\n", out)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&data, "data", "", "data set `directory`, or demo; the run's own if not given")
+	f.StringSliceVar(&splits, "split", nil, "`names` of splits; all but train if not given")
+	f.StringSliceVar(&tasks, "task", nil, "retrieval, zeroshot; both if not given")
+	f.StringSliceVar(&systems, "classes", nil, "`names` of class systems; all if not given")
+	f.StringVar(&texts, "texts", "", "candidates of retrieval: label (one of each group) or all; label where there are any if not given")
+	f.StringVar(&lang, "lang", "", "language of the captions; en if not given")
+	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
+	addModelFlags(cmd, &threads, &asJSON)
+	return cmd
+}
+
+// addModelFlags adds the flags that all commands that use a trained model have.
+func addModelFlags(cmd *cobra.Command, threads *int, asJSON *bool) {
+	cmd.Flags().IntVar(threads, "threads", 0, "threads; all cores if 0 (changes no result)")
+	cmd.Flags().BoolVar(asJSON, "json", false, "write the result as JSON")
+}
+
+// factsOf says which model it is.
+func factsOf(m *experiments.Model) []report.Fact {
+	c := m.Config()
+	return []report.Fact{
+		{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)}, {Name: "updates", Value: fmt.Sprint(m.Step)},
+		{Name: "trained on", Value: c.Data.Path}, {Name: "picture side", Value: fmt.Sprintf("%d pixels", m.ImageSide())},
+	}
+}
+
+// openModel opens the model of a run directory; the caller closes it.
+func openModel(cmd *cobra.Command, dir string, threads int) (*experiments.Model, error) {
+	if threads < 0 {
+		return nil, usagef("--threads %d: want a number of threads, or 0 for all cores", threads)
+	}
+	if err := isFolder(dir); err != nil {
+		return nil, usagef("run directory %s: %w; give the one that trainer pretrain wrote", dir, err)
+	}
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	m, err := experiments.OpenModel(dir, threads)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range m.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+	}
+	return m, nil
+}
+
+// isFolder says why a path cannot be read as a folder.
+func isFolder(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return errors.New("no such folder")
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return errors.New("it is a file, not a folder")
+	}
+	return nil
+}
+
+// asUsage marks what the data set cannot serve as the user's mistake.
+func asUsage(err error) error {
+	if errors.Is(err, eval.ErrRequest) {
+		return usagef("%w", err)
+	}
+	return err
+}
+
+// writeJSON writes v for programs.
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// stages shows how far each stage of a long command is: a bar on a terminal, elsewhere a line when it begins.
+func stages(w io.Writer) func(what string, done, total int) {
+	var bar *progressbar.ProgressBar
+	var stage string
+	f, ok := w.(*os.File)
+	terminal := ok && term.IsTerminal(int(f.Fd()))
+	return func(what string, done, total int) {
+		begins := what != stage
+		stage = what
+		switch {
+		case terminal && begins:
+			bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(what), progressbar.OptionShowCount(),
+				progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true))
+			fallthrough
+		case terminal:
+			_ = bar.Set(done) // a bar that cannot be drawn must not stop the work
+		case begins:
+			fmt.Fprintf(w, "%s: %d\n", what, total)
+		}
+	}
+}
