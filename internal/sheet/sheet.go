@@ -185,14 +185,13 @@ func (s *Sheet) layout(p *pen) layout {
 		for i := range row {
 			below = max(below, p.below(&row[i], l.cell))
 		}
-		h := l.cell + below
-		l.heights = append(l.heights, h)
-		l.h += h + l.gap
+		l.heights = append(l.heights, l.cell+below)
+		l.h += l.cell + below + l.gap
+	}
+	if len(s.Rows) > 0 {
+		l.h -= l.gap
 	}
 	l.w = l.x(l.columns-1) + l.cell + margin
-	l.h += margin - l.gap
-	if len(s.Rows) == 0 {
-		l.h = l.top + margin
-	}
+	l.h += margin
 	return l
 }
