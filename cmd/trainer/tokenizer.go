@@ -2,9 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -12,8 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"diptych/data/arrowset"
-	"diptych/data/demo"
 	"diptych/data/tokenizer"
 )
 
@@ -96,14 +92,7 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 
 // captionsOf returns all captions of a split. It names the splits that there are when there is no such one.
 func captionsOf(path, split string) ([]string, error) {
-	open := arrowset.Open
-	if path == "demo" {
-		open = func(string) (*arrowset.Set, error) { return demo.Open() }
-	}
-	set, err := open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usageError{err}
-	}
+	set, err := openData(path)
 	if err != nil {
 		return nil, err
 	}
