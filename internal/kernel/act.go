@@ -75,6 +75,9 @@ func actGrad[T Float](act Act, x T) T {
 
 // actRow sets y = act(x); y may be x.
 func actRow[T Float](act Act, y, x []T) {
+	if isSingle[T]() && actRow32(act, single(y), single(x)) {
+		return
+	}
 	for i, v := range x {
 		y[i] = actValue(act, v)
 	}
@@ -82,6 +85,9 @@ func actRow[T Float](act Act, y, x []T) {
 
 // actGradRow multiplies dst by act'(x).
 func actGradRow[T Float](act Act, dst, x []T) {
+	if isSingle[T]() && actGradRow32(act, single(dst), single(x)) {
+		return
+	}
 	for i, v := range x {
 		dst[i] *= actGrad(act, v)
 	}

@@ -43,6 +43,9 @@ func AdamW(p *Pool, w, g, m, v []float32, h AdamWStep) {
 }
 
 func adamW(w, g, m, v []float32, c *adamWConst) {
+	if adamW32(w, g, m, v, c) {
+		return
+	}
 	g, m, v = g[:len(w)], m[:len(w)], v[:len(w)]
 	for i := range w {
 		grad := float32(c.gradScale * g[i])

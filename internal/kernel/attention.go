@@ -12,7 +12,7 @@ type Attention[T Float] struct {
 	Causal  bool // a row does not see the rows after it
 
 	Out []T // (R, D)
-	LSE []T // (R, Heads): log of the sum of the exponentials of a row's scores, kept for the backward pass
+	LSE []T // (Heads, R): log of the sum of the exponentials of a row's scores, kept for the backward pass
 
 	DOut []T // (R, D): gradient of Out
 	DQKV []T // (R, 3·D): gradient of QKV, overwritten
@@ -22,7 +22,7 @@ type Attention[T Float] struct {
 func AttentionForward[T Float](p *Pool, a *Attention[T]) {
 	q := own(p)
 	defer disown(p, q)
-	q.For((len(a.Offsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
+	q.For((len(a.Offsets)-1)*a.Heads, a.piece(q), func(lo, hi, thread int) {
 		for i := lo; i < hi; i++ {
 			a.forward(q, thread, i/a.Heads, i%a.Heads)
 		}
@@ -33,18 +33,26 @@ func AttentionForward[T Float](p *Pool, a *Attention[T]) {
 func AttentionBackward[T Float](p *Pool, a *Attention[T]) {
 	q := own(p)
 	defer disown(p, q)
-	q.For((len(a.Offsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
+	q.For((len(a.Offsets)-1)*a.Heads, a.piece(q), func(lo, hi, thread int) {
 		for i := lo; i < hi; i++ {
 			a.backward(q, thread, i/a.Heads, i%a.Heads)
 		}
 	})
 }
 
+// piece is how many work items a thread takes at a time: small ones go by the sequence, whose heads lie side by side.
+func (a *Attention[T]) piece(p *Pool) int {
+	if sequences := len(a.Offsets) - 1; sequences >= 8*p.Threads() {
+		return a.Heads
+	}
+	return 1
+}
+
 // head is one head of one sequence as the loops see it: slices that begin at its first element.
 type head[T Float] struct {
 	q, k, v, dq, dk, dv []T // rows are 3·D apart
 	out, dout           []T // rows are D apart
-	lse                 []T // elements are Heads apart
+	lse                 []T // one for each row
 	length              int
 }
 
@@ -57,7 +65,7 @@ func (a *Attention[T]) head(seq, index int) head[T] {
 	}
 	at := first*3*d + index*a.HeadDim
 	h.q, h.k, h.v = a.QKV[at:], a.QKV[at+d:], a.QKV[at+2*d:]
-	h.out, h.lse = a.Out[first*d+index*a.HeadDim:], a.LSE[first*a.Heads+index:]
+	h.out, h.lse = a.Out[first*d+index*a.HeadDim:], a.LSE[index*int(a.Offsets[len(a.Offsets)-1])+first:]
 	if a.DQKV != nil {
 		h.dq, h.dk, h.dv = a.DQKV[at:], a.DQKV[at+d:], a.DQKV[at+2*d:]
 		h.dout = a.DOut[first*d+index*a.HeadDim:]
@@ -74,6 +82,9 @@ func (a *Attention[T]) seen(i, length int) int {
 }
 
 func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
+	if a.forward32(p, thread, seq, index) {
+		return
+	}
 	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
 	scale := T(1 / math.Sqrt(float64(dim)))
 	score := scratch[T](p, thread, slotA, h.length)
@@ -84,8 +95,12 @@ func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
 			row[j] = scale * dot(q, h.k[j*3*d:j*3*d+dim])
 		}
 		top := rowMax(row)
-		sum := expSum(row, row, top)
-		h.lse[i*a.Heads] = top + T(math.Log(float64(sum)))
+		sum := T(0)
+		for j, s := range row {
+			row[j] = T(math.Exp(float64(s - top)))
+			sum += row[j]
+		}
+		h.lse[i] = top + T(math.Log(float64(sum)))
 		clear(out)
 		for j, w := range row {
 			addScaled(out, w, h.v[j*3*d:j*3*d+dim])
@@ -98,6 +113,9 @@ func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
 //
 //	dV = Pᵀ·dO;  dS = P∘(dO·Vᵀ - δ);  dQ = dS·K/√Dh;  dK = dSᵀ·Q/√Dh
 func (a *Attention[T]) backward(p *Pool, thread, seq, index int) {
+	if a.backward32(p, thread, seq, index) {
+		return
+	}
 	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
 	scale := T(1 / math.Sqrt(float64(dim)))
 	for i := range h.length {
@@ -109,7 +127,7 @@ func (a *Attention[T]) backward(p *Pool, thread, seq, index int) {
 		q, dq := h.q[i*3*d:i*3*d+dim], h.dq[i*3*d:i*3*d+dim]
 		dout := h.dout[i*d : i*d+dim]
 		delta := dot(dout, h.out[i*d:i*d+dim])
-		lse := h.lse[i*a.Heads]
+		lse := h.lse[i]
 		for j := range a.seen(i, h.length) {
 			at := j * 3 * d
 			k := h.k[at : at+dim]

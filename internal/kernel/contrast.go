@@ -17,7 +17,7 @@ func LogSumExpRows[T Float](p *Pool, lse, s []T, rows, cols int) {
 		for r := lo; r < hi; r++ {
 			row := s[r*cols : (r+1)*cols]
 			top := rowMax(row)
-			lse[r] = top + T(math.Log(float64(expSum(nil, row, top))))
+			lse[r] = top + T(math.Log(float64(expSum(row, top))))
 		}
 	})
 }
@@ -186,8 +186,13 @@ func SigmoidGradient[T Float](p *Pool, b *SigmoidBlock[T]) (along, bias float64)
 
 // The functions below are the loops of one thread.
 
-// rowMax returns the largest element, NaN if there is one, and -Inf of none.
+// rowMax returns the largest element, and -Inf of none. A NaN may or may not win.
 func rowMax[T Float](row []T) T {
+	if isSingle[T]() {
+		if top, ok := rowMax32(single(row)); ok {
+			return T(top)
+		}
+	}
 	top := T(math.Inf(-1))
 	for _, v := range row {
 		top = max(top, v)
@@ -195,21 +200,25 @@ func rowMax[T Float](row []T) T {
 	return top
 }
 
-// expSum returns Σ exp(row - top), where top is the row's maximum, and keeps the terms in dst unless it is nil.
-func expSum[T Float](dst, row []T, top T) T {
-	var total T
-	for i, v := range row {
-		e := T(math.Exp(float64(v - top)))
-		total += e
-		if dst != nil {
-			dst[i] = e
+// expSum returns Σ exp(row - top), where top is the row's maximum.
+func expSum[T Float](row []T, top T) T {
+	if isSingle[T]() {
+		if total, ok := expSum32(single(row), float32(top)); ok {
+			return T(total)
 		}
+	}
+	var total T
+	for _, v := range row {
+		total += T(math.Exp(float64(v - top)))
 	}
 	return total
 }
 
 // columnsExpSum is LogSumExpColumns on len(top) columns of s, whose rows are stride apart.
 func columnsExpSum[T Float](top, sum, s []T, rows, stride int) {
+	if isSingle[T]() && columnsExpSum32(single(top), single(sum), single(s), rows, stride) {
+		return
+	}
 	for c := range top {
 		high := top[c]
 		for r := range rows {
@@ -228,6 +237,9 @@ func columnsExpSum[T Float](top, sum, s []T, rows, stride int) {
 
 // infoNCEProbabilities turns a row of logits into factor·(exp(s - rowLSE) + exp(s - columnLSE) - less).
 func infoNCEProbabilities[T Float](row []T, rowLSE T, columnLSE []T, factor, less T) {
+	if isSingle[T]() && infoNCEProbabilities32(single(row), float32(rowLSE), single(columnLSE), float32(factor), float32(less)) {
+		return
+	}
 	for j, s := range row {
 		e := T(math.Exp(float64(s-rowLSE))) + T(math.Exp(float64(s-columnLSE[j])))
 		row[j] = factor * (e - less)

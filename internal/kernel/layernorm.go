@@ -46,6 +46,9 @@ func LayerNormBackward[T Float](p *Pool, dx, dgamma, dbeta, dy, x, mean, rstd, g
 
 // layerNorm is the loop of one thread over len(mean) rows.
 func layerNorm[T Float](y, mean, rstd, x, gamma, beta []T, eps T) {
+	if isSingle[T]() && layerNorm32(single(y), single(mean), single(rstd), single(x), single(gamma), single(beta), float32(eps)) {
+		return
+	}
 	cols := len(gamma)
 	for r := range mean {
 		row, out := x[r*cols:(r+1)*cols], y[r*cols:(r+1)*cols]
@@ -68,6 +71,10 @@ func layerNorm[T Float](y, mean, rstd, x, gamma, beta []T, eps T) {
 
 // layerNormBackward is the loop of one thread over len(mean) rows; it adds to dgamma and dbeta.
 func layerNormBackward[T Float](dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add []T) {
+	if isSingle[T]() && layerNormBackward32(single(dx), single(dgamma), single(dbeta), single(dy), single(x), single(mean), single(rstd),
+		single(gamma), single(add)) {
+		return
+	}
 	cols := len(gamma)
 	for r := range mean {
 		from := r * cols

@@ -148,7 +148,7 @@ func TestSumSquaresSpansBlocks(t *testing.T) {
 	for _, v := range x {
 		want += float64(v) * float64(v)
 	}
-	forPools(func(p *Pool) { require.InEpsilon(t, want, SumSquares(p, x), 1e-13) })
+	forPools(func(p *Pool) { require.InEpsilon(t, want, SumSquares(p, x), 1e-12) })
 	one, two := NewPool(1), NewPool(2)
 	defer one.Close()
 	defer two.Close()

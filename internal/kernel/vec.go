@@ -1,5 +1,7 @@
 package kernel
 
+import "unsafe"
+
 // Add writes the sum a + b to dst; all have the same length and dst may be either of them.
 func Add[T Float](p *Pool, dst, a, b []T) {
 	p.For(len(dst), flatPiece, func(lo, hi, _ int) { addInto(dst[lo:hi], a[lo:hi], b[lo:hi]) })
@@ -54,12 +56,23 @@ func ColSum[T Float](p *Pool, dst, x []T, rows, cols int) {
 	})
 }
 
-// The functions below are the loops of one thread. Each is the plain twin of an assembly function where one exists.
+// The functions below are the loops of one thread. Where a name ends in 32, assembly takes the float32 case if it can.
+
+// isSingle tells whether T is float32. It is a constant in each instance of a generic function.
+func isSingle[T Float]() bool { return unsafe.Sizeof(T(0)) == 4 }
+
+// single is x as what it is if isSingle.
+func single[T Float](x []T) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
+}
 
 // addTo adds x to dst.
 func addTo[T Float](dst, x []T) { addInto(dst, dst, x) }
 
 func addInto[T Float](dst, a, b []T) {
+	if isSingle[T]() && addInto32(single(dst), single(a), single(b)) {
+		return
+	}
 	a, b = a[:len(dst)], b[:len(dst)]
 	for i := range dst {
 		dst[i] = a[i] + b[i]
@@ -67,6 +80,9 @@ func addInto[T Float](dst, a, b []T) {
 }
 
 func addScaled[T Float](dst []T, alpha T, x []T) {
+	if isSingle[T]() && addScaled32(single(dst), float32(alpha), single(x)) {
+		return
+	}
 	x = x[:len(dst)]
 	for i := range dst {
 		dst[i] += T(alpha * x[i]) // the conversion keeps a compiler from fusing
@@ -76,6 +92,9 @@ func addScaled[T Float](dst []T, alpha T, x []T) {
 func scaleBy[T Float](dst []T, alpha T) { scaleInto(dst, dst, alpha) }
 
 func scaleInto[T Float](dst, x []T, alpha T) {
+	if isSingle[T]() && scaleInto32(single(dst), single(x), float32(alpha)) {
+		return
+	}
 	x = x[:len(dst)]
 	for i := range dst {
 		dst[i] = alpha * x[i]
@@ -83,6 +102,9 @@ func scaleInto[T Float](dst, x []T, alpha T) {
 }
 
 func lerp(dst, src []float32, t float32) {
+	if lerp32(dst, src, t) {
+		return
+	}
 	src = src[:len(dst)]
 	for i := range dst {
 		dst[i] += float32(t * (src[i] - dst[i]))
@@ -90,6 +112,11 @@ func lerp(dst, src []float32, t float32) {
 }
 
 func dot[T Float](a, b []T) T {
+	if isSingle[T]() {
+		if s, ok := dot32(single(a), single(b)); ok {
+			return T(s)
+		}
+	}
 	b = b[:len(a)]
 	var s0, s1, s2, s3 T // four sums in turn hide the latency of the addition
 	for len(a) >= 4 {
@@ -106,6 +133,9 @@ func dot[T Float](a, b []T) T {
 }
 
 func sumSquares(x []float32) float64 {
+	if s, ok := sumSquares32(x); ok {
+		return s
+	}
 	sum := 0.0
 	for _, v := range x {
 		sum += float64(v) * float64(v)
@@ -115,6 +145,9 @@ func sumSquares(x []float32) float64 {
 
 // colSum adds to dst the sums over rows rows of x, whose rows are stride apart and len(dst) wide.
 func colSum[T Float](dst, x []T, rows, stride int) {
+	if isSingle[T]() && colSum32(single(dst), single(x), rows, stride) {
+		return
+	}
 	var sum [columnStrip]T
 	for r := range rows {
 		for c, v := range x[r*stride : r*stride+len(dst)] {

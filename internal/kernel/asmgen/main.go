@@ -20,6 +20,8 @@ var groups = []struct {
 	write func(*build.Context)
 }{
 	{"gemm", gemm},
+	{"attention", attention},
+	{"vec", vec},
 }
 
 func main() {

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"math"
+
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// erfcCoefficients fit exp(z²)·erfc(z) as a polynomial of 1/(1 + erfcP·z) on z in [0, 10] with a relative error of 4e-8
+// (Remez exchange in float64; the form is that of Abramowitz and Stegun, 7.1.26, with three more terms).
+var erfcCoefficients = []float64{2.5943958854474243e-05, 0.2363266981800839, 0.24357205425932382, 0.17730393868447886,
+	0.3142109304747078, -0.20320766821817612, 0.5103300499228798, -0.35695137391758686, 0.0783894668920601}
+
+const erfcP = 0.42
+
+// activations writes value and derivative of each activation over a row. In the value, x -> y; the derivative multiplies.
+func activations(c *build.Context) {
+	y, x, n, off := reg.RDI, reg.RSI, reg.RCX, reg.RAX
+	for _, act := range []struct {
+		name  string
+		setup func(expRegs)
+		// value and slope leave their result in register 0 and take x in it; they may use 1 to 9 and what setup filled.
+		value, slope func(expRegs)
+	}{
+		{"gelu", func(expRegs) {
+			constant(c, -0.5, z[10])
+			constant(c, erfcP/math.Sqrt2, z[11])
+			for i, v := range erfcCoefficients[1:] {
+				constant(c, v/2, z[12+i])
+			}
+		}, func(r expRegs) {
+			cdf(c, r)
+			c.VMULPS(z[5], z[0], z[0])
+		}, func(r expRegs) {
+			cdf(c, r)
+			constant(c, 1/math.Sqrt(2*math.Pi), z[1])
+			c.VMULPS(z[3], z[1], z[1])
+			c.VFMADD213PS(z[5], z[1], z[0]) // x·φ + Φ
+		}},
+		{"geluTanh", func(expRegs) {
+			constant(c, -2*geluC, z[10])
+			constant(c, -2*geluC*geluK, z[11])
+			constant(c, 2*geluC, z[12])
+			constant(c, 6*geluC*geluK, z[13])
+			constant(c, 1e30, z[14])
+		}, func(r expRegs) {
+			geluTanhSigmoid(c, r)
+			c.VDIVPS(z[3], z[0], z[0])
+		}, func(r expRegs) {
+			geluTanhSigmoid(c, r)
+			c.VMULPS(z[0], z[0], z[1])
+			c.VMINPS(z[1], z[14], z[1])       // an infinity would meet a zero in sigmoidSlope
+			c.VFMADD213PS(z[12], z[13], z[1]) // derivative of the sigmoid's argument
+			sigmoidSlope(c, r)
+		}},
+		{"quickGELU", func(expRegs) {
+			constant(c, -1.702, z[10])
+			constant(c, 1.702, z[12])
+		}, func(r expRegs) {
+			c.VMULPS(z[10], z[0], z[1])
+			exp(c, r, 1, 3, 2)
+			c.VADDPS(z[r.one], z[3], z[3])
+			c.VDIVPS(z[3], z[0], z[0])
+		}, func(r expRegs) {
+			c.VMULPS(z[10], z[0], z[1])
+			exp(c, r, 1, 3, 2)
+			c.VADDPS(z[r.one], z[3], z[3])
+			c.VMOVAPS(z[12], z[1])
+			sigmoidSlope(c, r)
+		}},
+	} {
+		function(c, act.name+"AVX512", "func(y, x *float32, n int)", "is actRow.")
+		load(c, []string{"y", "x", "n"}, []reg.Register{y, x, n})
+		r := expConstants(c)
+		act.setup(r)
+		each(c, act.name, n, off, func(masked bool) {
+			get(c, mem(x, off), z[0], masked)
+			act.value(r)
+			put(c, z[0], mem(y, off), masked)
+		})
+		end(c)
+
+		function(c, act.name+"GradAVX512", "func(dst, x *float32, n int)", "is actGradRow.")
+		load(c, []string{"dst", "x", "n"}, []reg.Register{y, x, n})
+		act.setup(expConstants(c))
+		each(c, act.name+"Grad", n, off, func(masked bool) {
+			get(c, mem(x, off), z[0], masked)
+			act.slope(r)
+			get(c, mem(y, off), z[1], masked)
+			c.VMULPS(z[1], z[0], z[0])
+			put(c, z[0], mem(y, off), masked)
+		})
+		end(c)
+	}
+}
+
+const (
+	geluC = 0.7978845608028654 // √(2/π)
+	geluK = 0.044715
+)
+
+// cdf takes x in register 0 and leaves exp(-x²/2) in 3 and the normal distribution Φ(x) in 5, with a relative error
+// below 2e-7 near zero, growing with x² in the tail. It uses 10 to 19 as activations filled them.
+func cdf(c *build.Context, r expRegs) {
+	c.VMULPS(z[0], z[0], z[1])
+	c.VMULPS(z[10], z[1], z[1])
+	exp(c, r, 1, 3, 2)
+	bitsConstant(c, 0x7fffffff, z[4])
+	c.VPANDD(z[4], z[0], z[4])
+	c.VFMADD213PS(z[r.one], z[11], z[4])
+	c.VDIVPS(z[4], z[r.one], z[4]) // t = 1/(1 + p·|x|/√2)
+	c.VMOVAPS(z[19], z[5])
+	for i := 18; i >= 12; i-- {
+		c.VFMADD213PS(z[i], z[4], z[5])
+	}
+	constant(c, erfcCoefficients[0]/2, z[6])
+	c.VFMADD213PS(z[6], z[4], z[5])
+	c.VMULPS(z[3], z[5], z[5]) // Φ(-|x|)
+	c.VPXORD(z[6], z[6], z[6])
+	c.VCMPPS(operand.U8(0x1e), z[6], z[0], reg.K2) // x > 0
+	c.VSUBPS(z[5], z[r.one], reg.K2, z[5])
+}
+
+// geluTanhSigmoid takes x in register 0 and leaves 1 + exp(-2u) in 3, u = √(2/π)·(x + 0.044715·x³).
+func geluTanhSigmoid(c *build.Context, r expRegs) {
+	c.VMULPS(z[0], z[0], z[1])
+	c.VFMADD213PS(z[10], z[11], z[1])
+	c.VMULPS(z[0], z[1], z[1])
+	exp(c, r, 1, 3, 2)
+	c.VADDPS(z[r.one], z[3], z[3])
+}
+
+// sigmoidSlope takes x in 0, the derivative of the sigmoid's argument in 1 and 1/s in 3, and leaves s + x·s·(1-s)·(1).
+func sigmoidSlope(c *build.Context, r expRegs) {
+	c.VDIVPS(z[3], z[r.one], z[3])
+	c.VSUBPS(z[3], z[r.one], z[4])
+	c.VMULPS(z[3], z[4], z[4])
+	c.VMULPS(z[0], z[4], z[4])
+	c.VMULPS(z[1], z[4], z[4])
+	c.VADDPS(z[3], z[4], z[0])
+}

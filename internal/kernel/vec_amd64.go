@@ -1,0 +1,171 @@
+//go:build amd64 && !noasm
+
+package kernel
+
+import "unsafe"
+
+// The functions below run a loop of one thread on AVX-512 and report that they did; the portable twin runs otherwise.
+
+func addInto32(dst, a, b []float32) bool {
+	if !useAVX512 {
+		return false
+	}
+	if n := len(dst); n > 0 {
+		addAVX512(&dst[0], &a[:n][0], &b[:n][0], n)
+	}
+	return true
+}
+
+func addScaled32(dst []float32, alpha float32, x []float32) bool {
+	if !useAVX512 {
+		return false
+	}
+	if n := len(dst); n > 0 {
+		addScaledAVX512(&dst[0], &x[:n][0], n, alpha)
+	}
+	return true
+}
+
+func scaleInto32(dst, x []float32, alpha float32) bool {
+	if !useAVX512 {
+		return false
+	}
+	if n := len(dst); n > 0 {
+		scaleAVX512(&dst[0], &x[:n][0], n, alpha)
+	}
+	return true
+}
+
+func lerp32(dst, src []float32, t float32) bool {
+	if !useAVX512 {
+		return false
+	}
+	if n := len(dst); n > 0 {
+		lerpAVX512(&dst[0], &src[:n][0], n, t)
+	}
+	return true
+}
+
+func dot32(a, b []float32) (float32, bool) {
+	if !useAVX512 || len(a) == 0 {
+		return 0, false
+	}
+	return dotAVX512(&a[0], &b[:len(a)][0], len(a)), true
+}
+
+func sumSquares32(x []float32) (float64, bool) {
+	if !useAVX512 || len(x) == 0 {
+		return 0, false
+	}
+	return sumSquaresAVX512(&x[0], len(x)), true
+}
+
+func colSum32(dst, x []float32, rows, stride int) bool {
+	if !useAVX512 {
+		return false
+	}
+	colSumAVX512(&dst[0], &x[:(rows-1)*stride+len(dst)][0], len(dst), rows, 4*stride)
+	return true
+}
+
+func adamW32(w, g, m, v []float32, c *adamWConst) bool {
+	if !useAVX512 {
+		return false
+	}
+	if n := len(w); n > 0 {
+		adamWAVX512(&w[0], &g[:n][0], &m[:n][0], &v[:n][0], n, (*float32)(unsafe.Pointer(c)))
+	}
+	return true
+}
+
+func actRow32(act Act, y, x []float32) bool {
+	n := len(x)
+	if !useAVX512 || n == 0 {
+		return n == 0
+	}
+	switch to, from := &y[:n][0], &x[0]; act {
+	case ActGELU:
+		geluAVX512(to, from, n)
+	case ActGELUTanh:
+		geluTanhAVX512(to, from, n)
+	case ActQuickGELU:
+		quickGELUAVX512(to, from, n)
+	default:
+		return false
+	}
+	return true
+}
+
+func actGradRow32(act Act, dst, x []float32) bool {
+	n := len(x)
+	if !useAVX512 || n == 0 {
+		return n == 0
+	}
+	switch to, from := &dst[:n][0], &x[0]; act {
+	case ActGELU:
+		geluGradAVX512(to, from, n)
+	case ActGELUTanh:
+		geluTanhGradAVX512(to, from, n)
+	case ActQuickGELU:
+		quickGELUGradAVX512(to, from, n)
+	default:
+		return false
+	}
+	return true
+}
+
+func layerNorm32(y, mean, rstd, x, gamma, beta []float32, eps float32) bool {
+	rows, cols := len(mean), len(gamma)
+	if !useAVX512 || rows*cols == 0 {
+		return false
+	}
+	n := rows * cols
+	layerNormAVX512(&y[:n][0], &x[:n][0], &gamma[0], &beta[:cols][0], &mean[0], &rstd[:rows][0], rows, cols, eps)
+	return true
+}
+
+func layerNormBackward32(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add []float32) bool {
+	rows, cols := len(mean), len(gamma)
+	if !useAVX512 || rows*cols == 0 {
+		return false
+	}
+	n := rows * cols
+	var extra *float32
+	if add != nil {
+		extra = &add[:n][0]
+	}
+	layerNormBackwardAVX512(&dx[:n][0], &dgamma[:cols][0], &dbeta[:cols][0], &dy[:n][0], &x[:n][0], &mean[0], &rstd[:rows][0], &gamma[0], extra, rows, cols)
+	return true
+}
+
+func rowMax32(row []float32) (float32, bool) {
+	if !useAVX512 || len(row) == 0 {
+		return 0, false
+	}
+	return rowMaxAVX512(&row[0], len(row)), true
+}
+
+func expSum32(row []float32, top float32) (float32, bool) {
+	if !useAVX512 || len(row) == 0 {
+		return 0, false
+	}
+	return expSumAVX512(&row[0], len(row), top), true
+}
+
+func columnsExpSum32(top, sum, s []float32, rows, stride int) bool {
+	cols := len(top)
+	if !useAVX512 || rows*cols == 0 {
+		return false
+	}
+	columnsExpSumAVX512(&top[0], &sum[:cols][0], &s[:(rows-1)*stride+cols][0], cols, rows, 4*stride)
+	return true
+}
+
+func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, factor, less float32) bool {
+	n := len(row)
+	if !useAVX512 || n == 0 {
+		return false
+	}
+	infoNCEAVX512(&row[0], &columnLSE[:n][0], n, rowLSE, factor, less)
+	return true
+}
