@@ -171,6 +171,10 @@ func (g *GraphOf[T]) operands(name string, ns ...*Node) bool {
 	if g.err != nil {
 		return false
 	}
+	if g.compiled {
+		g.fail("%s: the graph is compiled already", name)
+		return false
+	}
 	for i, n := range ns {
 		if n == nil {
 			g.fail("%s: operand %d is nil", name, i)

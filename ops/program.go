@@ -91,15 +91,10 @@ func (g *GraphOf[T]) Compile(opt CompileOpt[T]) (p *ProgramOf[T], err error) {
 }
 
 func (g *GraphOf[T]) compilable(opt CompileOpt[T]) error {
-	g.operands("compile: outputs", opt.Outputs...)
-	g.operands("compile: inputs with gradient", opt.Wrt...)
-	if g.err != nil {
+	if !g.operands("compile: outputs", opt.Outputs...) || !g.operands("compile: inputs with gradient", opt.Wrt...) {
 		return g.err
 	}
-	switch {
-	case g.compiled:
-		return errors.New("ops: compile: the graph is compiled already")
-	case len(opt.Outputs) == 0:
+	if len(opt.Outputs) == 0 {
 		return errors.New("ops: compile: no outputs")
 	}
 	for i, n := range opt.Outputs {
@@ -234,7 +229,11 @@ func (p *ProgramOf[T]) ready(back bool) error {
 		}
 	}
 	if back {
-		for n, seed := range p.seeds {
+		for _, n := range p.outputs {
+			seed := p.seeds[n]
+			if seed == nil {
+				continue
+			}
 			if err := p.g.mem.fits("gradient of output "+n.name, seed); err != nil {
 				return err
 			}

@@ -84,8 +84,9 @@ func (s *step[T]) CallsExtern() bool { return false }
 func (s *step[T]) OverwritesInput() int { return -1 }
 
 // WriteHash writes what no other step of the graph writes. Gorgonia merges nodes of equal 32-bit hashes, so the builder
-// checks that all differ and tries another salt if not.
-func (s *step[T]) WriteHash(h hash.Hash) { fmt.Fprintf(h, "%s#%d/%d", s.name, s.id, s.tape.salt) }
+// checks that all differ and tries another salt if not. The salt comes first: behind equal states of the hash it would
+// change nothing.
+func (s *step[T]) WriteHash(h hash.Hash) { fmt.Fprintf(h, "%d/%s#%d", s.tape.salt, s.name, s.id) }
 
 // Hashcode hashes what WriteHash writes.
 func (s *step[T]) Hashcode() uint32 {
