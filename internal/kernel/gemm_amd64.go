@@ -12,7 +12,8 @@ type gemmArgs struct {
 	mask          uint64 // of the last vector of a row of C
 	bias          unsafe.Pointer
 	residual      unsafe.Pointer // rows ldc apart
-	prefetch      uintptr        // may lie outside of everything, so it must be no pointer
+	prefetch      uintptr        // one line for each k, step bytes apart; may lie outside of everything, so it is no pointer
+	step          int
 	accumulate    int
 	scale         float32
 }
@@ -164,17 +165,23 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	return true
 }
 
-// deal cuts C into pieces: enough of them that no thread waits long for the last, by rows if there are enough rows.
+// deal cuts C into pieces, enough of them that no thread waits long for the last: by rows alone if there are many, which
+// packs each row of A once; else into blocks that still use a panel of B a few times.
 func (r *gemmRun) deal(panels int) {
-	const perThread = 4
+	const perThread, few = 8, 5
+	strips := ceilDiv(r.g.M, tileM)
 	want := 1
 	if r.pool.threads > 1 {
 		want = perThread * r.pool.threads
 	}
-	strips := ceilDiv(r.g.M, tileM)
-	r.strips = min(maxStrips, max(1, strips/want))
+	groups := 1
+	if r.strips = min(maxStrips, ceilDiv(strips, want)); r.strips < few {
+		r.strips = ceilDiv(strips, ceilDiv(strips, few))
+		groups = min(ceilDiv(want, ceilDiv(strips, r.strips)), ceilDiv(panels, 2))
+		r.strips = min(r.strips, ceilDiv(strips, ceilDiv(want, groups)))
+	}
 	r.rowPieces = ceilDiv(strips, r.strips)
-	r.group = ceilDiv(panels, ceilDiv(want, r.rowPieces))
+	r.group = ceilDiv(panels, groups)
 }
 
 // packPanels packs panels [lo, hi) of this block of B.
@@ -313,9 +320,21 @@ func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
 func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narrow, first, residual bool) {
 	g := r.g
 	byK := r.packA || g.TransA
-	// The kernel fetches ahead what it will meet next: in the first panel the next rows of A, later a share of the next panel.
-	next := uintptr(args.b) + uintptr(tileN*4*r.kc)
-	share := uintptr(tileN * 4 * r.kc / r.strips)
+	// The kernel fetches ahead what comes next: in the first panel the next rows of A, those of the next piece if they must be
+	// packed; later a share of the next panel.
+	next, share := uintptr(args.b)+uintptr(tileN*4*r.kc), uintptr(tileN*4*r.kc/r.strips)
+	args.step = 64
+	if first && r.packA {
+		rows := r.strips * tileM * r.pool.threads // the threads take pieces in turn
+		next = uintptr(unsafe.Pointer(unsafe.SliceData(g.A))) // and no pointer from here on: it may pass the end
+		if g.TransA {
+			next += uintptr(4 * (r.pc*g.LDA + i0 + rows))
+			share, args.step = 64, 4*g.LDA
+		} else {
+			next += uintptr(4 * ((i0+rows)*g.LDA + r.pc))
+			share = uintptr(4 * tileM * g.LDA)
+		}
+	}
 	strip := r.aStrip()
 	for i, s := i0, 0; i < i1; s++ {
 		for end := min(i1, i+tileM); i < end; {
@@ -333,6 +352,9 @@ func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narr
 			}
 			if first && !r.packA {
 				args.prefetch = uintptr(args.a) + uintptr(4*h*g.LDA)
+				if g.TransA {
+					args.prefetch, args.step = uintptr(args.a)+uintptr(4*h), 4*g.LDA
+				}
 			} else {
 				args.prefetch = next
 			}

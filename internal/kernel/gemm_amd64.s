@@ -17,6 +17,7 @@ TEXT ·tile14x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
 	LEAQ    (R10)(SI*2), R11
@@ -106,6 +107,7 @@ loop:
 	VFMADD231PS  Z30, Z29, Z26
 	VFMADD231PS  Z31, Z29, Z27
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -153,7 +155,8 @@ loop:
 	VBROADCASTSS 4(R13)(SI*1), Z29
 	VFMADD231PS  Z30, Z29, Z26
 	VFMADD231PS  Z31, Z29, Z27
-	PREFETCHT1   64(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -201,7 +204,8 @@ loop:
 	VBROADCASTSS 8(R13)(SI*1), Z29
 	VFMADD231PS  Z30, Z29, Z26
 	VFMADD231PS  Z31, Z29, Z27
-	PREFETCHT1   128(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -249,8 +253,8 @@ loop:
 	VBROADCASTSS 12(R13)(SI*1), Z29
 	VFMADD231PS  Z30, Z29, Z26
 	VFMADD231PS  Z31, Z29, Z27
-	PREFETCHT1   192(R9)
-	ADDQ         $0x00000100, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	ADDQ         $0x10, R10
 	ADDQ         $0x10, R11
@@ -327,10 +331,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -361,7 +366,7 @@ done:
 	VMULPS       Z31, Z27, Z27
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -574,6 +579,7 @@ TEXT ·tile14x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -656,6 +662,7 @@ loop:
 	VFMADD231PS  Z31, Z29, Z27
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -704,7 +711,8 @@ loop:
 	VFMADD231PS  Z30, Z29, Z26
 	VFMADD231PS  Z31, Z29, Z27
 	ADDQ         SI, R8
-	PREFETCHT1   64(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -753,7 +761,8 @@ loop:
 	VFMADD231PS  Z30, Z29, Z26
 	VFMADD231PS  Z31, Z29, Z27
 	ADDQ         SI, R8
-	PREFETCHT1   128(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -802,8 +811,8 @@ loop:
 	VFMADD231PS  Z30, Z29, Z26
 	VFMADD231PS  Z31, Z29, Z27
 	ADDQ         SI, R8
-	PREFETCHT1   192(R9)
-	ADDQ         $0x00000100, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x3c
 	JGT          early
 	PREFETCHT0   (DX)
@@ -871,10 +880,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -905,7 +915,7 @@ done:
 	VMULPS       Z31, Z27, Z27
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -1118,6 +1128,7 @@ TEXT ·tile14x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
 	LEAQ    (R10)(SI*2), R11
@@ -1177,6 +1188,7 @@ loop:
 	VBROADCASTSS (R13)(SI*1), Z15
 	VFMADD231PS  Z31, Z15, Z13
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -1208,7 +1220,8 @@ loop:
 	VFMADD231PS  Z31, Z14, Z12
 	VBROADCASTSS 4(R13)(SI*1), Z15
 	VFMADD231PS  Z31, Z15, Z13
-	PREFETCHT1   64(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -1240,7 +1253,8 @@ loop:
 	VFMADD231PS  Z31, Z14, Z12
 	VBROADCASTSS 8(R13)(SI*1), Z15
 	VFMADD231PS  Z31, Z15, Z13
-	PREFETCHT1   128(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -1272,8 +1286,8 @@ loop:
 	VFMADD231PS  Z31, Z14, Z12
 	VBROADCASTSS 12(R13)(SI*1), Z15
 	VFMADD231PS  Z31, Z15, Z13
-	PREFETCHT1   192(R9)
-	ADDQ         $0x00000100, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	ADDQ         $0x10, R10
 	ADDQ         $0x10, R11
@@ -1333,10 +1347,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -1353,7 +1368,7 @@ done:
 	VMULPS       Z31, Z13, Z13
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -1509,6 +1524,7 @@ TEXT ·tile14x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1561,6 +1577,7 @@ loop:
 	VFMADD231PS  Z31, Z15, Z13
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -1593,7 +1610,8 @@ loop:
 	VBROADCASTSS 52(R8), Z15
 	VFMADD231PS  Z31, Z15, Z13
 	ADDQ         SI, R8
-	PREFETCHT1   64(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -1626,7 +1644,8 @@ loop:
 	VBROADCASTSS 52(R8), Z15
 	VFMADD231PS  Z31, Z15, Z13
 	ADDQ         SI, R8
-	PREFETCHT1   128(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -1659,8 +1678,8 @@ loop:
 	VBROADCASTSS 52(R8), Z15
 	VFMADD231PS  Z31, Z15, Z13
 	ADDQ         SI, R8
-	PREFETCHT1   192(R9)
-	ADDQ         $0x00000100, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x3c
 	JGT          early
 	PREFETCHT0   (DX)
@@ -1711,10 +1730,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -1731,7 +1751,7 @@ done:
 	VMULPS       Z31, Z13, Z13
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -1887,6 +1907,7 @@ TEXT ·tile8x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
 	LEAQ    (R10)(SI*2), R11
@@ -1942,6 +1963,7 @@ loop:
 	VFMADD231PS  Z30, Z19, Z14
 	VFMADD231PS  Z31, Z19, Z15
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -1971,7 +1993,8 @@ loop:
 	VBROADCASTSS 4(R11)(SI*1), Z19
 	VFMADD231PS  Z30, Z19, Z14
 	VFMADD231PS  Z31, Z19, Z15
-	PREFETCHT1   64(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -2001,6 +2024,8 @@ loop:
 	VBROADCASTSS 8(R11)(SI*1), Z19
 	VFMADD231PS  Z30, Z19, Z14
 	VFMADD231PS  Z31, Z19, Z15
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -2030,7 +2055,8 @@ loop:
 	VBROADCASTSS 12(R11)(SI*1), Z19
 	VFMADD231PS  Z30, Z19, Z14
 	VFMADD231PS  Z31, Z19, Z15
-	ADDQ         $0x00000080, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	ADDQ         $0x10, R10
 	ADDQ         $0x10, R11
@@ -2085,10 +2111,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -2107,7 +2134,7 @@ done:
 	VMULPS       Z31, Z15, Z15
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -2242,6 +2269,7 @@ TEXT ·tile8x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2294,6 +2322,7 @@ loop:
 	VFMADD231PS  Z31, Z19, Z15
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -2324,7 +2353,8 @@ loop:
 	VFMADD231PS  Z30, Z19, Z14
 	VFMADD231PS  Z31, Z19, Z15
 	ADDQ         SI, R8
-	PREFETCHT1   64(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -2355,6 +2385,8 @@ loop:
 	VFMADD231PS  Z30, Z19, Z14
 	VFMADD231PS  Z31, Z19, Z15
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -2385,7 +2417,8 @@ loop:
 	VFMADD231PS  Z30, Z19, Z14
 	VFMADD231PS  Z31, Z19, Z15
 	ADDQ         SI, R8
-	ADDQ         $0x00000080, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x24
 	JGT          early
 	PREFETCHT0   (DX)
@@ -2435,10 +2468,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -2457,7 +2491,7 @@ done:
 	VMULPS       Z31, Z15, Z15
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -2592,6 +2626,7 @@ TEXT ·tile8x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
 	LEAQ    (R10)(SI*2), R11
@@ -2629,6 +2664,7 @@ loop:
 	VBROADCASTSS (R11)(SI*1), Z11
 	VFMADD231PS  Z31, Z11, Z7
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -2648,7 +2684,8 @@ loop:
 	VFMADD231PS  Z31, Z10, Z6
 	VBROADCASTSS 4(R11)(SI*1), Z11
 	VFMADD231PS  Z31, Z11, Z7
-	PREFETCHT1   64(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -2668,6 +2705,8 @@ loop:
 	VFMADD231PS  Z31, Z10, Z6
 	VBROADCASTSS 8(R11)(SI*1), Z11
 	VFMADD231PS  Z31, Z11, Z7
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -2687,7 +2726,8 @@ loop:
 	VFMADD231PS  Z31, Z10, Z6
 	VBROADCASTSS 12(R11)(SI*1), Z11
 	VFMADD231PS  Z31, Z11, Z7
-	ADDQ         $0x00000080, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	ADDQ         $0x10, R10
 	ADDQ         $0x10, R11
@@ -2731,10 +2771,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -2745,7 +2786,7 @@ done:
 	VMULPS       Z31, Z7, Z7
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -2847,6 +2888,7 @@ TEXT ·tile8x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2881,6 +2923,7 @@ loop:
 	VFMADD231PS  Z31, Z11, Z7
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -2901,7 +2944,8 @@ loop:
 	VBROADCASTSS 28(R8), Z11
 	VFMADD231PS  Z31, Z11, Z7
 	ADDQ         SI, R8
-	PREFETCHT1   64(R9)
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -2922,6 +2966,8 @@ loop:
 	VBROADCASTSS 28(R8), Z11
 	VFMADD231PS  Z31, Z11, Z7
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -2942,7 +2988,8 @@ loop:
 	VBROADCASTSS 28(R8), Z11
 	VFMADD231PS  Z31, Z11, Z7
 	ADDQ         SI, R8
-	ADDQ         $0x00000080, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x24
 	JGT          early
 	PREFETCHT0   (DX)
@@ -2981,10 +3028,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -2995,7 +3043,7 @@ done:
 	VMULPS       Z31, Z7, Z7
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -3097,6 +3145,7 @@ TEXT ·tile4x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
 	VPXORD  Z0, Z0, Z0
@@ -3130,6 +3179,7 @@ loop:
 	VFMADD231PS  Z30, Z11, Z6
 	VFMADD231PS  Z31, Z11, Z7
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3147,6 +3197,8 @@ loop:
 	VBROADCASTSS 4(R10), Z11
 	VFMADD231PS  Z30, Z11, Z6
 	VFMADD231PS  Z31, Z11, Z7
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3164,6 +3216,8 @@ loop:
 	VBROADCASTSS 8(R10), Z11
 	VFMADD231PS  Z30, Z11, Z6
 	VFMADD231PS  Z31, Z11, Z7
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3181,7 +3235,8 @@ loop:
 	VBROADCASTSS 12(R10), Z11
 	VFMADD231PS  Z30, Z11, Z6
 	VFMADD231PS  Z31, Z11, Z7
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	ADDQ         $0x10, R10
 	CMPQ         AX, $0x14
@@ -3222,10 +3277,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -3236,7 +3292,7 @@ done:
 	VMULPS       Z31, Z7, Z7
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -3319,6 +3375,7 @@ TEXT ·tile4x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3351,6 +3408,7 @@ loop:
 	VFMADD231PS  Z31, Z11, Z7
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3369,6 +3427,8 @@ loop:
 	VFMADD231PS  Z30, Z11, Z6
 	VFMADD231PS  Z31, Z11, Z7
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3387,6 +3447,8 @@ loop:
 	VFMADD231PS  Z30, Z11, Z6
 	VFMADD231PS  Z31, Z11, Z7
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3405,7 +3467,8 @@ loop:
 	VFMADD231PS  Z30, Z11, Z6
 	VFMADD231PS  Z31, Z11, Z7
 	ADDQ         SI, R8
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x14
 	JGT          early
 	PREFETCHT0   (DX)
@@ -3443,10 +3506,11 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -3457,7 +3521,7 @@ done:
 	VMULPS       Z31, Z7, Z7
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -3540,6 +3604,7 @@ TEXT ·tile4x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
 	VPXORD  Z0, Z0, Z0
@@ -3563,6 +3628,7 @@ loop:
 	VBROADCASTSS (R10), Z7
 	VFMADD231PS  Z31, Z7, Z3
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -3574,6 +3640,8 @@ loop:
 	VFMADD231PS  Z31, Z6, Z2
 	VBROADCASTSS 4(R10), Z7
 	VFMADD231PS  Z31, Z7, Z3
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -3585,6 +3653,8 @@ loop:
 	VFMADD231PS  Z31, Z6, Z2
 	VBROADCASTSS 8(R10), Z7
 	VFMADD231PS  Z31, Z7, Z3
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -3596,7 +3666,8 @@ loop:
 	VFMADD231PS  Z31, Z6, Z2
 	VBROADCASTSS 12(R10), Z7
 	VFMADD231PS  Z31, Z7, Z3
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	ADDQ         $0x10, R10
 	CMPQ         AX, $0x14
@@ -3630,17 +3701,18 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
 	VMULPS       Z31, Z3, Z3
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -3706,6 +3778,7 @@ TEXT ·tile4x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3728,6 +3801,7 @@ loop:
 	VFMADD231PS  Z31, Z7, Z3
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -3740,6 +3814,8 @@ loop:
 	VBROADCASTSS 12(R8), Z7
 	VFMADD231PS  Z31, Z7, Z3
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -3752,6 +3828,8 @@ loop:
 	VBROADCASTSS 12(R8), Z7
 	VFMADD231PS  Z31, Z7, Z3
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -3764,7 +3842,8 @@ loop:
 	VBROADCASTSS 12(R8), Z7
 	VFMADD231PS  Z31, Z7, Z3
 	ADDQ         SI, R8
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x14
 	JGT          early
 	PREFETCHT0   (DX)
@@ -3795,17 +3874,18 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
 	VMULPS       Z31, Z3, Z3
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -3871,6 +3951,7 @@ TEXT ·tile2x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3892,6 +3973,7 @@ loop:
 	VFMADD231PS  Z30, Z5, Z2
 	VFMADD231PS  Z31, Z5, Z3
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3903,6 +3985,8 @@ loop:
 	VBROADCASTSS 4(R8)(SI*1), Z5
 	VFMADD231PS  Z30, Z5, Z2
 	VFMADD231PS  Z31, Z5, Z3
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3914,6 +3998,8 @@ loop:
 	VBROADCASTSS 8(R8)(SI*1), Z5
 	VFMADD231PS  Z30, Z5, Z2
 	VFMADD231PS  Z31, Z5, Z3
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -3925,7 +4011,8 @@ loop:
 	VBROADCASTSS 12(R8)(SI*1), Z5
 	VFMADD231PS  Z30, Z5, Z2
 	VFMADD231PS  Z31, Z5, Z3
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	CMPQ         AX, $0x0c
 	JGT          early
@@ -3958,17 +4045,18 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
 	VMULPS       Z31, Z3, Z3
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -4025,6 +4113,7 @@ TEXT ·tile2x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -4047,6 +4136,7 @@ loop:
 	VFMADD231PS  Z31, Z5, Z3
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4059,6 +4149,8 @@ loop:
 	VFMADD231PS  Z30, Z5, Z2
 	VFMADD231PS  Z31, Z5, Z3
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4071,6 +4163,8 @@ loop:
 	VFMADD231PS  Z30, Z5, Z2
 	VFMADD231PS  Z31, Z5, Z3
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4083,7 +4177,8 @@ loop:
 	VFMADD231PS  Z30, Z5, Z2
 	VFMADD231PS  Z31, Z5, Z3
 	ADDQ         SI, R8
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x0c
 	JGT          early
 	PREFETCHT0   (DX)
@@ -4115,17 +4210,18 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
 	VMULPS       Z31, Z3, Z3
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -4182,6 +4278,7 @@ TEXT ·tile2x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	SUBQ    $0x04, AX
@@ -4197,6 +4294,7 @@ loop:
 	VBROADCASTSS (R8)(SI*1), Z3
 	VFMADD231PS  Z31, Z3, Z1
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -4204,6 +4302,8 @@ loop:
 	VFMADD231PS  Z31, Z2, Z0
 	VBROADCASTSS 4(R8)(SI*1), Z3
 	VFMADD231PS  Z31, Z3, Z1
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -4211,6 +4311,8 @@ loop:
 	VFMADD231PS  Z31, Z2, Z0
 	VBROADCASTSS 8(R8)(SI*1), Z3
 	VFMADD231PS  Z31, Z3, Z1
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -4218,7 +4320,8 @@ loop:
 	VFMADD231PS  Z31, Z2, Z0
 	VBROADCASTSS 12(R8)(SI*1), Z3
 	VFMADD231PS  Z31, Z3, Z1
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	CMPQ         AX, $0x0c
 	JGT          early
@@ -4246,15 +4349,16 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -4302,6 +4406,7 @@ TEXT ·tile2x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	SUBQ    $0x04, AX
@@ -4318,6 +4423,7 @@ loop:
 	VFMADD231PS  Z31, Z3, Z1
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -4326,6 +4432,8 @@ loop:
 	VBROADCASTSS 4(R8), Z3
 	VFMADD231PS  Z31, Z3, Z1
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -4334,6 +4442,8 @@ loop:
 	VBROADCASTSS 4(R8), Z3
 	VFMADD231PS  Z31, Z3, Z1
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
@@ -4342,7 +4452,8 @@ loop:
 	VBROADCASTSS 4(R8), Z3
 	VFMADD231PS  Z31, Z3, Z1
 	ADDQ         SI, R8
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x0c
 	JGT          early
 	PREFETCHT0   (DX)
@@ -4369,15 +4480,16 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -4425,6 +4537,7 @@ TEXT ·tile1x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	SUBQ    $0x04, AX
@@ -4441,6 +4554,7 @@ loop:
 	VFMADD231PS  Z30, Z2, Z0
 	VFMADD231PS  Z31, Z2, Z1
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4449,6 +4563,8 @@ loop:
 	VBROADCASTSS 4(R8), Z2
 	VFMADD231PS  Z30, Z2, Z0
 	VFMADD231PS  Z31, Z2, Z1
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4457,6 +4573,8 @@ loop:
 	VBROADCASTSS 8(R8), Z2
 	VFMADD231PS  Z30, Z2, Z0
 	VFMADD231PS  Z31, Z2, Z1
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4465,7 +4583,8 @@ loop:
 	VBROADCASTSS 12(R8), Z2
 	VFMADD231PS  Z30, Z2, Z0
 	VFMADD231PS  Z31, Z2, Z1
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	CMPQ         AX, $0x08
 	JGT          early
@@ -4495,15 +4614,16 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -4547,6 +4667,7 @@ TEXT ·tile1x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	SUBQ    $0x04, AX
@@ -4564,6 +4685,7 @@ loop:
 	VFMADD231PS  Z31, Z2, Z1
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4573,6 +4695,8 @@ loop:
 	VFMADD231PS  Z30, Z2, Z0
 	VFMADD231PS  Z31, Z2, Z1
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4582,6 +4706,8 @@ loop:
 	VFMADD231PS  Z30, Z2, Z0
 	VFMADD231PS  Z31, Z2, Z1
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS      (BX), Z30
 	PREFETCHT0   (BX)(DI*8)
 	VMOVUPS      64(BX), Z31
@@ -4591,7 +4717,8 @@ loop:
 	VFMADD231PS  Z30, Z2, Z0
 	VFMADD231PS  Z31, Z2, Z1
 	ADDQ         SI, R8
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x08
 	JGT          early
 	PREFETCHT0   (DX)
@@ -4620,15 +4747,16 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -4672,6 +4800,7 @@ TEXT ·tile1x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	SUBQ    $0x04, AX
 	JLT     rest
@@ -4684,22 +4813,28 @@ loop:
 	VBROADCASTSS (R8), Z1
 	VFMADD231PS  Z31, Z1, Z0
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
 	VBROADCASTSS 4(R8), Z1
 	VFMADD231PS  Z31, Z1, Z0
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
 	VBROADCASTSS 8(R8), Z1
 	VFMADD231PS  Z31, Z1, Z0
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
 	VBROADCASTSS 12(R8), Z1
 	VFMADD231PS  Z31, Z1, Z0
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	ADDQ         $0x10, R8
 	CMPQ         AX, $0x08
 	JGT          early
@@ -4725,14 +4860,15 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -4771,6 +4907,7 @@ TEXT ·tile1x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	SUBQ    $0x04, AX
 	JLT     rest
@@ -4784,25 +4921,31 @@ loop:
 	VFMADD231PS  Z31, Z1, Z0
 	ADDQ         SI, R8
 	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
 	VBROADCASTSS (R8), Z1
 	VFMADD231PS  Z31, Z1, Z0
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
 	VBROADCASTSS (R8), Z1
 	VFMADD231PS  Z31, Z1, Z0
 	ADDQ         SI, R8
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	VMOVUPS.Z    (BX), K1, Z31
 	PREFETCHT0   (BX)(DI*8)
 	ADDQ         DI, BX
 	VBROADCASTSS (R8), Z1
 	VFMADD231PS  Z31, Z1, Z0
 	ADDQ         SI, R8
-	ADDQ         $0x00000040, R9
+	PREFETCHT1   (R9)
+	ADDQ         R15, R9
 	CMPQ         AX, $0x08
 	JGT          early
 	PREFETCHT0   (DX)
@@ -4827,14 +4970,15 @@ loop1:
 	JNE          loop1
 
 done:
-	MOVL         96(R15), AX
+	MOVQ         p+0(FP), R15
+	MOVL         104(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 96(R15), Z31
+	VBROADCASTSS 104(R15), Z31
 	VMULPS       Z31, Z0, Z0
 
 one:
-	CMPQ      88(R15), $0x00
+	CMPQ      96(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -5185,10 +5329,12 @@ TEXT ·packRows16(SB), NOSPLIT, $0-48
 	KMOVW R9, K1
 	TESTQ AX, AX
 	JE    end
-	LEAQ  (SI)(BX*8), R8
+	MOVQ  BX, R8
+	SHLQ  $0x06, R8
+	ADDQ  SI, R8
 
 loop:
-	PREFETCHT0 (R8)
+	PREFETCHT1 52(R8)
 	VMOVUPS.Z  (SI), K1, Z0
 	VMOVUPS    Z0, (DI)
 	ADDQ       BX, SI
@@ -5213,12 +5359,14 @@ TEXT ·packRows32(SB), NOSPLIT, $0-48
 	KMOVW R9, K1
 	TESTQ AX, AX
 	JE    end
-	LEAQ  (SI)(BX*8), R8
+	MOVQ  BX, R8
+	SHLQ  $0x06, R8
+	ADDQ  SI, R8
 
 loop:
-	PREFETCHT0 (R8)
+	PREFETCHT1 52(R8)
 	VMOVUPS    (SI), Z0
-	PREFETCHT0 64(R8)
+	PREFETCHT1 116(R8)
 	VMOVUPS.Z  64(SI), K1, Z1
 	VMOVUPS    Z0, (DI)
 	VMOVUPS    Z1, 64(DI)

@@ -183,7 +183,8 @@ func TestMatMulBitsDoNotDependOnThreads(t *testing.T) {
 		for _, f := range forms {
 			rng := newRand()
 			for _, s := range [][3]int{{544, 130, 33}, {40, 700, 100}, {17, 300, 1601}, {200, 96, 777}} {
-				for _, epi := range epilogues[:8] {
+				for _, epi := range []int{0, 2, 7} {
+					epi := epilogues[epi]
 					g := product[float32](rng, s[0], s[1], s[2], 0, f.transA, f.transB)
 					epi.set(rng, g)
 					c1, pre1 := run(1, g)

@@ -22,8 +22,9 @@ const (
 	argBias       = 64
 	argResidual   = 72
 	argPrefetch   = 80
-	argAccumulate = 88
-	argScale      = 96
+	argStep       = 88
+	argAccumulate = 96
+	argScale      = 104
 )
 
 // tileRows are the heights of the tiles; gemm_amd64.go cuts any number of rows into these.
@@ -72,6 +73,8 @@ func tile(c *build.Context, mr, nv int, byK bool) {
 	c.MOVQ(p.Offset(argLDB), ldb)
 	c.MOVQ(p.Offset(argPrefetch), pf)
 	c.KMOVW(p.Offset(argMask), reg.K1)
+	step := reg.R15
+	c.MOVQ(p.Offset(argStep), step) // p is loaded again at the end
 
 	sum := func(i, j int) reg.VecPhysical { return z[i*nv+j] }
 	bvec := func(j int) reg.VecPhysical { return z[32-nv+j] }
@@ -89,7 +92,7 @@ func tile(c *build.Context, mr, nv int, byK bool) {
 	for i := range sums {
 		c.VPXORD(z[i], z[i], z[i])
 	}
-	step := func(u int) {
+	multiply := func(u int) {
 		for j := range nv {
 			if nv == 1 { // the narrow kernel reads unpacked B, so it must not read past the end
 				c.VMOVUPS_Z(operand.Mem{Base: b}, reg.K1, bvec(j))
@@ -127,12 +130,10 @@ func tile(c *build.Context, mr, nv int, byK bool) {
 	align(c, 64)
 	c.Label("loop")
 	for u := range 4 {
-		step(u)
-		if 4*u < mr { // the next tile's A, or a share of the next panel of B
-			c.PREFETCHT1(operand.Mem{Base: pf, Disp: 64 * u})
-		}
+		multiply(u)
+		c.PREFETCHT1(operand.Mem{Base: pf})
+		c.ADDQ(step, pf)
 	}
-	c.ADDQ(operand.U32(64*((mr+3)/4)), pf)
 	advance(16)
 	// C is wanted at the end: fetched at the beginning it would be evicted again by the panels.
 	c.CMPQ(k, operand.U8(4*(mr+1)))
@@ -148,11 +149,12 @@ func tile(c *build.Context, mr, nv int, byK bool) {
 	c.ADDQ(operand.U8(4), k)
 	c.JE(operand.LabelRef("done"))
 	c.Label("loop1")
-	step(0)
+	multiply(0)
 	advance(4)
 	c.DECQ(k)
 	c.JNE(operand.LabelRef("loop1"))
 	c.Label("done")
+	c.Load(c.Param("p"), reg.R15)
 	finishTile(c, p, mr, nv)
 }
 
@@ -327,11 +329,14 @@ func packRows(c *build.Context, nv int) {
 	c.KMOVW(reg.R9.As32(), reg.K1)
 	c.TESTQ(k, k)
 	c.JE(operand.LabelRef("end"))
-	c.LEAQ(operand.Mem{Base: src, Index: lds, Scale: 8}, ahead)
+	// The caller packs some rows of several panels, then the next rows of all: fetch those now.
+	c.MOVQ(lds, ahead)
+	c.SHLQ(operand.U8(6), ahead)
+	c.ADDQ(src, ahead)
 	c.Label("loop")
 	for j := range nv {
 		m := operand.Mem{Base: src, Disp: 64 * j}
-		c.PREFETCHT0(operand.Mem{Base: ahead, Disp: 64 * j})
+		c.PREFETCHT1(operand.Mem{Base: ahead, Disp: 64*j + 52})
 		if j == nv-1 {
 			c.VMOVUPS_Z(m, reg.K1, z[j])
 		} else {
