@@ -47,7 +47,7 @@ func Open(dir string, columns []string, step int) (_ *Log, err error) {
 			err = fmt.Errorf("runlog: %w", err)
 		}
 	}()
-	if l.metrics, err = openCut(filepath.Join(dir, MetricsFile), func(at int, _ []byte) bool {
+	if l.metrics, err = openCut(filepath.Join(dir, MetricsFile), func(at int) bool {
 		ok := at > l.last && at <= step
 		if ok {
 			l.last = at
@@ -56,7 +56,7 @@ func Open(dir string, columns []string, step int) (_ *Log, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	if l.eval, err = openCut(filepath.Join(dir, EvalFile), func(at int, _ []byte) bool {
+	if l.eval, err = openCut(filepath.Join(dir, EvalFile), func(at int) bool {
 		ok := at >= l.lastEval && at <= step
 		if ok {
 			l.lastEval = at
@@ -73,7 +73,7 @@ func Open(dir string, columns []string, step int) (_ *Log, err error) {
 }
 
 // openCut opens a file of JSON lines for appending, without what begins at the first line that is torn, no record, or not kept.
-func openCut(path string, keep func(step int, line []byte) bool) (*os.File, error) {
+func openCut(path string, keep func(step int) bool) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func openCut(path string, keep func(step int, line []byte) bool) (*os.File, erro
 	end := int64(0)
 	err = eachLine(f, func(line []byte) bool {
 		var head struct{ Step *int }
-		if json.Unmarshal(line, &head) != nil || head.Step == nil || !keep(*head.Step, line) {
+		if json.Unmarshal(line, &head) != nil || head.Step == nil || !keep(*head.Step) {
 			return false
 		}
 		end += int64(len(line))
@@ -216,13 +216,15 @@ func (l *Log) Append(step int, values ...any) error {
 
 // encode is json.Marshal, with null for what JSON has no number for.
 func encode(v any) ([]byte, error) {
-	switch x := v.(type) {
+	x := 0.0
+	switch n := v.(type) {
 	case float64:
-		if math.IsNaN(x) || math.IsInf(x, 0) {
-			return []byte("null"), nil
-		}
+		x = n
 	case float32:
-		return encode(float64(x))
+		x = float64(n)
+	}
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return []byte("null"), nil
 	}
 	return json.Marshal(v)
 }
