@@ -186,10 +186,10 @@ func (g *GraphOf[T]) residual(name string, n *Node, rows *Dim, cols int) bool {
 	return g.sameRows(name, n.buf.rows, rows)
 }
 
-// backFLOPs counts the products of a linear layer's gradients dx and dw.
-func (o *op[T]) backFLOPs(dx, dw *buffer) int64 {
+// backFLOPs counts the products of a linear layer's gradients, one for each that is needed.
+func (o *op[T]) backFLOPs(grads ...*buffer) int64 {
 	var n int64
-	for _, d := range []*buffer{dx, dw} {
+	for _, d := range grads {
 		if d != nil {
 			n += o.flops
 		}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"diptych/internal/gradcheck"
 	"diptych/internal/kernel"
 
 	"github.com/stretchr/testify/require"
@@ -154,6 +155,41 @@ func TestThreadsDoNotMatter(t *testing.T) {
 	}
 	require.Equal(t, got[0], got[1])
 	require.Equal(t, got[0], got[2])
+}
+
+func TestOrderIsFixed(t *testing.T) {
+	var orders [2][]string
+	for i := range orders {
+		w := newTower[float32](t, 6, 3).ready()
+		require.NoError(t, w.prog.runAll(trace))
+		for _, s := range w.prog.tape.order {
+			orders[i] = append(orders[i], s.name)
+		}
+	}
+	require.Equal(t, orders[0], orders[1])
+	require.Contains(t, orders[0], "turn")
+}
+
+// TestOutputs has an output that another depends on, one that is an input, and one without a gradient.
+func TestOutputs(t *testing.T) {
+	b := newBench[float64](t)
+	x := b.input("x", 3, 4)
+	plain := b.Input("plain", x.Rows(), 4)
+	data := b.random(12)
+	b.binds = append(b.binds, func(p *ProgramOf[float64]) { p.SetInput(plain, data) })
+	h := b.Linear(x, b.param("w", 4, 4), nil, LinearOpt{Act: kernel.ActGELU})
+	y := b.LayerNorm(h, b.param("gamma", 4), b.param("beta", 4), 1e-5)
+	b.compile(y, h, x, b.L2Normalize(plain, 1e-12))
+	require.Nil(t, b.prog.InputGrad(plain))
+	b.fed[3] = make([]float64, 12) // its gradient is not asked for
+	grads := b.gradients()
+	input := append([]float64(nil), b.prog.InputGrad(x)...)
+	require.Equal(t, b.inputs[x], b.prog.Value(x))
+	for _, p := range b.params {
+		lo, hi := p.buf.off, p.buf.off+p.len()
+		gradcheck.Check(t, p.name, b.weights[lo:hi], grads[lo:hi], 40, b.objective)
+	}
+	gradcheck.Check(t, "x", b.inputs[x], input, 40, b.objective)
 }
 
 func TestTrainSwitchesRandomness(t *testing.T) {

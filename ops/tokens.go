@@ -41,10 +41,15 @@ func (g *GraphOf[T]) PatchEmbed(img *Image, w, b *Node, patch int) *Node {
 	}
 	o.backward = func(r *reverse[T]) {
 		dw, db := r.accum(0), r.accum(1)
-		again := r.scratch(rows, size) // cheaper to cut again than to keep
+		var again *buffer // cheaper to cut again than to keep
+		if dw != nil {
+			again = r.scratch(rows, size)
+		}
 		var mm product[T]
-		r.step(o.flops, func() {
-			cut(g.mem.at(again))
+		r.step(o.backFLOPs(dw), func() {
+			if again != nil {
+				cut(g.mem.at(again))
+			}
 			g.linearBackward(&mm, rows.Len(), r.dy, w, g.mem.at(again), nil, dw, db, nil, true)
 		})
 	}
