@@ -129,7 +129,7 @@ func (p *Panel) draw(curves []curve) (*plot.Plot, error) {
 	pl := plot.New()
 	pl.Title.Text = p.Title
 	pl.X.Label.Text = "step"
-	pl.X.Tick.Marker = plot.TickerFunc(intTicks)
+	pl.X.Tick.Marker, pl.Y.Tick.Marker = plot.TickerFunc(niceTicks), plot.TickerFunc(niceTicks)
 	pl.Add(plotter.NewGrid())
 	positive := true
 	for i, c := range curves {
@@ -142,9 +142,13 @@ func (p *Panel) draw(curves []curve) (*plot.Plot, error) {
 		}
 		for _, xy := range c.points {
 			positive = positive && xy.Y > 0
+			pl.X.Max = max(pl.X.Max, xy.X)
 		}
 	}
-	widen(&pl.X)
+	pl.X.Min = 0
+	if p.Percent {
+		pl.Y.Min = 0
+	}
 	switch {
 	case p.Log && positive:
 		if pl.Y.Max < 2*pl.Y.Min {
@@ -155,8 +159,8 @@ func (p *Panel) draw(curves []curve) (*plot.Plot, error) {
 		widen(&pl.Y)
 	}
 	if p.Suffix != "" {
-		pl.Legend.Top, pl.Legend.Left = true, true
-		pl.Legend.TextStyle.Font.Size = vg.Points(8)
+		pl.Legend.Top, pl.Legend.Left, pl.Legend.Padding, pl.Legend.XOffs = true, true, vg.Points(2), vg.Points(6)
+		pl.Legend.TextStyle.Font.Size = vg.Points(9)
 		pl.Y.Max += 0.08 * float64(len(curves)) * (pl.Y.Max - pl.Y.Min) // room for the legend
 	}
 	return pl, nil
@@ -249,9 +253,20 @@ func thin(points plotter.XYs, n int) plotter.XYs {
 	return out
 }
 
-// intTicks puts marks at whole numbers only.
-func intTicks(lo, hi float64) []plot.Tick {
-	return slices.DeleteFunc(plot.DefaultTicks{}.Ticks(lo, hi), func(t plot.Tick) bool { return t.Value != math.Trunc(t.Value) })
+// niceTicks puts four to ten labelled marks at multiples of 1, 2 or 5 times a power of ten. Adding 0 turns -0 into 0.
+func niceTicks(lo, hi float64) []plot.Tick {
+	unit := math.Pow(10, math.Floor(math.Log10((hi-lo)/4)))
+	for _, m := range []float64{5, 2} {
+		if (hi-lo)/(m*unit) >= 4 {
+			unit *= m
+			break
+		}
+	}
+	var ticks []plot.Tick
+	for i := math.Ceil(lo/unit-1e-9) + 0; i <= hi/unit+1e-9; i++ {
+		ticks = append(ticks, plot.Tick{Value: i * unit, Label: fmt.Sprintf("%.6g", i*unit)})
+	}
+	return ticks
 }
 
 // logTicks labels 1, 2 and 5 of each power of ten.
