@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"diptych/checkpoints/safetensors"
+	"diptych/data/demo"
+	"diptych/eval"
+	"diptych/experiments/report"
+)
+
+// TestUse trains a tiny model for three updates and uses it as a user would: eval, embed and search.
+func TestUse(t *testing.T) {
+	dir := t.TempDir()
+	run := filepath.Join(dir, "run")
+	code, _, errs := trainer(t, "pretrain", "clip-emoji", "--out", run, "--set", "train.steps=3", "--set", "train.globalBatch=32",
+		"--set", "model.embedDim=16", "--set", "model.vision.width=32", "--set", "model.vision.depth=1", "--set", "model.text.width=32",
+		"--set", "model.text.depth=1", "--set", "train.evalEvery=0", "--set", "eval.splits=[val]")
+	require.Zero(t, code, errs)
+	pictures, texts := filepath.Join(dir, "pictures"), filepath.Join(dir, "texts.txt")
+	exportPictures(t, pictures, "test_both", 12)
+	require.NoError(t, os.WriteFile(filepath.Join(pictures, "broken.png"), []byte("\x89PNG\r\n\x1a\nnothing"), 0o666))
+	require.NoError(t, os.WriteFile(texts, []byte("a red fruit\na clock\n"), 0o666))
+
+	t.Run("eval", func(t *testing.T) {
+		out := filepath.Join(dir, "report")
+		code, stdout, errs := trainer(t, "eval", run, "--split", "test_both", "--out", out, "--json", "--threads", "1")
+		require.Zero(t, code, errs)
+		var r report.Report
+		require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+		split := r.Result.Splits[0]
+		require.Equal(t, 183, split.Images)
+		require.Equal(t, 183, split.Retrieval.Texts, "one text for each concept")
+		require.InDelta(t, 1.0/183, split.Retrieval.ImageToText.Recall[0].Chance, 1e-9)
+		require.Len(t, split.ZeroShot, 3)
+		for _, f := range []string{"report.md", "report.json", "image-to-text-test_both.png", "text-to-image-test_both.png", "zeroshot-concept-test_both.csv"} {
+			require.FileExists(t, filepath.Join(out, f))
+		}
+		_, again, _ := trainer(t, "eval", run, "--split", "test_both", "--json", "--threads", "2")
+		require.Equal(t, stdout, again, "threads change no figure")
+
+		code, stdout, errs = trainer(t, "eval", run, "--split", "test_both", "--task", "retrieval")
+		require.Zero(t, code, errs)
+		require.Contains(t, stdout, "| test_both | image to text      |     183 |        183 |")
+		require.NotContains(t, stdout, "class system")
+	})
+	t.Run("eval mistakes", func(t *testing.T) {
+		for _, c := range []struct{ name, flag, value, text string }{
+			{"split", "--split", "exam", "no split \"exam\"; it has test_both, test_concept"},
+			{"task", "--task", "vqa", "no task \"vqa\""},
+			{"texts", "--texts", "few", "no choice of texts \"few\""},
+			{"classes", "--classes", "colour", "no class system \"colour\"; it has concept"},
+			{"data", "--data", filepath.Join(dir, "none"), "none"},
+		} {
+			code, _, errs := trainer(t, "eval", run, c.flag, c.value)
+			require.Equal(t, exitUsage, code, c.name)
+			require.Contains(t, errs, c.text)
+		}
+	})
+
+	features := filepath.Join(dir, "features.safetensors")
+	var index embedIndex
+	t.Run("embed", func(t *testing.T) {
+		code, stdout, errs := trainer(t, "embed", run, "--images", pictures, "--texts", texts, "--out", features, "--json")
+		require.Zero(t, code, errs)
+		require.Contains(t, errs, "skipped: broken.png: ")
+		require.NoError(t, json.Unmarshal([]byte(stdout), &index))
+		require.Len(t, index.Images, 12)
+		require.Equal(t, []string{"a red fruit", "a clock"}, index.Texts)
+		require.Equal(t, "broken.png", index.Skipped[0].File)
+		beside, err := os.ReadFile(filepath.Join(dir, "features.json"))
+		require.NoError(t, err)
+		require.Equal(t, stdout, string(beside))
+	})
+	t.Run("search by text", func(t *testing.T) {
+		sheet := filepath.Join(dir, "found.png")
+		code, stdout, errs := trainer(t, "search", run, "--images", pictures, "a clock", "--top", "20", "--sheet", sheet, "--json")
+		require.Zero(t, code, errs)
+		var r searchResult
+		require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+		require.Len(t, r.Hits, 12, "all there are")
+		f, err := safetensors.Open(features)
+		require.NoError(t, err)
+		defer f.Close()
+		x, shape, err := f.Float32(tensorImages)
+		require.NoError(t, err)
+		require.Equal(t, []int{12, 16}, shape)
+		y, _, err := f.Float32(tensorTexts)
+		require.NoError(t, err)
+		want, err := eval.Nearest(nil, y[16:], x, 16, 20)
+		require.NoError(t, err)
+		for i, h := range want[0] {
+			require.Equal(t, filepath.Join(pictures, index.Images[h.Index]), r.Hits[i].File)
+			require.InDelta(t, h.Score, r.Hits[i].Score, 1e-5, "two kernels may round differently")
+		}
+		b, err := os.ReadFile(sheet)
+		require.NoError(t, err)
+		_, err = png.Decode(bytes.NewReader(b))
+		require.NoError(t, err)
+	})
+	t.Run("search by picture", func(t *testing.T) {
+		query := filepath.Join(pictures, index.Images[3])
+		code, stdout, errs := trainer(t, "search", run, "--images", pictures, "--image", query, "--top", "3", "--sheet", filepath.Join(dir, "like.png"))
+		require.Zero(t, code, errs)
+		lines := strings.Split(strings.TrimSpace(stdout), "\n")
+		require.Len(t, lines, 3)
+		require.Contains(t, stdout, " 1.000  ", "the picture itself is found")
+		code, _, errs = trainer(t, "search", run, "--images", pictures, "--image", filepath.Join(pictures, "broken.png"))
+		require.Equal(t, exitUsage, code)
+		require.Contains(t, errs, "broken.png")
+	})
+	t.Run("nothing decodes", func(t *testing.T) {
+		bad := filepath.Join(dir, "bad")
+		require.NoError(t, os.Mkdir(bad, 0o777))
+		require.NoError(t, os.WriteFile(filepath.Join(bad, "a.png"), nil, 0o666))
+		code, _, errs := trainer(t, "embed", run, "--images", bad, "--out", filepath.Join(dir, "none.safetensors"))
+		require.Equal(t, exitFailure, code)
+		require.Contains(t, errs, "none of the 1 pictures in "+bad+" decodes")
+		require.NoFileExists(t, filepath.Join(dir, "none.safetensors"))
+	})
+}
+
+// exportPictures writes the first n pictures of a split of the demo set.
+func exportPictures(t *testing.T, dir, split string, n int) {
+	t.Helper()
+	set, err := demo.Open()
+	require.NoError(t, err)
+	defer set.Close()
+	for i, m := range set.Meta() {
+		if m.Split != split || n == 0 {
+			continue
+		}
+		n--
+		b, err := set.Image(t.Context(), i)
+		require.NoError(t, err)
+		path := filepath.Join(dir, filepath.FromSlash(m.ImageID))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+		require.NoError(t, os.WriteFile(path, b, 0o666))
+	}
+}
