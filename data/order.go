@@ -33,6 +33,9 @@ func NewOrder(seed uint64, n int, groups [][]int32) (*Order, error) {
 // UpdatesPerEpoch returns nb.
 func (o *Order) UpdatesPerEpoch() int { return o.perEp }
 
+// Groups returns G.
+func (o *Order) Groups() int { return len(o.groups) }
+
 // At returns the group and the row in slot i of update u.
 func (o *Order) At(u, i int) (group, row int) { return o.substitute(u, i, 0) }
 

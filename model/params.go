@@ -1,7 +1,6 @@
 package model
 
 import (
-	"fmt"
 	"math"
 
 	"diptych/internal/addr"
@@ -202,17 +201,3 @@ var initSchemes = map[string]initScheme{
 }
 
 func small(tower) initializer { return normal(0.02) }
-
-// checkShape compares a stored tensor's shape with a parameter's.
-func (p *Param) checkShape(shape []int) error {
-	if len(shape) == len(p.Shape) {
-		same := true
-		for i := range shape {
-			same = same && shape[i] == p.Shape[i]
-		}
-		if same {
-			return nil
-		}
-	}
-	return fmt.Errorf("model: parameter %s has shape %v, the stored tensor %v: %w", p.Name, p.Shape, shape, ops.ErrShape)
-}

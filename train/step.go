@@ -190,6 +190,9 @@ func (t *Trainer) Weights() []float32 { return t.weights }
 // Optimizer returns the optimizer, whose state belongs to a checkpoint.
 func (t *Trainer) Optimizer() *optim.Optimizer { return t.opt }
 
+// Pool returns the threads of the run, for what is computed between steps.
+func (t *Trainer) Pool() *kernel.Pool { return t.pool }
+
 // Plan returns what the run takes.
 func (t *Trainer) Plan() Plan { return t.plan }
 

@@ -1,0 +1,190 @@
+package experiments
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"diptych/checkpoints"
+	"diptych/data/arrowset"
+	"diptych/data/transform"
+	"diptych/internal/kernel"
+	"diptych/model"
+)
+
+// encodeChunk is how many pictures or texts are encoded at once.
+const encodeChunk = 128
+
+// encoder gives pictures and sentences the unit rows of a model. It implements eval.Model. One call at a time.
+type encoder struct {
+	parts   *parts
+	pool    *kernel.Pool
+	runner  *model.Runner
+	scratch sync.Pool // of *decodeScratch
+}
+
+type decodeScratch struct {
+	image   transform.Image
+	scratch transform.Scratch
+}
+
+func newEncoder(p *parts, weights []float32, pool *kernel.Pool) (*encoder, error) {
+	r, err := p.model.NewRunner(weights, encodeChunk, p.eval.Mean, p.eval.Std, pool)
+	if err != nil {
+		return nil, err
+	}
+	return &encoder{parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}, nil
+}
+
+// EmbedDim returns E.
+func (e *encoder) EmbedDim() int { return e.parts.model.Config.EmbedDim }
+
+// ImageSide returns S, in pixels.
+func (e *encoder) ImageSide() int { return e.parts.model.Config.Vision.ImageSize }
+
+// Prepare decodes a picture and runs the recipe's evaluation transforms: (S, S, 3) levels. It is safe for concurrent use.
+func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
+	s := e.scratch.Get().(*decodeScratch)
+	defer e.scratch.Put(s)
+	if err := transform.Decode(encoded, &s.image); err != nil {
+		return err
+	}
+	return e.parts.eval.Apply(&s.image, 0, dst, &s.scratch)
+}
+
+// Images encodes n pictures into (n, E), unit rows. at fills picture i, from several goroutines at once; while one chunk is
+// encoded the next is filled.
+func (e *encoder) Images(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
+	size := 3 * e.ImageSide() * e.ImageSide()
+	out := make([]float32, n*e.EmbedDim())
+	fill := func(lo int, pixels []uint8) error {
+		k := min(encodeChunk, n-lo)
+		errs := make([]error, k)
+		var wg sync.WaitGroup
+		const piece = 16
+		for a := 0; a < k; a += piece {
+			wg.Go(func() {
+				for i := a; i < min(a+piece, k) && ctx.Err() == nil; i++ {
+					errs[i] = at(lo+i, pixels[i*size:(i+1)*size])
+				}
+			})
+		}
+		wg.Wait()
+		return errors.Join(append(errs, ctx.Err())...)
+	}
+	next := make(chan error, 1)
+	pixels, ahead := make([]uint8, encodeChunk*size), make([]uint8, encodeChunk*size)
+	next <- fill(0, ahead)
+	for lo := 0; lo < n; lo += encodeChunk {
+		if err := <-next; err != nil {
+			return nil, err
+		}
+		pixels, ahead = ahead, pixels
+		if lo+encodeChunk < n {
+			go func() { next <- fill(lo+encodeChunk, ahead) }()
+		} else {
+			next <- nil
+		}
+		k := min(encodeChunk, n-lo)
+		if err := e.runner.Images(pixels[:k*size], k, out[lo*e.EmbedDim():]); err != nil {
+			return nil, errors.Join(err, <-next)
+		}
+	}
+	return out, nil
+}
+
+// Texts encodes sentences into (n, E), unit rows.
+func (e *encoder) Texts(ctx context.Context, texts []string) ([]float32, error) {
+	out := make([]float32, len(texts)*e.EmbedDim())
+	tokens := make([][]int32, 0, encodeChunk)
+	for lo := 0; lo < len(texts); lo += encodeChunk {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		tokens = tokens[:0]
+		for _, t := range texts[lo:min(lo+encodeChunk, len(texts))] {
+			tokens = append(tokens, e.parts.tok.Encode(t, nil))
+		}
+		if err := e.runner.Texts(tokens, out[lo*e.EmbedDim():]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// Model is a trained model opened for use: it encodes pictures and sentences. It implements eval.Model.
+type Model struct {
+	*encoder
+	Warnings []error // damaged checkpoints that were passed over
+	Step     int     // updates that the model has seen
+	config   *Config
+	weights  []float32
+}
+
+// OpenModel opens the model of a run directory, a checkpoint or a finished model's folder. Averaged weights are taken where
+// the run keeps them. threads share the work.
+func OpenModel(dir string, threads int) (*Model, error) {
+	c, damaged, err := checkpoints.Find(dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := ParseResolved([]byte(c.Recipe), c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
+	}
+	p, err := cfg.build()
+	if err != nil {
+		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
+	}
+	m := &Model{Warnings: damaged, Step: c.Step, config: cfg, weights: kernel.NewSlab(p.model.Layout.Size)}
+	file := fileModel
+	if c.Has(fileAverage) {
+		file = fileAverage
+	}
+	if err := c.Load(file, tensors(&p.model.Layout, "", m.weights)); err != nil {
+		return nil, err
+	}
+	pool := kernel.NewPool(threads)
+	if m.encoder, err = newEncoder(p, m.weights, pool); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Config returns the recipe that the model was trained by.
+func (m *Model) Config() *Config { return m.config }
+
+// Pool returns the threads that the model computes with, for what is measured on its features.
+func (m *Model) Pool() *kernel.Pool { return m.pool }
+
+// Close gives memory and threads back.
+func (m *Model) Close() {
+	m.runner.Close()
+	m.pool.Close()
+	kernel.FreeSlab(m.weights)
+}
+
+// OpenData opens a data set by path; an empty one is the run's own.
+func (m *Model) OpenData(path string) (*arrowset.Set, error) {
+	if path == "" {
+		path = m.config.Data.Path
+	}
+	return openSet(path)
+}
+
+// Files of a checkpoint.
+const (
+	fileModel   = "model"
+	fileMoments = "moments"
+	fileAverage = "average"
+)
+
+// tensors names the parameters' parts of a slab.
+func tensors(l *model.Layout, prefix string, slab []float32) []checkpoints.Tensor {
+	var out []checkpoints.Tensor
+	for _, p := range l.Params {
+		out = append(out, checkpoints.Tensor{Name: prefix + p.Name, Shape: p.Shape, Data: p.Slice(slab)})
+	}
+	return out
+}
