@@ -47,6 +47,22 @@ func (b *bench[T]) param(name string, shape ...int) *Node {
 	return n
 }
 
+// frozen adds a parameter without a gradient.
+func (b *bench[T]) frozen(name string, shape ...int) *Node {
+	n := b.FrozenParam(name, len(b.weights), shape...)
+	require.NoError(b.t, b.Err())
+	b.weights = append(b.weights, b.random(n.len())...)
+	return n
+}
+
+// data adds an input of rows rows whose gradient nobody wants.
+func (b *bench[T]) data(name string, rows, cols int) *Node {
+	n := b.Input(name, b.NewDim(name+".rows", rows), cols)
+	x := b.random(rows * cols)
+	b.binds = append(b.binds, func(p *ProgramOf[T]) { p.SetInput(n, x) })
+	return n
+}
+
 // input adds an input of live rows with capacity for two more, whose gradient is checked.
 func (b *bench[T]) input(name string, live, cols int) *Node {
 	d := b.NewDim(name+".rows", live+2)

@@ -131,11 +131,24 @@ func TestGradients(t *testing.T) {
 			return b.Linear(h, b.param("w2", 4, 4), nil, LinearOpt{Act: kernel.ActGELU, Residual: a})
 		}},
 		{"frozen weights", func(b *f64) *Node {
-			x := b.input("x", 5, 4)
-			frozen := b.FrozenParam("frozen", len(b.weights), 4, 4)
-			b.weights = append(b.weights, b.random(16)...)
-			h := b.Linear(x, frozen, nil, LinearOpt{Act: kernel.ActGELU})
-			return b.LayerNorm(h, b.param("gamma", 4), b.param("beta", 4), 1e-5)
+			h := b.Linear(b.input("x", 5, 4), b.frozen("w", 4, 4), b.frozen("b", 4), LinearOpt{Act: kernel.ActGELU})
+			h = b.LayerNorm(h, b.frozen("gamma", 4), b.param("beta", 4), 1e-5)
+			h = b.MLP(h, b.frozen("w1", 6, 4), b.frozen("b1", 6), b.param("w2", 4, 6), nil, kernel.ActGELU, h)
+			return b.LayerScale(h, b.frozen("scale", 4))
+		}},
+		{"data without a gradient", func(b *f64) *Node {
+			h := b.LayerNorm(b.data("x", 5, 4), b.param("gamma", 4), b.frozen("beta", 4), 1e-5)
+			h = b.LayerScale(h, b.param("scale", 4))
+			return b.AddBranch(b.data("y", 5, 4), h, 0.5, "path", nil)
+		}},
+		{"only what is behind needs a gradient", func(b *f64) *Node {
+			h := b.Linear(b.data("x", 5, 4), b.frozen("w", 4, 4), b.param("b", 4), LinearOpt{})
+			h = b.MLP(h, b.frozen("w1", 6, 4), nil, b.frozen("w2", 4, 6), b.param("b2", 4), kernel.ActGELU, nil)
+			c := b.data("c", 5, 4)
+			return b.InfoNCE(b.L2Normalize(h, 1e-12), b.L2Normalize(c, 1e-12), b.frozen("t"), nil, ITCOpt{})
+		}},
+		{"frozen embeddings", func(b *f64) *Node {
+			return b.Embed(b.ints("ids", 1, 0, 2, 1, 1), b.frozen("table", 3, 4), b.param("pos", 6, 4), b.seqs("s", 0, 2, 5))
 		}},
 		{"two pre-norm blocks", func(b *f64) *Node {
 			s := b.seqs("s", 0, 3, 7)
@@ -149,6 +162,43 @@ func TestGradients(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { checkGradients(t, c.build) })
 	}
+}
+
+func TestDropoutKeepsItsShare(t *testing.T) {
+	b := newBench[float64](t)
+	x := b.input("x", 200, 50)
+	one, two := b.Dropout(x, 0.3, "one", nil), b.Dropout(x, 0.3, "two", nil)
+	path := b.AddBranch(x, x, 0.3, "path", nil)
+	b.compile(one, two, path)
+	kept := func(n *Node) (mask []bool, share float64) {
+		for i, v := range b.prog.Value(n) {
+			mask = append(mask, v != 0)
+			if v != 0 {
+				require.InDelta(t, b.inputs[x][i]/0.7, v, 1e-12)
+				share += 1e-4
+			}
+		}
+		return mask, share
+	}
+	first, share := kept(one)
+	require.InDelta(t, 0.7, share, 0.03) // six standard deviations of 10000 draws
+	second, share := kept(two)
+	require.InDelta(t, 0.7, share, 0.03)
+	require.NotEqual(t, first, second, "each layer has its own mask")
+
+	rows := 0.0
+	for i := range 200 {
+		v := b.prog.Value(path)[i*50 : (i+1)*50]
+		factor := v[0] / b.inputs[x][i*50]
+		if factor > 1.5 {
+			require.InDelta(t, 1+1/0.7, factor, 1e-12)
+			rows++
+		} else {
+			require.InDelta(t, 1, factor, 1e-12)
+		}
+		require.InDelta(t, factor, v[49]/b.inputs[x][i*50+49], 1e-9, "a pair stays or goes as a whole")
+	}
+	require.InDelta(t, 0.7, rows/200, 0.2)
 }
 
 // block is a pre-norm block of a transformer with two heads.
