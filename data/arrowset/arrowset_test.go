@@ -541,7 +541,7 @@ func TestShardErrors(t *testing.T) {
 	})
 }
 
-// TestDamage flips every byte of a shard in turn: an error or other values, never a panic.
+// TestDamage changes every byte of a shard in turn: an error or other values, never a panic.
 func TestDamage(t *testing.T) {
 	for name, options := range map[string][]ipc.Option{"plain": nil, "zstd": {ipc.WithZstd()}} {
 		t.Run(name, func(t *testing.T) {
@@ -549,11 +549,9 @@ func TestDamage(t *testing.T) {
 			tb.options = options
 			good := tb.file(t)
 			for i := range good {
-				for _, flip := range []byte{0x01, 0x80, 0xff} {
-					bad := bytes.Clone(good)
-					bad[i] ^= flip
-					readAllOf(t, folder(t, bad))
-				}
+				bad := bytes.Clone(good)
+				bad[i] ^= []byte{0x01, 0x80, 0xff}[i%3]
+				readAllOf(t, folder(t, bad))
 			}
 		})
 	}

@@ -170,7 +170,7 @@ func (im *importer) scan(f *cocoFile, m *arrowset.Manifest) error {
 // row appends the row of an image.
 func (im *importer) row(f *cocoFile, split string, attributes []string, fs []field, w *arrowset.Writer) error {
 	r := arrowset.Row{RowMeta: arrowset.RowMeta{Split: split, Attributes: make([]string, len(attributes))}}
-	var id, url string
+	var url string
 	for _, fd := range fs {
 		var text string
 		if fd.value[0] == '"' {
@@ -179,8 +179,6 @@ func (im *importer) row(f *cocoFile, split string, attributes []string, fs []fie
 			}
 		}
 		switch fd.name {
-		case "id":
-			id = string(fd.value)
 		case "file_name":
 			r.ImageID = path.Clean(text)
 		case "concept":
@@ -219,7 +217,7 @@ func (im *importer) row(f *cocoFile, split string, attributes []string, fs []fie
 		}
 		return fmt.Errorf("picture: %w", err)
 	}
-	err = f.captions(id, func(a cocoAnnotation) {
+	err = f.captions(string(member(fs, "id")), func(a cocoAnnotation) {
 		r.Captions = append(r.Captions, arrowset.Caption{Text: *a.Caption, Kind: a.Kind, Lang: a.Lang})
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"unicode/utf8"
 )
 
 // cocoFile is one captions file (cocodataset.org/#format-data): an object with the arrays images, annotations and
@@ -17,7 +18,6 @@ type cocoFile struct {
 	close       func() error
 	imagesAt    int64 // of the array's bracket
 	images      map[string]*cocoImage
-	count       int // images
 	annotations []annotationRef
 	licenses    map[string]cocoLicense
 	licenseIDs  []string // in the file's order
@@ -164,25 +164,22 @@ func checkID(name string, id json.RawMessage) error {
 }
 
 func (c *cocoFile) scanImage(record int, raw []byte, each func(int, []field) error) error {
-	var head struct {
-		ID json.RawMessage `json:"id"`
+	if !utf8.Valid(raw) {
+		return fmt.Errorf("%w: %w", ErrInput, errNotUTF8)
 	}
-	if err := decodeText(raw, &head); err != nil {
-		return fmt.Errorf("%w: %w", ErrInput, err)
-	}
-	if err := checkID("id", head.ID); err != nil {
-		return err
-	}
-	e := c.image(head.ID)
-	if e.record >= 0 {
-		return fmt.Errorf("%w: id %s is also that of images[%d]", ErrInput, head.ID, e.record)
-	}
-	e.record = int32(record)
-	c.count++
 	fs, err := fields(raw)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInput, err)
 	}
+	id := member(fs, "id")
+	if err := checkID("id", id); err != nil {
+		return err
+	}
+	e := c.image(id)
+	if e.record >= 0 {
+		return fmt.Errorf("%w: id %s is also that of images[%d]", ErrInput, id, e.record)
+	}
+	e.record = int32(record)
 	return each(record, fs)
 }
 
@@ -259,7 +256,11 @@ func (c *cocoFile) checkLinks() error {
 
 // captions reads the annotations of an image, in the file's order.
 func (c *cocoFile) captions(id string, each func(a cocoAnnotation)) error {
-	for place := c.images[id].first; place >= 0; place = c.annotations[place].next {
+	e := c.images[id]
+	if e == nil {
+		return fmt.Errorf("%w: id %s was not there before: the file changed while it was read", ErrInput, id)
+	}
+	for place := e.first; place >= 0; place = c.annotations[place].next {
 		ref := c.annotations[place]
 		raw := make([]byte, ref.len)
 		if _, err := c.file.ReadAt(raw, ref.off); err != nil && err != io.EOF {

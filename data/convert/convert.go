@@ -15,6 +15,8 @@ import (
 // ErrInput is wrapped by errors about the files that are to be imported.
 var ErrInput = errors.New("bad input")
 
+var errNotUTF8 = errors.New("not UTF-8; convert the file to UTF-8")
+
 // field is one member of a JSON object.
 type field struct {
 	name  string
@@ -40,6 +42,16 @@ func fields(raw []byte) ([]field, error) {
 		out = append(out, f)
 	}
 	return out, expect(dec, '}')
+}
+
+// member returns the value of a name, nil if there is none; the last one counts.
+func member(fs []field, name string) (value json.RawMessage) {
+	for _, f := range fs {
+		if f.name == name {
+			value = f.value
+		}
+	}
+	return value
 }
 
 // expect takes the next token, which must be the delimiter d.
@@ -76,7 +88,7 @@ func skip(dec *json.Decoder) error {
 // decodeText is json.Unmarshal that refuses bytes that are no UTF-8, which the standard library would replace.
 func decodeText(raw []byte, v any) error {
 	if !utf8.Valid(raw) {
-		return errors.New("not UTF-8; convert the file to UTF-8")
+		return errNotUTF8
 	}
 	return json.Unmarshal(raw, v)
 }

@@ -175,13 +175,13 @@ func (e *exporter) writeImage(row int, licenses []arrowset.License) (object, err
 	}
 	record := object{{"id", e.image}, {"file_name", m.ImageID}}
 	if size, _, err := image.DecodeConfig(bytes.NewReader(b)); err == nil { // other formats go without
-		record = append(record, member{"width", size.Width}, member{"height", size.Height})
+		record = append(record, pair{"width", size.Width}, pair{"height", size.Height})
 	}
 	record = record.text("concept", m.Group).text("label", m.Label).text("source", m.Source)
 	for a, attribute := range e.set.Manifest().Attributes {
 		value := m.Attributes[a]
 		if attribute != "license" {
-			record = append(record, member{attribute, value})
+			record = append(record, pair{attribute, value})
 			continue
 		}
 		id := slices.IndexFunc(licenses, func(l arrowset.License) bool { return l.Name == value })
@@ -189,9 +189,9 @@ func (e *exporter) writeImage(row int, licenses []arrowset.License) (object, err
 			return fail(fmt.Errorf("license %q is not in the manifest", value))
 		}
 		if id < 0 {
-			record = append(record, member{"license", nil})
+			record = append(record, pair{"license", nil})
 		} else {
-			record = append(record, member{"license", id + 1})
+			record = append(record, pair{"license", id + 1})
 		}
 	}
 	return record, nil
@@ -207,9 +207,9 @@ func writeNew(path string, b []byte) error {
 }
 
 // object is a JSON object whose members keep their order.
-type object []member
+type object []pair
 
-type member struct {
+type pair struct {
 	name  string
 	value any
 }
@@ -219,7 +219,7 @@ func (o object) text(name, value string) object {
 	if value == "" {
 		return o
 	}
-	return append(o, member{name, value})
+	return append(o, pair{name, value})
 }
 
 // MarshalJSON is json.Marshaler's.
