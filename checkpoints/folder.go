@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -108,15 +107,14 @@ func WriteFolder(fsys FS, dir string, s *State) (err error) {
 	if err := writeFiles(fsys, aside, s); err != nil {
 		return err
 	}
-	_, statErr := os.Lstat(dir)
-	exists := statErr == nil
-	if exists {
+	again := exists(dir)
+	if again {
 		if err := fsys.Rename(dir, replaced); err != nil {
 			return err
 		}
 	}
 	if err := fsys.Rename(aside, dir); err != nil {
-		if exists {
+		if again {
 			err = errors.Join(err, fsys.Rename(replaced, dir))
 		}
 		return err
@@ -124,7 +122,7 @@ func WriteFolder(fsys FS, dir string, s *State) (err error) {
 	if err := fsys.SyncDir(parent); err != nil {
 		return err
 	}
-	if exists {
+	if again {
 		return removeAll(fsys, replaced)
 	}
 	return nil
@@ -134,10 +132,8 @@ func WriteFolder(fsys FS, dir string, s *State) (err error) {
 func settle(fsys FS, dir string) error {
 	parent, name := filepath.Split(filepath.Clean(dir))
 	replaced := filepath.Join(parent, prefixOld+name)
-	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Lstat(replaced); err == nil {
-			return fsys.Rename(replaced, dir)
-		}
+	if !exists(dir) && exists(replaced) {
+		return fsys.Rename(replaced, dir)
 	}
 	return removeAll(fsys, replaced)
 }

@@ -199,21 +199,36 @@ func (s *Store) Best() (*Checkpoint, []error, error) {
 }
 
 // Find opens a model for reading, verified: path is a checkpoint's or a finished model's folder, a store, or a run directory, of
-// which the finished model is taken, or, before there is one, the newest whole checkpoint. Damaged checkpoints that it
-// passed over are returned as errors. It changes nothing on disk.
+// which the finished model is taken, or, before there is one, the newest whole checkpoint. What is damaged and was passed
+// over is returned as errors. It changes nothing on disk.
 func Find(path string) (*Checkpoint, []error, error) {
-	for _, dir := range []string{path, filepath.Join(path, ModelName)} {
-		if _, err := os.Stat(filepath.Join(dir, stateFile)); err == nil {
-			c, err := ReadFolder(dir)
+	if exists(filepath.Join(path, stateFile)) {
+		c, err := ReadFolder(path)
+		return c, nil, err
+	}
+	var damaged []error
+	if dir := filepath.Join(path, ModelName); exists(filepath.Join(dir, stateFile)) {
+		c, err := ReadFolder(dir)
+		if err == nil || errors.Is(err, ErrVersion) {
 			return c, nil, err
 		}
+		damaged = append(damaged, err)
 	}
 	for _, dir := range []string{filepath.Join(path, DirName), path} {
 		if steps, err := listSteps(dir); err == nil && len(steps) > 0 {
-			return latest(dir)
+			c, more, err := latest(dir)
+			return c, append(damaged, more...), err
 		}
 	}
+	if len(damaged) > 0 {
+		return nil, damaged, damaged[0]
+	}
 	return nil, nil, fmt.Errorf("checkpoints: %s: %w: neither a run directory with a checkpoint, nor a checkpoint, nor a model", path, fs.ErrNotExist)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // latest is [Store.Latest] of the folder dir.

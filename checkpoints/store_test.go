@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -245,6 +246,25 @@ func TestNewerFormat(t *testing.T) {
 	require.ErrorContains(t, err, "2, this program knows 1")
 }
 
+// Weights go from their slab to the disk and back without a copy in memory.
+func TestMemory(t *testing.T) {
+	slab := make([]float32, 4<<20)
+	for i := range slab {
+		slab[i] = float32(i)
+	}
+	state := &State{Step: 1, Files: map[string][]Tensor{"model": {{"w", []int{len(slab)}, slab}}}}
+	s := open(t, t.TempDir(), Options{})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	require.NoError(t, s.Save(state))
+	c := latestOf(t, s)
+	clear(slab)
+	require.NoError(t, c.Load("model", state.Files["model"]))
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+	require.Equal(t, float32(len(slab)-1), slab[len(slab)-1])
+}
+
 func TestLoadMismatch(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	require.NoError(t, s.Save(sample(1, 0)))
@@ -298,6 +318,15 @@ func TestFind(t *testing.T) {
 		require.NoError(t, err)
 		requireState(t, sample(9, 0), c)
 	}
+	require.NoError(t, os.Remove(filepath.Join(run, ModelName, "model.safetensors")))
+	require.NoError(t, s.Save(sample(3, 0)))
+	c, damaged, err = Find(run)
+	require.NoError(t, err)
+	requireState(t, sample(3, 0), c)
+	require.ErrorContains(t, damaged[0], "model.safetensors")
+	require.NoError(t, os.RemoveAll(s.dir))
+	_, _, err = Find(run)
+	require.ErrorIs(t, err, ErrCorrupt)
 }
 
 func TestSaveRefuses(t *testing.T) {

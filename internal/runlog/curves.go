@@ -146,6 +146,7 @@ func (p *Panel) draw(curves []curve) (*plot.Plot, error) {
 		}
 	}
 	pl.X.Min = 0
+	widen(&pl.X)
 	if p.Percent {
 		pl.Y.Min = 0
 	}

@@ -230,6 +230,12 @@ func TestCurvesOfShortRuns(t *testing.T) {
 	}
 }
 
+func TestCurvesOfFirstEvaluation(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, open(t, dir, nil, 0).Eval(0, map[string]float64{"val.a.recallAt1": 0}))
+	require.NoError(t, Curves(dir, DefaultPanels()))
+}
+
 func FuzzCut(f *testing.F) {
 	f.Add([]byte("{\"step\":1,\"loss\":1}\n{\"step\":2}\n{\"st"), 1)
 	f.Add([]byte("{\"step\":1,\"loss\":{\"x\":[1,\"\\n\"]}}\n"), 3)
