@@ -133,14 +133,10 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	kc := min(g.K, (ceilDiv(g.K, blocks)+3)&^3)
 	nc := (ceilDiv(g.N, ceilDiv(g.N, maxNC)) + tileN - 1) / tileN * tileN
 
-	// Reading A in place costs nothing but the cache sets that rows a power of two apart share; a transposed A also jumps
-	// by a row for each k. Packing pays if enough panels of B follow.
+	// Reading A in place costs nothing as long as its rows do not all fall into the same few sets of the caches: rows a
+	// multiple of 4 KiB apart do, and are packed if enough panels of B follow to pay for it.
 	r.packB = g.TransB || g.M > directM
-	if g.TransA {
-		r.packA = g.N > 3*tileN
-	} else {
-		r.packA = g.N > 3*tileN && g.LDA%512 == 0
-	}
+	r.packA = g.N > 3*tileN && g.LDA%1024 == 0
 	r.deal(ceilDiv(min(nc, g.N), tileN))
 	if r.packB {
 		r.b = scratch[float32](p, 0, slotPackB, kc*nc)
@@ -325,7 +321,7 @@ func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narr
 	next, share := uintptr(args.b)+uintptr(tileN*4*r.kc), uintptr(tileN*4*r.kc/r.strips)
 	args.step = 64
 	if first && r.packA {
-		rows := r.strips * tileM * r.pool.threads // the threads take pieces in turn
+		rows := r.strips * tileM * r.pool.threads             // the threads take pieces in turn
 		next = uintptr(unsafe.Pointer(unsafe.SliceData(g.A))) // and no pointer from here on: it may pass the end
 		if g.TransA {
 			next += uintptr(4 * (r.pc*g.LDA + i0 + rows))

@@ -116,7 +116,7 @@ var epilogues = []struct {
 }
 
 var sizes = [][3]int{{1, 1, 1}, {1, 33, 7}, {17, 32, 17}, {13, 31, 5}, {14, 32, 16}, {15, 33, 17}, {29, 65, 31}, {5, 3, 0},
-	{50, 50, 64}, {77, 77, 64}, {3, 16, 300}, {100, 17, 401}, {31, 97, 1777}, {301, 200, 3}, {64, 129, 33}, {212, 160, 128}, {6, 288, 9}}
+	{50, 50, 64}, {77, 77, 64}, {3, 16, 300}, {100, 17, 401}, {31, 97, 1777}, {301, 200, 3}, {64, 129, 33}, {212, 160, 128}, {6, 288, 9}, {47, 130, 1024}, {1024, 97, 5}}
 
 // tolerance bounds the rounding of a sum of k products of random numbers in [-1, 1) and of what follows it. The partial sum
 // walks to about √k/3, each of the k additions errs by half a unit in its last place, and those errors walk too:
