@@ -71,9 +71,15 @@ func (b *bench[T]) input(name string, live, cols int) *Node {
 }
 
 func (b *bench[T]) inputOf(name string, d *Dim, live, cols int) *Node {
-	n := b.Input(name, d, cols)
+	return b.fill(b.Input(name, d, cols), live*cols)
+}
+
+// scalar adds an input of one number, whose gradient is checked.
+func (b *bench[T]) scalar(name string) *Node { return b.fill(b.Scalar(name), 1) }
+
+func (b *bench[T]) fill(n *Node, elements int) *Node {
 	require.NoError(b.t, b.Err())
-	x := b.random(live * cols)
+	x := b.random(elements)
 	b.inputs[n] = x
 	b.wrt = append(b.wrt, n)
 	b.binds = append(b.binds, func(p *ProgramOf[T]) { p.SetInput(n, x) })

@@ -53,6 +53,18 @@ func (c *contrast[T]) flops() int64 { return 2 * int64(c.n.Max) * int64(c.n.Max)
 // t returns the scale exp(logScale) of the run.
 func (c *contrast[T]) t() T { return T(math.Exp(float64(c.g.at(c.scale)[0]))) }
 
+// center returns about what the logits of positive pairs are: the mean of those of the first block. Subtracting a constant from
+// all logits changes neither InfoNCE nor its gradients; this one keeps the digits of what is small when training goes well: the
+// differences between log-sum-exps and logits, and the gradient of the scale.
+func (c *contrast[T]) center() T {
+	x, y, rows := c.g.at(c.x), c.g.at(c.y), c.rows(0)
+	sum := 0.0
+	for i, v := range x[:rows*c.x.Cols()] {
+		sum += float64(v) * float64(y[i])
+	}
+	return T(float64(c.t()) * sum / float64(rows))
+}
+
 // rows returns how many rows the block that begins at row first has.
 func (c *contrast[T]) rows(first int) int { return min(c.block, c.n.Len()-first) }
 
@@ -129,21 +141,21 @@ func (g *GraphOf[T]) InfoNCE(x, y, logScale *Node, groups *Ints, opt ITCOpt) *No
 	}
 	loss := g.matrix(name, fixed(1), 1)
 	logits, rowLSE, colLSE, colSum := c.logitsBuffer(), workspace("row lse", c.n, 1), workspace("column lse", c.n, 1), workspace("column sum", c.n, 1)
-	share := workspace("target shares", c.n, 1)
-	o := &op[T]{name: name, in: []*Node{x, y, logScale}, out: loss, work: []*buffer{logits, rowLSE, colLSE, colSum, share}, flops: c.flops()}
+	share, shift := workspace("target shares", c.n, 1), workspace("shift", c.n, 1)
+	o := &op[T]{name: name, in: []*Node{x, y, logScale}, out: loss, work: []*buffer{logits, rowLSE, colLSE, colSum, share, shift}, flops: c.flops()}
 	var b kernel.InfoNCEBlock[T]
-	// block prepares b for the rows from first on, and their logits in dst.
+	// block prepares b for the rows from first on, and their logits less a constant in dst.
 	block := func(dst []T, first int) {
 		m, n := &g.mem, c.n.Len()
-		b = kernel.InfoNCEBlock[T]{Logits: c.logits(dst, first, nil), Rows: c.rows(first), Cols: n, First: first, Groups: c.groups,
+		b = kernel.InfoNCEBlock[T]{Logits: c.logits(dst, first, m.at(shift)), Rows: c.rows(first), Cols: n, First: first, Groups: c.groups,
 			Share: m.at(share), Smooth: T(opt.Smoothing / float64(n)), RowLSE: m.at(rowLSE)[first:], ColumnLSE: m.at(colLSE)}
 	}
 	o.forward = func() {
 		p, m, n := g.mem.run.Pool, &g.mem, c.n.Len()
-		top, sum := m.at(colLSE), m.at(colSum)
-		for i, s := range m.at(share) {
-			s = T((1 - opt.Smoothing) / float64(c.positives(i)))
-			m.at(share)[i], top[i], sum[i] = s, T(math.Inf(-1)), 0
+		top, sum, center := m.at(colLSE), m.at(colSum), c.center()
+		for i := range n {
+			m.at(share)[i], m.at(shift)[i] = T((1-opt.Smoothing)/float64(c.positives(i))), -center
+			top[i], sum[i] = T(math.Inf(-1)), 0
 		}
 		total := 0.0
 		for first := 0; first < n; first += c.block {
@@ -173,7 +185,7 @@ func (g *GraphOf[T]) InfoNCE(x, y, logScale *Node, groups *Ints, opt ITCOpt) *No
 			if dscale != nil {
 				m.at(dscale)[0] += T(along)
 			}
-		}, x.buf, y.buf, logScale.buf, rowLSE, colLSE, share)
+		}, x.buf, y.buf, logScale.buf, rowLSE, colLSE, share, shift)
 	}
 	return g.add(o)
 }

@@ -110,7 +110,7 @@ func TestGradients(t *testing.T) {
 		{"infonce with smoothing, groups and scale as input", func(b *f64) *Node {
 			x := b.input("x", 5, 4)
 			y := b.inputOf("y", x.Rows(), 5, 4)
-			return b.InfoNCE(x, y, b.inputOf("scale", b.NewDim("one", 1), 1, 1), b.ints("groups", 7, 2, 7, 1, 7), ITCOpt{Smoothing: 0.1, GroupTargets: true})
+			return b.InfoNCE(x, y, b.scalar("scale"), b.ints("groups", 7, 2, 7, 1, 7), ITCOpt{Smoothing: 0.1, GroupTargets: true})
 		}},
 		{"infonce of one and the same", func(b *f64) *Node {
 			x := b.L2Normalize(b.input("x", 4, 5), 1e-12)
