@@ -67,6 +67,9 @@ text file is always a row.`,
 			case indexFile(out) == out:
 				return usagef("--out %s: the name must not end in .json, which is the index's", out)
 			}
+			if err := isFolder(filepath.Dir(out)); err != nil {
+				return usagef("--out %s: folder %s: %w", out, filepath.Dir(out), err)
+			}
 			var files, lines []string
 			var err error
 			if images != "" {

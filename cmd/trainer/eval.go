@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"diptych/data/arrowset"
 	"diptych/eval"
 	"diptych/experiments"
 	"diptych/experiments/report"
@@ -38,6 +39,11 @@ right for it. Zero-shot classification uses the class systems and prompt templat
   trainer eval runs/a --data DIR --split test --task retrieval --texts all --json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if out != "" { // what cannot be written should not show after the work
+				if err := os.MkdirAll(out, 0o777); err != nil {
+					return usagef("--out: %w", err)
+				}
+			}
 			m, err := openModel(cmd, args[0], threads)
 			if err != nil {
 				return err
@@ -48,7 +54,7 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 				opt.Tasks = append(opt.Tasks, eval.Task(t))
 			}
 			set, err := m.OpenData(data)
-			if errors.Is(err, fs.ErrNotExist) {
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, arrowset.ErrSchema) {
 				return usageError{err}
 			}
 			if err != nil {
@@ -83,10 +89,10 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 	f := cmd.Flags()
 	f.StringVar(&data, "data", "", "data set `directory`, or demo; the run's own if not given")
 	f.StringSliceVar(&splits, "split", nil, "`names` of splits; all but train if not given")
-	f.StringSliceVar(&tasks, "task", nil, "retrieval, zeroshot; both if not given")
+	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot; both if not given")
 	f.StringSliceVar(&systems, "classes", nil, "`names` of class systems; all if not given")
-	f.StringVar(&texts, "texts", "", "candidates of retrieval: label (one of each group) or all; label where there are any if not given")
-	f.StringVar(&lang, "lang", "", "language of the captions; en if not given")
+	f.StringVar(&texts, "texts", "", "`candidates` of retrieval: label (one of each group) or all; label where there are any if not given")
+	f.StringVar(&lang, "lang", "", "`language` of the captions; en if not given")
 	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
 	addModelFlags(cmd, &threads, &asJSON)
 	return cmd
@@ -94,7 +100,7 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 
 // addModelFlags adds the flags that all commands that use a trained model have.
 func addModelFlags(cmd *cobra.Command, threads *int, asJSON *bool) {
-	cmd.Flags().IntVar(threads, "threads", 0, "threads; all cores if 0 (changes no result)")
+	cmd.Flags().IntVar(threads, "threads", 0, "`number` of threads; all cores if 0 (changes no result)")
 	cmd.Flags().BoolVar(asJSON, "json", false, "write the result as JSON")
 }
 
@@ -119,6 +125,9 @@ func openModel(cmd *cobra.Command, dir string, threads int) (*experiments.Model,
 		threads = runtime.GOMAXPROCS(0)
 	}
 	m, err := experiments.OpenModel(dir, threads)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usageError{err}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,11 @@ another picture, and print the best with their scores.`,
 			case top < 1:
 				return usagef("--top %d: want at least 1", top)
 			}
+			if sheetFile != "" {
+				if err := isFolder(filepath.Dir(sheetFile)); err != nil {
+					return usagef("--sheet %s: folder %s: %w", sheetFile, filepath.Dir(sheetFile), err)
+				}
+			}
 			files, err := pictureFiles(images)
 			if err != nil {
 				return err
@@ -113,7 +118,7 @@ another picture, and print the best with their scores.`,
 	}
 	cmd.Flags().StringVar(&images, "images", "", "`directory` of pictures (PNG, JPEG)")
 	cmd.Flags().StringVar(&image, "image", "", "picture `file` to search for, instead of a sentence")
-	cmd.Flags().IntVar(&top, "top", 5, "how many to show")
+	cmd.Flags().IntVar(&top, "top", 5, "`number` of pictures to show")
 	cmd.Flags().StringVar(&sheetFile, "sheet", "", "draw what was found to this PNG `file`")
 	addModelFlags(cmd, &threads, &asJSON)
 	return cmd

@@ -58,7 +58,8 @@ func TestUse(t *testing.T) {
 			{"task", "--task", "vqa", "no task \"vqa\""},
 			{"texts", "--texts", "few", "no choice of texts \"few\""},
 			{"classes", "--classes", "colour", "no class system \"colour\"; it has concept"},
-			{"data", "--data", filepath.Join(dir, "none"), "none"},
+			{"no data", "--data", filepath.Join(dir, "none"), "none"},
+			{"other data", "--data", pictures, "no manifest.json"},
 		} {
 			code, _, errs := trainer(t, "eval", run, c.flag, c.value)
 			require.Equal(t, exitUsage, code, c.name)
