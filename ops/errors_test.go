@@ -91,6 +91,9 @@ func TestCompileErrors(t *testing.T) {
 		want string
 	}{
 		{"no outputs", func(*Graph, *Node, *Node) CompileOpt[float32] { return CompileOpt[float32]{} }, "no outputs"},
+		{"parameter as output", func(g *Graph, _, y *Node) CompileOpt[float32] {
+			return CompileOpt[float32]{Outputs: []*Node{y, g.Param("w", 0, 3, 4)}}
+		}, "output w (3, 4) is a parameter"},
 		{"output twice", func(_ *Graph, _, y *Node) CompileOpt[float32] { return CompileOpt[float32]{Outputs: []*Node{y, y}} }, "is an output twice"},
 		{"gradient by a result", func(_ *Graph, _, y *Node) CompileOpt[float32] {
 			return CompileOpt[float32]{Outputs: []*Node{y}, Wrt: []*Node{y}}

@@ -98,6 +98,9 @@ func (g *GraphOf[T]) compilable(opt CompileOpt[T]) error {
 		return errors.New("ops: compile: no outputs")
 	}
 	for i, n := range opt.Outputs {
+		if n.buf.class == inWeights {
+			return fmt.Errorf("ops: compile: output %s is a parameter", n)
+		}
 		if slices.Contains(opt.Outputs[:i], n) {
 			return fmt.Errorf("ops: compile: %s is an output twice", n)
 		}
@@ -161,7 +164,8 @@ func (p *ProgramOf[T]) Forward() error {
 }
 
 // Backward computes the gradients from the fed gradients of the outputs, after Forward with the same arena, inputs, seed,
-// step and base: those of parameters are added to Run.Grads, those of inputs overwrite what InputGrad returns.
+// step and base: those of parameters are added to Run.Grads, those of inputs overwrite what InputGrad returns. It uses up the
+// activations: another Backward needs another Forward.
 func (p *ProgramOf[T]) Backward() error {
 	if !p.ran {
 		return errors.New("ops: backward before forward")
