@@ -146,7 +146,7 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 		r.panels = ceilDiv(r.nc, tileN)
 		for r.pc = 0; r.pc < g.K; r.pc += kc {
 			r.kc = min(kc, g.K-r.pc)
-			pieces, pack := r.rowPieces*ceilDiv(r.panels, r.group), 4
+			pieces, pack := r.rowPieces*ceilDiv(r.panels, r.group), ceilDiv(r.panels, 4*p.threads)
 			if g.M*r.nc*r.kc < serialWork { // one piece each: the caller does it alone
 				pieces, pack = 1, r.panels
 				r.strips, r.rowPieces, r.group = ceilDiv(g.M, tileM), 1, r.panels
