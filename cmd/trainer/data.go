@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"diptych/data/arrowset"
@@ -55,8 +54,11 @@ source, license, and every other text field, such as style or category, as an at
   trainer data import coco --images pictures --captions all.json --split train --out my-data`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			start := time.Now()
-			c.Progress = progress(cmd, "importing")
+			if err := wanted(cmd, "images", "captions", "out"); err != nil {
+				return err
+			}
+			start, show := time.Now(), stages(cmd.ErrOrStderr())
+			c.Progress = func(done, total int) { show("importing pictures", done, total) }
 			err := c.Import(cmd.Context())
 			if errors.Is(err, convert.ErrInput) || errors.Is(err, arrowset.ErrSchema) || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
 				return usageError{err}
@@ -82,11 +84,6 @@ source, license, and every other text field, such as style or category, as an at
 	f.StringVar(&c.Name, "name", "", "`name` of the data set; without it, the folder's")
 	f.StringVar(&c.Description, "description", "", "a `sentence` about the data set")
 	f.Int64Var(&c.ShardBytes, "shard-bytes", 0, "`size` at which a file is closed and the next begun; 0 means 256 MiB")
-	for _, name := range []string{"images", "captions", "out"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err) // the flag is defined above
-		}
-	}
 	return cmd
 }
 
@@ -101,12 +98,16 @@ licences, which must stay with the pictures. The command it prints imports the f
 		Example: "  trainer data export demo --out demo",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := wanted(cmd, "out"); err != nil {
+				return err
+			}
 			set, err := demo.Open()
 			if err != nil {
 				return err
 			}
 			defer set.Close()
-			captions, err := convert.Export(cmd.Context(), set, out, progress(cmd, "exporting"))
+			show := stages(cmd.ErrOrStderr())
+			captions, err := convert.Export(cmd.Context(), set, out, func(done, total int) { show("exporting pictures", done, total) })
 			if errors.Is(err, fs.ErrExist) {
 				return usageError{err}
 			}
@@ -122,28 +123,19 @@ licences, which must stay with the pictures. The command it prints imports the f
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "`folder` to write, which must not exist or be empty")
-	if err := cmd.MarkFlagRequired("out"); err != nil {
-		panic(err) // the flag is defined above
-	}
 	return cmd
 }
 
-// progress returns a function that draws a bar on a terminal and is silent elsewhere.
-func progress(cmd *cobra.Command, what string) func(done, total int) {
-	f, ok := cmd.ErrOrStderr().(*os.File)
-	if !ok {
-		return nil
-	}
-	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return nil
-	}
-	var bar *progressbar.ProgressBar
-	return func(done, total int) {
-		if bar == nil {
-			bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(f), progressbar.OptionSetDescription(what),
-				progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("pictures"),
-				progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+// wanted says which flags of a command must be given and are not.
+func wanted(cmd *cobra.Command, names ...string) error {
+	var missing []string
+	for _, name := range names {
+		if !cmd.Flags().Changed(name) {
+			missing = append(missing, "--"+name)
 		}
-		bar.Set(done)
 	}
+	if len(missing) > 0 {
+		return usagef("%s must be given; see %s --help", strings.Join(missing, ", "), cmd.CommandPath())
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
@@ -13,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -64,9 +62,7 @@ func newShow() *cobra.Command {
 				o.Sheet = sheetFile
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(o)
+				return writeJSON(cmd.OutOrStdout(), o)
 			}
 			return o.print(cmd.OutOrStdout())
 		},
@@ -308,7 +304,7 @@ func counts(m map[string]int) string {
 }
 
 // writeSheet draws pictures of the set with their first captions; one that does not decode is marked.
-func writeSheet(ctx context.Context, set *arrowset.Set, file string) (err error) {
+func writeSheet(ctx context.Context, set *arrowset.Set, file string) error {
 	var cells []sheet.Cell
 	for _, i := range spread(set.Len(), sheetColumns*sheetRows) {
 		b, err := set.Image(ctx, i)
@@ -329,10 +325,5 @@ func writeSheet(ctx context.Context, set *arrowset.Set, file string) (err error)
 	}
 	m := set.Manifest()
 	s := sheet.Sheet{Title: m.Name, Subtitle: fmt.Sprintf("%d of %d pictures. %s", len(cells), set.Len(), m.Description), Rows: sheet.Grid(cells, sheetColumns)}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return s.WritePNG(f)
+	return replaceFile(file, s.WritePNG)
 }

@@ -60,7 +60,7 @@ func Open(dir string) (*Set, error) {
 func OpenFS(fsys fs.FS) (*Set, error) { return openFS(fsys, "") }
 
 func openFS(fsys fs.FS, dir string) (_ *Set, err error) {
-	s := &Set{path: dir, first: []uint32{0}}
+	s := &Set{path: dir}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -77,6 +77,8 @@ func openFS(fsys fs.FS, dir string) (_ *Set, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("arrowset: %w", err)
 	}
+	guess := min(s.manifest.Rows, 1<<16) // not more: the manifest may be wrong
+	s.meta, s.pics, s.first = make([]RowMeta, 0, guess), make([]picture, 0, guess), make([]uint32, 1, guess+1)
 	l := &loader{set: s, words: map[string]string{}}
 	for _, sh := range s.manifest.Shards {
 		if err := l.shard(fsys, sh); err != nil {

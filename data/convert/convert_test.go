@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -176,6 +178,37 @@ func TestImportErrors(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, entries)
 	})
+}
+
+// TestImportMemory imports 20 MB of texts: what is held must be ids and places, not the texts.
+func TestImportMemory(t *testing.T) {
+	const n, long = 1000, 20 << 10
+	dir := put(t, map[string]string{"images/x": "X"})
+	var images, annotations strings.Builder
+	for i := range n {
+		name := filepath.Join(dir, "images", fmt.Sprint(i))
+		require.NoError(t, os.WriteFile(name, []byte("A"), 0o644))
+		fmt.Fprintf(&images, `,{"id":%d,"file_name":"%d"}`, i, i)
+		fmt.Fprintf(&annotations, `,{"image_id":%d,"caption":"%s"}`, i, strings.Repeat("word ", long/5))
+	}
+	file := filepath.Join(dir, "captions_train.json")
+	text := `{"images":[` + images.String()[1:] + `],"annotations":[` + annotations.String()[1:] + `]}`
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+	text, annotations = "", strings.Builder{}
+	live := func() uint64 {
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return s.HeapAlloc
+	}
+	before, most := live(), uint64(0)
+	c := COCO{Images: filepath.Join(dir, "images"), Captions: []string{file}, Out: filepath.Join(dir, "out"), Progress: func(done, _ int) {
+		if done%200 == 1 {
+			most = max(most, live())
+		}
+	}}
+	require.NoError(t, c.Import(ctx))
+	require.Less(t, most, before+8<<20, "the live heap holds the texts")
 }
 
 func TestExportImport(t *testing.T) {
