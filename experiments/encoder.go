@@ -2,6 +2,7 @@ package experiments
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -132,6 +133,11 @@ func OpenModel(dir string, threads int) (*Model, error) {
 	cfg, err := ParseResolved([]byte(c.Recipe), c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
+	}
+	if text, ok := c.Extra[extraMerges]; ok {
+		if err := json.Unmarshal(text, &cfg.Data.Tokenizer.Content); err != nil {
+			return nil, fmt.Errorf("experiments: the merges of %s: %w", c.Dir, err)
+		}
 	}
 	p, err := cfg.build()
 	if err != nil {

@@ -35,6 +35,11 @@ func (c *Config) build() (*parts, error) {
 	}
 	tc.ContextLength = text.ContextLength
 	var err error
+	if tc.Kind == "bpe" && tc.SHA256 == "" && tc.File != "" {
+		if b, err := tc.ReadFile(); err == nil { // an error comes again below
+			tc.SHA256 = tokenizer.Checksum(b)
+		}
+	}
 	if p.tok, err = tokenizer.New(*tc); err != nil {
 		check(fmt.Errorf("data.tokenizer: %w", err))
 	} else {

@@ -2,6 +2,7 @@ package experiments
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -315,8 +316,9 @@ func (r *Run) restore(c *checkpoints.Checkpoint, t *train.Trainer) error {
 
 // save writes a checkpoint.
 func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics map[string]float64) error {
-	s := &checkpoints.State{
-		Step: step, Position: step * r.Config.Train.GlobalBatch, Recipe: string(r.Config.YAML()), Files: files(t),
+	s := &checkpoints.State{Files: files(t)}
+	if err := r.describe(s, step); err != nil {
+		return err
 	}
 	if name := r.Config.Train.KeepBest; name != "" && metrics != nil {
 		v, ok := metrics[name]
@@ -327,6 +329,27 @@ func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics
 	}
 	return store.Save(s)
 }
+
+// describe puts into a checkpoint what it needs beside its tensors to be used anywhere: the recipe, and a copy of the merges
+// file that the recipe names.
+func (r *Run) describe(s *checkpoints.State, step int) error {
+	s.Step, s.Position, s.Recipe = step, step*r.Config.Train.GlobalBatch, string(r.Config.YAML())
+	if tc := r.Config.Data.Tokenizer; tc.Kind == "bpe" && tc.File != "demo" {
+		b, err := tc.ReadFile()
+		if err != nil {
+			return err
+		}
+		text, err := json.Marshal(b)
+		if err != nil {
+			return err
+		}
+		s.Extra = map[string]json.RawMessage{extraMerges: text}
+	}
+	return nil
+}
+
+// extraMerges is the entry of a checkpoint with the merges file.
+const extraMerges = "merges"
 
 // plan says what the run will take and refuses what the disk cannot hold.
 func (r *Run) plan(t *train.Trainer, from, pairs, groups int) (Plan, error) {
@@ -435,10 +458,11 @@ func (m *measurer) finish(ctx context.Context) error {
 	if err := rep.Write(ctx, dir); err != nil {
 		return err
 	}
-	return checkpoints.WriteFolder(m.fs(), filepath.Join(m.run.Dir, checkpoints.ModelName), &checkpoints.State{
-		Step: steps, Position: steps * c.Train.GlobalBatch, Recipe: string(c.YAML()),
-		Files: map[string][]checkpoints.Tensor{fileModel: tensors(&m.trainer.Model().Layout, "", m.weights())},
-	})
+	s := &checkpoints.State{Files: map[string][]checkpoints.Tensor{fileModel: tensors(&m.trainer.Model().Layout, "", m.weights())}}
+	if err := m.run.describe(s, steps); err != nil {
+		return err
+	}
+	return checkpoints.WriteFolder(m.fs(), filepath.Join(m.run.Dir, checkpoints.ModelName), s)
 }
 
 func (m *measurer) fs() checkpoints.FS {

@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"bytes"
+	"crypto/sha256"
 	_ "embed"
 	"fmt"
 	"io"
@@ -58,22 +59,40 @@ var clipFile []byte
 // clipMerges reads CLIP's merges from the binary.
 var clipMerges = sync.OnceValues(func() (*merges, error) { return readMerges(clipFile, "CLIP's merges") })
 
-// openMerges reads a merges file, or the demo's from the binary.
-func openMerges(path string) (*merges, error) {
-	if path == "demo" {
-		return readMerges(vocab.Merges, "the demo's merges")
+// openMerges reads the merges of kind "bpe".
+func openMerges(c Config) (*merges, error) {
+	b, err := c.ReadFile()
+	if err != nil {
+		return nil, err
 	}
-	f, err := os.Open(path)
+	if sum := Checksum(b); c.SHA256 != "" && sum != c.SHA256 {
+		return nil, fmt.Errorf("tokenizer: merges file %s has SHA-256 %s, not %s: it is not the one that the run began with", c.File, sum, c.SHA256)
+	}
+	return readMerges(b, c.File)
+}
+
+// ReadFile returns what the merges file of kind "bpe" holds.
+func (c Config) ReadFile() ([]byte, error) {
+	if c.Content != nil {
+		return c.Content, nil
+	}
+	if c.File == "demo" {
+		return vocab.Merges, nil
+	}
+	f, err := os.Open(c.File)
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer: merges file: %w", err)
 	}
 	defer f.Close()
 	b, err := readLimited(f)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer: merges file %s: %w", path, err)
+		return nil, fmt.Errorf("tokenizer: merges file %s: %w", c.File, err)
 	}
-	return readMerges(b, path)
+	return b, nil
 }
+
+// Checksum is the SHA-256 of a merges file, in hex, as Config.SHA256 has it.
+func Checksum(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) }
 
 // readLimited reads all of r, up to maxMergesBytes.
 func readLimited(r io.Reader) ([]byte, error) {

@@ -40,6 +40,10 @@ type Config struct {
 	File string `yaml:"file,omitempty" json:"file,omitempty"`
 	// ContextLength is the longest encoding in tokens, bos and eos included; 0 means 77, as in CLIP.
 	ContextLength int `yaml:"contextLength" json:"contextLength"`
+	// SHA256 is what File must have, in hex; empty takes it as it is. A run notes it, so that it goes on with the same words.
+	SHA256 string `yaml:"sha256,omitempty" json:"sha256,omitempty"`
+	// Content stands for what File holds, when it is not nil: a checkpoint keeps a copy of it.
+	Content []byte `yaml:"-" json:"-"`
 }
 
 // minContextLength holds bos, one token and eos.
@@ -72,7 +76,7 @@ func (c Config) Validate() error {
 // kinds is the table from a kind to what opens its merges.
 var kinds = map[string]func(Config) (*merges, error){
 	"clip": func(Config) (*merges, error) { return clipMerges() },
-	"bpe":  func(c Config) (*merges, error) { return openMerges(c.File) },
+	"bpe":  openMerges,
 }
 
 func kindNames() []string {
