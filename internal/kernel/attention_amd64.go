@@ -69,6 +69,36 @@ func attentionBlock(length, padded int) int {
 
 func pad16(n int) int { return (n + 15) &^ 15 }
 
+// prefetchLength is the longest sequence whose next head is fetched ahead; longer ones work long enough on what they fetch.
+const prefetchLength = 256
+
+// ahead is the head that this thread probably works on next, of which fetch brings one part into the cache at a time, while
+// the current head is computed: a head's rows lie far apart, so the processor does not foresee them.
+type ahead struct {
+	h            head[float32]
+	dim, d, rows int
+}
+
+func nextHead(f *Attention[float32], seq, index int) ahead {
+	if index++; index == f.Heads {
+		seq, index = seq+1, 0
+	}
+	n := ahead{dim: f.HeadDim, d: f.Heads * f.HeadDim}
+	if seq+1 < len(f.Offsets) {
+		if h := f.head(seq, index); h.length <= prefetchLength {
+			n.h, n.rows = h, h.length
+		}
+	}
+	return n
+}
+
+// fetch asks for the head's part x, whose rows are wide floats apart.
+func (n *ahead) fetch(x []float32, wide int) {
+	if n.rows > 0 {
+		prefetchAVX512(&x[0], n.rows, 4*n.dim, 4*wide)
+	}
+}
+
 // forward32 is forward on AVX-512. It keeps Kᵀ and the scores of a block of rows in scratch.
 func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	f, ok := any(a).(*Attention[float32])
@@ -85,7 +115,10 @@ func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	kT, score, sum := memory[:padded*dim], memory[padded*dim:padded*(dim+block)], memory[padded*(dim+block):]
 	last := (n-1)*3*d + dim
 	q, k, v, out := h.q[:last], h.k[:last], h.v[:last], h.out[:(n-1)*d+dim]
+	next := nextHead(f, seq, index)
+	next.fetch(next.h.k, 3*d)
 	transposeAVX512(&kT[0], &k[0], n, dim, 4*padded, 12*d)
+	next.fetch(next.h.q, 3*d)
 	for from := 0; from < n; from += block {
 		rows := min(block, n-from)
 		seen, step, width := n, 0, n
@@ -96,6 +129,7 @@ func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 			a: at(q, from*3*d), rowA: 12 * d, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
+		next.fetch(next.h.v, 3*d)
 		lse := h.lse[from : from+rows]
 		softmaxForwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
@@ -129,8 +163,12 @@ func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool {
 	last := (n-1)*3*d + dim
 	q, k, v, dq, dk, dv := h.q[:last], h.k[:last], h.v[:last], h.dq[:last], h.dk[:last], h.dv[:last]
 	out, dout := h.out[:(n-1)*d+dim], h.dout[:(n-1)*d+dim]
+	next := nextHead(f, seq, index)
+	next.fetch(next.h.k, 3*d)
 	transposeAVX512(&kT[0], &k[0], n, dim, 4*padded, 12*d)
+	next.fetch(next.h.v, 3*d)
 	transposeAVX512(&vT[0], &v[0], n, dim, 4*padded, 12*d)
+	next.fetch(next.h.q, 3*d)
 	accumulate := 0
 	for from := (n - 1) / block * block; from >= 0; from -= block {
 		rows := min(block, n-from)
@@ -142,23 +180,28 @@ func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool {
 			a: at(q, from*3*d), rowA: 12 * d, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
+		next.fetch(next.h.dout, d)
 		smallProduct(rows, width, dim, &productArgs{
 			a: at(dout, from*d), rowA: 4 * d, stepA: 4,
 			b: at(vT, 0), rowB: 4 * padded, c: at(dscore, 0), rowC: 4 * padded,
 		})
+		next.fetch(next.h.out, d)
 		softmaxBackwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
 			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(out, from*d), dout: at(dout, from*d), rowOut: 4 * d, dim: dim,
 			scale: float32(1 / math.Sqrt(float64(dim))),
 		})))
+		next.fetch(next.h.dq, 3*d)
 		smallProduct(rows, dim, width, &productArgs{ // dQ = dS·K
 			a: at(dscore, 0), rowA: 4 * padded, stepA: 4,
 			b: at(k, 0), rowB: 12 * d, c: at(dq, from*3*d), rowC: 12 * d,
 		})
+		next.fetch(next.h.dk, 3*d)
 		smallProduct(width, dim, rows, &productArgs{ // dK += dSᵀ·Q
 			a: at(dscore, 0), rowA: 4, stepA: 4 * padded,
 			b: at(q, from*3*d), rowB: 12 * d, c: at(dk, 0), rowC: 12 * d, accumulate: accumulate,
 		})
+		next.fetch(next.h.dv, 3*d)
 		smallProduct(width, dim, rows, &productArgs{ // dV += Pᵀ·dO
 			a: at(score, 0), rowA: 4, stepA: 4 * padded,
 			b: at(dout, from*d), rowB: 4 * d, c: at(dv, 0), rowC: 12 * d, accumulate: accumulate,

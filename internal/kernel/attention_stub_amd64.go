@@ -43,3 +43,8 @@ func softmaxBackwardAVX512(p *byte)
 //
 //go:noescape
 func softmaxFinishAVX512(lse *float32, inverse *float32, sum *float32, n int)
+
+// prefetchAVX512 fetches rows of memory, stride bytes apart, into the second-level cache.
+//
+//go:noescape
+func prefetchAVX512(p *float32, rows int, bytes int, stride int)

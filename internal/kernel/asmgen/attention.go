@@ -44,8 +44,8 @@ const (
 )
 
 // productTiles are the heights of the tiles of product, by the number of vectors in a row: the sums, the vectors of B and two
-// broadcasts of A fit 32 registers.
-var productTiles = [][]int{1: {16, 8, 4, 1}, 2: {12, 4, 2, 1}, 3: {8, 4, 2, 1}, 4: {6, 4, 2, 1}}
+// broadcasts of A fit 32 registers. 9 and 8 rows are the 17 of a picture of 4 × 4 patches and its class token.
+var productTiles = [][]int{1: {16, 8, 4, 1}, 2: {9, 8, 4, 2, 1}, 3: {8, 4, 2, 1}, 4: {6, 4, 2, 1}}
 
 func attention(c *build.Context) {
 	for nv := 1; nv <= 4; nv++ {
@@ -55,6 +55,7 @@ func attention(c *build.Context) {
 	softmaxForward(c)
 	softmaxBackward(c)
 	softmaxFinish(c)
+	prefetch(c)
 }
 
 // product writes the small matrix product of attention: C (m, 16·nv) from A (m, k), whose rows and columns may lie at any
@@ -443,4 +444,22 @@ func softmaxFinish(c *build.Context) {
 		put(c, z[0], mem(lse, off), masked)
 	})
 	end(c)
+}
+
+// prefetch asks for rows of memory that are needed soon.
+func prefetch(c *build.Context) {
+	function(c, "prefetchAVX512", "func(p *float32, rows, bytes, stride int)", "fetches rows of memory, stride bytes apart, into the second-level cache.")
+	p, rows, bytes, stride, off := reg.RDI, reg.RBX, reg.RCX, reg.R8, reg.RAX
+	load(c, []string{"p", "rows", "bytes", "stride"}, []reg.Register{p, rows, bytes, stride})
+	c.Label("row")
+	c.XORQ(off, off)
+	c.Label("line")
+	c.PREFETCHT1(mem(p, off))
+	c.ADDQ(operand.U8(64), off)
+	c.CMPQ(off, bytes)
+	c.JLT(operand.LabelRef("line"))
+	c.ADDQ(stride, p)
+	c.DECQ(rows)
+	c.JNE(operand.LabelRef("row"))
+	c.RET()
 }
