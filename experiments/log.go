@@ -98,6 +98,16 @@ func (l *runLog) step(r train.Record, wait time.Duration, b *batch.Batch) error 
 	return err
 }
 
+// sync makes the records durable.
+func (l *runLog) sync() error {
+	if l.samples != nil {
+		if err := l.samples.Sync(); err != nil {
+			return fmt.Errorf("experiments: %w", err)
+		}
+	}
+	return l.Sync()
+}
+
 // curves draws the records in the run directory and returns the picture as the report's folder names it.
 func (l *runLog) curves() ([]report.Picture, error) {
 	if err := runlog.Curves(l.dir, runlog.DefaultPanels()); err != nil {

@@ -225,6 +225,9 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 		return Record{}, fmt.Errorf("train: step %d: %w; rows %s", b.Step, err, rowList(b))
 	}
 	t.model.Clamp(t.weights)
+	if avg := t.opt.Average(); avg != nil {
+		t.model.Clamp(avg) // it has seen the scale before the clamp
+	}
 	r := Record{
 		Step: b.Step + 1, Loss: res.Total, Terms: res.Terms, LR: info.LR, GradNorm: info.GradNorm, WeightNorm: info.WeightNorm,
 		Scale: math.Exp(float64(t.model.LogitScale.Slice(t.weights)[0])), Broken: len(b.Broken),
