@@ -5,9 +5,6 @@ import "unsafe"
 // Float is the element type of every kernel: float32 to train, float64 to check gradients.
 type Float interface{ float32 | float64 }
 
-// lanes is the number of float32 in one 64-byte line, the alignment of every slab and scratch buffer.
-const lanes = 16
-
 // aligned returns n zeroed elements on the Go heap that begin at a multiple of 64 bytes.
 func aligned[T Float](n int) []T {
 	size := int(unsafe.Sizeof(T(0)))

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/ir"
@@ -26,14 +27,14 @@ var groups = []struct {
 
 func main() {
 	for _, g := range groups {
-		if err := generate(g.name, g.write); err != nil {
+		if err := generate(".", g.name, g.write); err != nil {
 			fmt.Fprintf(os.Stderr, "asmgen: %s: %v\n", g.name, err)
 			os.Exit(1)
 		}
 	}
 }
 
-func generate(name string, write func(*build.Context)) error {
+func generate(dir, name string, write func(*build.Context)) error {
 	c := build.NewContext()
 	c.ConstraintExpr("amd64,!noasm")
 	write(c)
@@ -56,7 +57,7 @@ func generate(name string, write func(*build.Context)) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(out.path, b, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, out.path), b, 0o644); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The committed assembly is what this generator writes: a change of one without the other fails here.
+func TestCommittedFilesAreUpToDate(t *testing.T) {
+	dir := t.TempDir()
+	for _, g := range groups {
+		require.NoError(t, generate(dir, g.name, g.write))
+		for _, file := range []string{g.name + "_amd64.s", g.name + "_stub_amd64.go"} {
+			want, err := os.ReadFile(filepath.Join(dir, file))
+			require.NoError(t, err)
+			got, err := os.ReadFile(filepath.Join("..", file))
+			require.NoError(t, err)
+			require.True(t, string(want) == string(got), "%s is stale: run go generate in internal/kernel", file)
+		}
+	}
+}
