@@ -67,32 +67,35 @@ func TestAttentionGradient(t *testing.T) {
 }
 
 func TestAttentionMatchesTwin(t *testing.T) {
-	lengths := [][]int32{{0, 1}, {0, 2, 5}, {0, 17, 34, 35}, {0, 4, 16, 16, 31}, {0, 50}, {0, 77, 80}, {0, 129}, {0, 197}}
-	if !testing.Short() {
-		lengths = append(lengths, []int32{0, 577})
+	type shape struct {
+		offsets []int32
+		dim     int
 	}
-	for _, dim := range []int{1, 15, 16, 17, 32, 40, 64, 80, 96, 128, 130} {
-		for _, offsets := range lengths {
-			for _, causal := range []bool{false, true} {
-				if offsets[len(offsets)-1] > 100 && dim != 32 && dim != 64 && dim != 80 {
-					continue
-				}
-				name := fmt.Sprintf("dim %d, offsets %v, causal %v", dim, offsets, causal)
-				wide := newAttention[float64](t, offsets, 2, dim, causal)
-				AttentionForward(nil, wide)
-				AttentionBackward(nil, wide)
-				run := func(p *Pool) [][]float32 {
-					a := newAttention[float32](t, offsets, 2, dim, causal)
-					AttentionForward(p, a)
-					AttentionBackward(p, a)
-					return [][]float32{a.Out, a.LSE, a.DQKV}
-				}
-				got := run(nil)
-				near(t, wide.Out, got[0], 3e-6, name+" out")
-				near(t, wide.LSE, got[1], 3e-6, name+" lse")
-				near(t, wide.DQKV, got[2], 1e-5, name+" dqkv")
-				sameBits(t, run)
+	var shapes []shape
+	for _, dim := range []int{1, 15, 16, 17, 32, 33, 40, 48, 64, 80, 96, 130} {
+		for _, offsets := range [][]int32{{0, 1}, {0, 2, 5}, {0, 17, 34, 35}, {0, 4, 16, 16, 31, 64}, {0, 50}} {
+			shapes = append(shapes, shape{offsets, dim})
+		}
+	}
+	// Some of more than one block of rows.
+	shapes = append(shapes, shape{[]int32{0, 77, 206}, 64}, shape{[]int32{0, 197}, 32}, shape{[]int32{0, 500}, 17})
+	for _, c := range shapes {
+		for _, causal := range []bool{false, true} {
+			name := fmt.Sprintf("dim %d, offsets %v, causal %v", c.dim, c.offsets, causal)
+			wide := newAttention[float64](t, c.offsets, 2, c.dim, causal)
+			AttentionForward(nil, wide)
+			AttentionBackward(nil, wide)
+			run := func(p *Pool) [][]float32 {
+				a := newAttention[float32](t, c.offsets, 2, c.dim, causal)
+				AttentionForward(p, a)
+				AttentionBackward(p, a)
+				return [][]float32{a.Out, a.LSE, a.DQKV}
 			}
+			got := run(nil)
+			near(t, wide.Out, got[0], 3e-6, name+" out")
+			near(t, wide.LSE, got[1], 3e-6, name+" lse")
+			near(t, wide.DQKV, got[2], 1e-5, name+" dqkv")
+			sameBits(t, run)
 		}
 	}
 }

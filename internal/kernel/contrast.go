@@ -125,12 +125,18 @@ type SigmoidBlock[T Float] struct {
 	Grad       T       // factor of the gradient: dL/N
 }
 
-// label tells whether column j is a positive of the block's row r.
-func (b *SigmoidBlock[T]) label(r, j int) bool {
+// positives calls f with each column of a positive pair of the block's row r.
+func (b *SigmoidBlock[T]) positives(r int, f func(j int)) {
 	if b.Groups == nil {
-		return b.First+r == j
+		f(b.First + r)
+		return
 	}
-	return b.Groups[b.First+r] == b.Groups[j]
+	own := b.Groups[b.First+r]
+	for j, g := range b.Groups[:b.Cols] {
+		if g == own {
+			f(j)
+		}
+	}
 }
 
 // SigmoidLoss returns -Σ_ij log σ(z_ij·s_ij) of the block.
@@ -140,14 +146,9 @@ func SigmoidLoss[T Float](p *Pool, b *SigmoidBlock[T]) float64 {
 	part := scratch[float64](q, 0, slotA, b.Rows)
 	q.For(b.Rows, 1, func(lo, hi, _ int) {
 		for r := lo; r < hi; r++ {
-			loss := 0.0
-			for j, s := range b.Logits[r*b.Cols : (r+1)*b.Cols] {
-				x := float64(s)
-				if b.label(r, j) {
-					x = -x
-				}
-				loss += max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) // log(1+eˣ) without overflow
-			}
+			row := b.Logits[r*b.Cols : (r+1)*b.Cols]
+			loss := float64(softplusSum(row))                       // as if all were negative
+			b.positives(r, func(j int) { loss -= float64(row[j]) }) // softplus(-x) = softplus(x) - x
 			part[r] = loss
 		}
 	})
@@ -160,21 +161,14 @@ func SigmoidGradient[T Float](p *Pool, b *SigmoidBlock[T]) (along, bias float64)
 	q := own(p)
 	defer disown(p, q)
 	part := scratch[float64](q, 0, slotA, 2*b.Rows)
-	q.For(b.Rows, 1, func(lo, hi, _ int) {
+	q.For(b.Rows, 1, func(lo, hi, thread int) {
+		old := scratch[T](q, thread, slotB, b.Cols)
 		for r := lo; r < hi; r++ {
 			row := b.Logits[r*b.Cols : (r+1)*b.Cols]
-			var sumAlong, sumBias float64
-			for j, s := range row {
-				x := float64(s)
-				ds := 1 / (1 + math.Exp(-x)) // σ(s), the gradient of a negative pair
-				if b.label(r, j) {
-					ds = -1 / (1 + math.Exp(x))
-				}
-				row[j] = b.Grad * T(ds)
-				sumAlong += float64(row[j]) * x
-				sumBias += float64(row[j])
-			}
-			part[2*r], part[2*r+1] = sumAlong, sumBias
+			copy(old, row)
+			sigmoidRow(row, b.Grad)
+			b.positives(r, func(j int) { row[j] = -b.Grad / (1 + T(math.Exp(float64(old[j])))) })
+			part[2*r], part[2*r+1] = float64(dot(row, old)), sum(row)
 		}
 	})
 	for r := range b.Rows {
@@ -253,4 +247,29 @@ func sum[T Float](x []T) float64 {
 		total += float64(v)
 	}
 	return total
+}
+
+// softplusSum returns Σ log(1 + exp(row)).
+func softplusSum[T Float](row []T) T {
+	if isSingle[T]() {
+		if total, ok := softplusSum32(single(row)); ok {
+			return T(total)
+		}
+	}
+	var total T
+	for _, v := range row {
+		x := float64(v)
+		total += T(max(x, 0) + math.Log1p(math.Exp(-math.Abs(x)))) // does not overflow
+	}
+	return total
+}
+
+// sigmoidRow sets row = factor·σ(row).
+func sigmoidRow[T Float](row []T, factor T) {
+	if isSingle[T]() && sigmoid32(single(row), float32(factor)) {
+		return
+	}
+	for i, v := range row {
+		row[i] = factor / (1 + T(math.Exp(-float64(v))))
+	}
 }

@@ -197,6 +197,52 @@ func TestSigmoid(t *testing.T) {
 	}
 }
 
+// A softplus of a negative pair is tiny, and a sum of thousands of them must still be right.
+func TestSigmoidFloat32(t *testing.T) {
+	for _, n := range oddSizes {
+		s := normals[float64]("s", n*n)
+		small := make([]float32, n*n)
+		for i := range s {
+			small[i] = float32(2*s[i] - 9)
+			s[i] = float64(small[i])
+		}
+		wide := &SigmoidBlock[float64]{Logits: s, Rows: n, Cols: n, Grad: 0.5}
+		narrow := &SigmoidBlock[float32]{Logits: small, Rows: n, Cols: n, Grad: 0.5}
+		require.InEpsilon(t, SigmoidLoss(nil, wide), SigmoidLoss(nil, narrow), 1e-6)
+		along, bias := SigmoidGradient(nil, wide)
+		along32, bias32 := SigmoidGradient(nil, narrow)
+		require.InEpsilon(t, along, along32, 1e-5)
+		require.InEpsilon(t, bias, bias32, 1e-5)
+		for i, want := range wide.Logits {
+			require.InEpsilon(t, want, float64(narrow.Logits[i]), 2e-6, "element %d of %d", i, n*n)
+		}
+	}
+}
+
+func TestLossesKeepNaN(t *testing.T) {
+	const n = 33
+	s := normals[float32]("s", n*n)
+	s[2*n+32] = float32(math.NaN())
+	lse := make([]float32, n)
+	LogSumExpRows(nil, lse, s, n, n)
+	for r, v := range lse {
+		require.Equal(t, r == 2, math.IsNaN(float64(v)), "row %d", r)
+	}
+	b := &SigmoidBlock[float32]{Logits: s, Rows: n, Cols: n, Grad: 1}
+	require.True(t, math.IsNaN(SigmoidLoss(nil, b)))
+	along, bias := SigmoidGradient(nil, b)
+	require.True(t, math.IsNaN(along) && math.IsNaN(bias))
+	top, sum := make([]float32, n), make([]float32, n)
+	for c := range top {
+		top[c] = float32(math.Inf(-1))
+	}
+	LogSumExpColumns(nil, top, sum, s, n, n)
+	LogSumExpFinish(lse, top, sum)
+	for c, v := range lse {
+		require.Equal(t, math.IsNaN(float64(s[2*n+c])), math.IsNaN(float64(v)), "column %d", c)
+	}
+}
+
 func TestSigmoidDoesNotOverflow(t *testing.T) {
 	b := &SigmoidBlock[float32]{Logits: []float32{-1000, 1000, 1000, -1000}, Rows: 2, Cols: 2, Grad: 1}
 	require.Equal(t, 4000.0, SigmoidLoss(nil, b))

@@ -114,6 +114,46 @@ func checkGradient(t *testing.T, what string, x, grad []float64, f func() float6
 	require.InDelta(t, numeric, dot(grad, dir), 1e-7*(1+math.Abs(numeric)), what)
 }
 
+// portable runs f with the assembly switched off.
+func portable(f func()) {
+	old := useAVX512
+	useAVX512 = false
+	defer func() { useAVX512 = old }()
+	f()
+}
+
+// What memory bounds rounds each operation the same way in both families, so results are equal to the bit.
+func TestElementwiseFamiliesAgree(t *testing.T) {
+	h := AdamWStep{LR: 1e-3, Beta1: 0.9, Beta2: 0.98, Eps: 1e-6, Decay: 2e-4, Correction1: 0.3, Correction2: 0.1, GradScale: 0.7}
+	for _, n := range oddSizes {
+		run := func() [][]float32 {
+			a, b := normals[float32]("a", n), normals[float32]("b", n)
+			a[n/2] = float32(math.NaN())
+			b[n/3] = float32(math.Inf(-1))
+			total, axpy, scaled, mean := make([]float32, n), normals[float32]("c", n), normals[float32]("c", n), normals[float32]("c", n)
+			Add(nil, total, a, b)
+			AXPY(nil, axpy, 0.3, b)
+			Scale(nil, scaled, -1.5)
+			Lerp(nil, mean, b, 0.25)
+			w, m, v := normals[float32]("w", n), normals[float32]("m", n), make([]float32, n)
+			AdamW(nil, w, a, m, v, h)
+			return [][]float32{total, axpy, scaled, mean, w, m, v}
+		}
+		got := run()
+		portable(func() {
+			for i, want := range run() {
+				for j := range want {
+					if math.IsNaN(float64(want[j])) {
+						require.True(t, math.IsNaN(float64(got[i][j])))
+						continue
+					}
+					require.Equal(t, math.Float32bits(want[j]), math.Float32bits(got[i][j]), "result %d, length %d, element %d", i, n, j)
+				}
+			}
+		})
+	}
+}
+
 func TestVectorLoops(t *testing.T) {
 	for _, n := range append([]int{0, 20000}, oddSizes...) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {

@@ -169,3 +169,18 @@ func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, 
 	infoNCEAVX512(&row[0], &columnLSE[:n][0], n, rowLSE, factor, less)
 	return true
 }
+
+func softplusSum32(row []float32) (float32, bool) {
+	if !useAVX512 || len(row) == 0 {
+		return 0, false
+	}
+	return softplusSumAVX512(&row[0], len(row)), true
+}
+
+func sigmoid32(row []float32, factor float32) bool {
+	if !useAVX512 || len(row) == 0 {
+		return false
+	}
+	sigmoidAVX512(&row[0], len(row), factor)
+	return true
+}

@@ -103,3 +103,13 @@ func columnsExpSumAVX512(top *float32, sum *float32, s *float32, cols int, rows 
 //
 //go:noescape
 func infoNCEAVX512(row *float32, column *float32, n int, rowLSE float32, factor float32, less float32)
+
+// softplusSumAVX512 returns the sum of log(1 + exp(x)).
+//
+//go:noescape
+func softplusSumAVX512(x *float32, n int) float32
+
+// sigmoidAVX512 sets x = factor/(1 + exp(-x)).
+//
+//go:noescape
+func sigmoidAVX512(x *float32, n int, factor float32)

@@ -232,3 +232,57 @@ func softmaxes(c *build.Context) {
 	})
 	end(c)
 }
+
+// pairwise writes the logistic functions of the sigmoid loss.
+func pairwise(c *build.Context) {
+	x, off, n := reg.RSI, reg.RAX, reg.RCX
+
+	function(c, "softplusSumAVX512", "func(x *float32, n int) float32", "returns the sum of log(1 + exp(x)).")
+	load(c, []string{"x", "n"}, []reg.Register{x, n})
+	r := expConstants(c)
+	const terms = 8 // of the series of artanh: with w up to 1/3 the next is below 1e-8
+	for i := range terms {
+		constant(c, 2/float64(2*i+1), z[8+i])
+	}
+	bitsConstant(c, 1<<31, z[16])
+	constant(c, 2, z[17])
+	c.VPXORD(z[18], z[18], z[18])
+	c.VPXORD(z[0], z[0], z[0])
+	each(c, "softplus", n, off, func(masked bool) {
+		get(c, mem(x, off), z[4], masked)
+		c.VPORD(z[16], z[4], z[1])
+		exp(c, r, 1, 3, 2) // e = exp(-|x|)
+		c.VADDPS(z[17], z[3], z[1])
+		c.VDIVPS(z[1], z[3], z[1]) // log(1 + e) = 2·artanh(w), w = e/(2 + e)
+		c.VMULPS(z[1], z[1], z[2])
+		c.VMOVAPS(z[8+terms-1], z[3])
+		for i := terms - 2; i >= 0; i-- {
+			c.VFMADD213PS(z[8+i], z[2], z[3])
+		}
+		c.VMAXPS(z[4], z[18], z[4]) // x last in Intel's order, so that NaN stays
+		c.VFMADD231PS(z[3], z[1], z[4])
+		if masked {
+			c.VADDPS(z[4], z[0], reg.K1, z[0])
+		} else {
+			c.VADDPS(z[4], z[0], z[0])
+		}
+	})
+	across(c, c.VADDPS, 0, 1)
+	c.Store(reg.X0, c.ReturnIndex(0))
+	end(c)
+
+	function(c, "sigmoidAVX512", "func(x *float32, n int, factor float32)", "sets x = factor/(1 + exp(-x)).")
+	load(c, []string{"x", "n"}, []reg.Register{x, n})
+	r = expConstants(c)
+	c.VBROADCASTSS(param(c, "factor"), z[4])
+	constant(c, -1, z[5])
+	each(c, "sigmoid", n, off, func(masked bool) {
+		get(c, mem(x, off), z[1], masked)
+		c.VMULPS(z[5], z[1], z[1])
+		exp(c, r, 1, 3, 2)
+		c.VADDPS(z[r.one], z[3], z[3])
+		c.VDIVPS(z[3], z[4], z[3])
+		put(c, z[3], mem(x, off), masked)
+	})
+	end(c)
+}

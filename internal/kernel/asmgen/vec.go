@@ -139,6 +139,7 @@ func vec(c *build.Context) {
 	sums(c)
 	norms(c)
 	softmaxes(c)
+	pairwise(c)
 }
 
 // elementwise writes the kernels that are bound by memory. They round each operation like their portable twins.
