@@ -31,7 +31,7 @@ const (
 )
 
 // Writer writes a data set as a stream: it holds one record batch. The set appears under its name only when Close has
-// succeeded; until then it grows in a hidden folder beside it.
+// succeeded; until then it grows beside it in a hidden folder .NAME.part-…, which only a process that was killed leaves behind.
 type Writer struct {
 	// ShardBytes is the size at which a shard is closed and the next begun; Create sets 256 MiB.
 	ShardBytes int64

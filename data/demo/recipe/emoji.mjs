@@ -1,10 +1,12 @@
 // The demo set's pictures: drawings of the same concepts in six styles, with CLDR names and keywords as captions.
 //
-//   npm ci && node emoji.mjs --out out            (Node 18 or later; about 15 s)
-//   trainer data import coco --name emoji --images out/images --classes out/classes.json \
+//   npm ci && node emoji.mjs --out out            (Node 18.17 or later; about 15 s)
+//   trainer data import coco --out ../emoji --name emoji --shard-bytes 8388608 \
+//     --description "Emoji in six drawing styles, with their names and keywords from the Unicode CLDR" \
+//     --images out/images --classes out/classes.json \
 //     --captions out/annotations/captions_train.json --captions out/annotations/captions_val.json \
 //     --captions out/annotations/captions_test_style.json --captions out/annotations/captions_test_concept.json \
-//     --captions out/annotations/captions_test_both.json --shard-bytes 8388608 --out ../emoji
+//     --captions out/annotations/captions_test_both.json
 //
 // The lock file pins every package by its hash, so the pixels are the same each time. Only styles whose licence lets the
 // pictures lie beside code under another licence are used; none is ShareAlike.
