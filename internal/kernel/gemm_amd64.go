@@ -14,6 +14,7 @@ type gemmArgs struct {
 	residual      unsafe.Pointer // rows ldc apart
 	prefetch      uintptr        // one line for each k, step bytes apart; may lie outside of everything, so it is no pointer
 	step          int
+	fetch         unsafe.Pointer // rows ldc apart that are wanted soon after the tile's sums, to fetch with C; or nil
 	accumulate    int
 	scale         float32
 }
@@ -355,9 +356,12 @@ func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narr
 				args.prefetch = next
 			}
 			args.c = at(c, i*g.LDC+col)
-			args.residual = nil
+			args.residual, args.fetch = nil, nil
 			if residual && g.Residual != nil {
 				args.residual = at(g.Residual, i*g.LDC+col)
+				args.fetch = args.residual
+			} else if g.ActGrad != nil {
+				args.fetch = at(g.ActGrad, i*g.LDC+col)
 			}
 			runTile(h, byK, narrow, (*byte)(unsafe.Pointer(args)))
 			i += h
@@ -374,15 +378,15 @@ func (g *Gemm[T]) activate(i0, i1, j0, j1 int) {
 		switch {
 		case g.ActGrad != nil:
 			actGradRow(g.Act, c, g.ActGrad[lo:hi])
+		case g.Act == ActNone:
+			copy(c, g.Pre[lo:hi])
 		case g.Pre != nil:
 			actRow(g.Act, c, g.Pre[lo:hi])
 		default:
 			actRow(g.Act, c, c)
 		}
 		if g.Residual != nil {
-			for n, v := range g.Residual[lo:hi] {
-				c[n] += v
-			}
+			addTo(c, g.Residual[lo:hi])
 		}
 	}
 }

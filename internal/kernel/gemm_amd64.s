@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func tile14x32(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile14x32(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -17,6 +17,10 @@ TEXT ·tile14x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
@@ -263,7 +267,9 @@ loop:
 	CMPQ         AX, $0x3c
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -332,10 +338,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -366,7 +372,7 @@ done:
 	VMULPS       Z31, Z27, Z27
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -567,7 +573,7 @@ store:
 	RET
 
 // func tile14x32ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile14x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -579,6 +585,10 @@ TEXT ·tile14x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -816,7 +826,9 @@ loop:
 	CMPQ         AX, $0x3c
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -881,10 +893,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -915,7 +927,7 @@ done:
 	VMULPS       Z31, Z27, Z27
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -1116,7 +1128,7 @@ store:
 	RET
 
 // func tile14x16(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile14x16(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -1128,6 +1140,10 @@ TEXT ·tile14x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
@@ -1296,6 +1312,7 @@ loop:
 	CMPQ         AX, $0x3c
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -1348,10 +1365,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -1368,7 +1385,7 @@ done:
 	VMULPS       Z31, Z13, Z13
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -1512,7 +1529,7 @@ store:
 	RET
 
 // func tile14x16ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile14x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -1524,6 +1541,10 @@ TEXT ·tile14x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -1683,6 +1704,7 @@ loop:
 	CMPQ         AX, $0x3c
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -1731,10 +1753,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -1751,7 +1773,7 @@ done:
 	VMULPS       Z31, Z13, Z13
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -1895,7 +1917,7 @@ store:
 	RET
 
 // func tile8x32(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile8x32(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -1907,6 +1929,10 @@ TEXT ·tile8x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
@@ -2063,7 +2089,9 @@ loop:
 	CMPQ         AX, $0x24
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -2112,10 +2140,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -2134,7 +2162,7 @@ done:
 	VMULPS       Z31, Z15, Z15
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -2257,7 +2285,7 @@ store:
 	RET
 
 // func tile8x32ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile8x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -2269,6 +2297,10 @@ TEXT ·tile8x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -2422,7 +2454,9 @@ loop:
 	CMPQ         AX, $0x24
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -2469,10 +2503,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -2491,7 +2525,7 @@ done:
 	VMULPS       Z31, Z15, Z15
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -2614,7 +2648,7 @@ store:
 	RET
 
 // func tile8x16(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile8x16(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -2626,6 +2660,10 @@ TEXT ·tile8x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
@@ -2734,6 +2772,7 @@ loop:
 	CMPQ         AX, $0x24
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -2772,10 +2811,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -2786,7 +2825,7 @@ done:
 	VMULPS       Z31, Z7, Z7
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -2876,7 +2915,7 @@ store:
 	RET
 
 // func tile8x16ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile8x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -2888,6 +2927,10 @@ TEXT ·tile8x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -2993,6 +3036,7 @@ loop:
 	CMPQ         AX, $0x24
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -3029,10 +3073,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -3043,7 +3087,7 @@ done:
 	VMULPS       Z31, Z7, Z7
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -3133,7 +3177,7 @@ store:
 	RET
 
 // func tile4x32(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile4x32(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -3145,6 +3189,10 @@ TEXT ·tile4x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
@@ -3242,7 +3290,9 @@ loop:
 	CMPQ         AX, $0x14
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -3278,10 +3328,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -3292,7 +3342,7 @@ done:
 	VMULPS       Z31, Z7, Z7
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -3363,7 +3413,7 @@ store:
 	RET
 
 // func tile4x32ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile4x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -3375,6 +3425,10 @@ TEXT ·tile4x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -3472,7 +3526,9 @@ loop:
 	CMPQ         AX, $0x14
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -3507,10 +3563,10 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
@@ -3521,7 +3577,7 @@ done:
 	VMULPS       Z31, Z7, Z7
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -3592,7 +3648,7 @@ store:
 	RET
 
 // func tile4x16(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile4x16(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -3604,6 +3660,10 @@ TEXT ·tile4x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	LEAQ    (R8)(SI*2), R10
 	ADDQ    SI, R10
@@ -3673,6 +3733,7 @@ loop:
 	CMPQ         AX, $0x14
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -3702,17 +3763,17 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
 	VMULPS       Z31, Z3, Z3
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -3766,7 +3827,7 @@ store:
 	RET
 
 // func tile4x16ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile4x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -3778,6 +3839,10 @@ TEXT ·tile4x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -3847,6 +3912,7 @@ loop:
 	CMPQ         AX, $0x14
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -3875,17 +3941,17 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
 	VMULPS       Z31, Z3, Z3
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -3939,7 +4005,7 @@ store:
 	RET
 
 // func tile2x32(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile2x32(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -3951,6 +4017,10 @@ TEXT ·tile2x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -4017,7 +4087,9 @@ loop:
 	CMPQ         AX, $0x0c
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -4046,17 +4118,17 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
 	VMULPS       Z31, Z3, Z3
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -4101,7 +4173,7 @@ store:
 	RET
 
 // func tile2x32ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile2x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -4113,6 +4185,10 @@ TEXT ·tile2x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -4182,7 +4258,9 @@ loop:
 	CMPQ         AX, $0x0c
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -4211,17 +4289,17 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 	VMULPS       Z31, Z2, Z2
 	VMULPS       Z31, Z3, Z3
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -4266,7 +4344,7 @@ store:
 	RET
 
 // func tile2x16(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile2x16(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -4278,6 +4356,10 @@ TEXT ·tile2x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -4326,6 +4408,7 @@ loop:
 	CMPQ         AX, $0x0c
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -4350,15 +4433,15 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -4394,7 +4477,7 @@ store:
 	RET
 
 // func tile2x16ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile2x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -4406,6 +4489,10 @@ TEXT ·tile2x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -4457,6 +4544,7 @@ loop:
 	CMPQ         AX, $0x0c
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -4481,15 +4569,15 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -4525,7 +4613,7 @@ store:
 	RET
 
 // func tile1x32(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile1x32(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -4537,6 +4625,10 @@ TEXT ·tile1x32(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -4589,7 +4681,9 @@ loop:
 	CMPQ         AX, $0x08
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -4615,15 +4709,15 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -4655,7 +4749,7 @@ store:
 	RET
 
 // func tile1x32ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile1x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -4667,6 +4761,10 @@ TEXT ·tile1x32ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -4722,7 +4820,9 @@ loop:
 	CMPQ         AX, $0x08
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   64(DX)
+	PREFETCHT0   64(DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -4748,15 +4848,15 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 	VMULPS       Z31, Z1, Z1
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VADDPS    (DX), Z0, Z0
@@ -4788,7 +4888,7 @@ store:
 	RET
 
 // func tile1x16(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile1x16(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -4800,6 +4900,10 @@ TEXT ·tile1x16(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	SUBQ    $0x04, AX
@@ -4839,6 +4943,7 @@ loop:
 	CMPQ         AX, $0x08
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -4861,14 +4966,14 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31
@@ -4895,7 +5000,7 @@ store:
 	RET
 
 // func tile1x16ByK(p *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·tile1x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    p+0(FP), R15
 	MOVQ    (R15), AX
@@ -4907,6 +5012,10 @@ TEXT ·tile1x16ByK(SB), NOSPLIT, $0-8
 	MOVQ    48(R15), DI
 	MOVQ    80(R15), R9
 	KMOVW   56(R15), K1
+	MOVQ    96(R15), R14
+	TESTQ   R14, R14
+	CMOVQEQ DX, R14
+	SUBQ    DX, R14
 	MOVQ    88(R15), R15
 	VPXORD  Z0, Z0, Z0
 	SUBQ    $0x04, AX
@@ -4949,6 +5058,7 @@ loop:
 	CMPQ         AX, $0x08
 	JGT          early
 	PREFETCHT0   (DX)
+	PREFETCHT0   (DX)(R14*1)
 	ADDQ         CX, DX
 
 early:
@@ -4971,14 +5081,14 @@ loop1:
 
 done:
 	MOVQ         p+0(FP), R15
-	MOVL         104(R15), AX
+	MOVL         112(R15), AX
 	CMPL         AX, $0x3f800000
 	JE           one
-	VBROADCASTSS 104(R15), Z31
+	VBROADCASTSS 112(R15), Z31
 	VMULPS       Z31, Z0, Z0
 
 one:
-	CMPQ      96(R15), $0x00
+	CMPQ      104(R15), $0x00
 	JE        fresh
 	MOVQ      24(R15), DX
 	VMOVUPS.Z (DX), K1, Z31

@@ -23,8 +23,9 @@ const (
 	argResidual   = 72
 	argPrefetch   = 80
 	argStep       = 88
-	argAccumulate = 96
-	argScale      = 104
+	argFetch      = 96
+	argAccumulate = 104
+	argScale      = 112
 )
 
 // tileRows are the heights of the tiles; gemm_amd64.go cuts any number of rows into these.
@@ -73,8 +74,15 @@ func tile(c *build.Context, mr, nv int, byK bool) {
 	c.MOVQ(p.Offset(argLDB), ldb)
 	c.MOVQ(p.Offset(argPrefetch), pf)
 	c.KMOVW(p.Offset(argMask), reg.K1)
+
+	// also is where fetch lies, seen from C, or 0. R14 is the goroutine, which Go restores after assembly.
+	also := reg.R14
+	c.MOVQ(p.Offset(argFetch), also)
+	c.TESTQ(also, also)
+	c.CMOVQEQ(cpf, also)
+	c.SUBQ(cpf, also)
 	step := reg.R15
-	c.MOVQ(p.Offset(argStep), step) // p is loaded again at the end
+	c.MOVQ(p.Offset(argStep), step) // the last of p, which is loaded again at the end
 
 	sum := func(i, j int) reg.VecPhysical { return z[i*nv+j] }
 	bvec := func(j int) reg.VecPhysical { return z[32-nv+j] }
@@ -140,6 +148,7 @@ func tile(c *build.Context, mr, nv int, byK bool) {
 	c.JGT(operand.LabelRef("early"))
 	for j := range nv {
 		c.PREFETCHT0(operand.Mem{Base: cpf, Disp: 64 * j})
+		c.PREFETCHT0(operand.Mem{Base: cpf, Index: also, Scale: 1, Disp: 64 * j})
 	}
 	c.ADDQ(ldc, cpf)
 	c.Label("early")
