@@ -33,7 +33,7 @@ const (
 	// epilogueN is how many columns are finished before their activation is computed, while they are in cache.
 	epilogueN = 128
 	// serialWork is the number of multiply-adds below which waking another thread costs more than it saves.
-	serialWork = 1 << 18
+	serialWork = 1 << 20
 	// directM is the largest M at which B, if its rows lie in order, is read in place: fewer reads than packing pays for.
 	directM = 3 * tileM
 )
