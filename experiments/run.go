@@ -410,6 +410,9 @@ func (m *measurer) measure(ctx context.Context, step int) (*eval.Result, error) 
 		}
 	}
 	res, err := eval.Run(ctx, m.enc, m.set, o)
+	if errors.Is(err, eval.ErrNotFinite) {
+		return nil, fmt.Errorf("after update %d: %w: %w", step, train.ErrNotFinite, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -180,7 +180,7 @@ func (o *Optimizer) Step(pool *kernel.Pool, step int, weights, grads []float32) 
 	}
 	info.GradNorm = math.Sqrt(sum)
 	if !finite(info.GradNorm) {
-		return info, o.notFinite(step, grads)
+		return info, o.notFinite(grads)
 	}
 	h := kernel.AdamWStep{
 		Beta1: o.cfg.Beta1, Beta2: o.cfg.Beta2, Eps: o.cfg.Eps, GradScale: 1,
@@ -208,16 +208,16 @@ func (o *Optimizer) Step(pool *kernel.Pool, step int, weights, grads []float32) 
 }
 
 // notFinite names the first parameter whose gradient is not finite.
-func (o *Optimizer) notFinite(step int, grads []float32) error {
+func (o *Optimizer) notFinite(grads []float32) error {
 	for _, s := range o.segments {
 		if s.Frozen {
 			continue
 		}
 		for i, g := range grads[s.Offset : s.Offset+s.Len()] {
 			if !finite(float64(g)) {
-				return fmt.Errorf("optim: step %d: parameter %q, element %d of shape %v is %v: %w", step, s.Name, i, s.Shape, g, ErrNotFinite)
+				return fmt.Errorf("optim: parameter %q, element %d of shape %v is %v: %w", s.Name, i, s.Shape, g, ErrNotFinite)
 			}
 		}
 	}
-	return fmt.Errorf("optim: step %d: the norm overflows: %w", step, ErrNotFinite)
+	return fmt.Errorf("optim: the norm overflows: %w", ErrNotFinite)
 }

@@ -250,7 +250,7 @@ func TestNotFinite(t *testing.T) {
 			g[18] = bad
 			_, err = o.Step(nil, 1, w, g)
 			require.ErrorIs(t, err, ErrNotFinite)
-			require.ErrorContains(t, err, `step 1: parameter "text.w", element 2 of shape [2 2]`)
+			require.ErrorContains(t, err, `parameter "text.w", element 2 of shape [2 2]`)
 			require.Equal(t, before, w)
 			for i, s := range o.State() {
 				require.Equal(t, state[i], s.Data, s.Name)

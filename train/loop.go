@@ -22,7 +22,8 @@ type Batches interface {
 type Hooks struct {
 	// Step is told of every update. wait is the time that the loop waited for the batch. The batch is valid during the call.
 	Step func(r Record, wait time.Duration, b *batch.Batch) error
-	// Evaluate measures the model after an update; its metrics decide which checkpoint is best.
+	// Evaluate measures the model after an update; its metrics decide which checkpoint is best. Features that are not finite
+	// are an error that wraps ErrNotFinite.
 	Evaluate func(ctx context.Context, step int) (metrics map[string]float64, err error)
 	// Evaluated tells whether a step was measured before an interruption. It is needed beside Evaluate.
 	Evaluated func(step int) bool
@@ -51,6 +52,9 @@ func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error
 			m, err := h.Evaluate(ctx, step)
 			if ctx.Err() != nil {
 				return errors.Join(ErrInterrupted, save(step, nil))
+			}
+			if errors.Is(err, ErrNotFinite) {
+				return err // as for a step
 			}
 			if err != nil {
 				return errors.Join(err, save(step, nil))
@@ -83,7 +87,7 @@ func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error
 		wait := time.Since(start)
 		r, err := t.Step(b)
 		if err != nil {
-			return errors.Join(err, save(u, nil)) // the weights are still those of update u
+			return err // nothing is saved: weights that give a loss that is not finite must not push a good checkpoint out
 		}
 		if h.Step != nil {
 			if err := h.Step(r, wait, b); err != nil {

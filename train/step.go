@@ -213,23 +213,24 @@ type Record struct {
 // Step trains on one global batch. On an error the weights are those before it.
 func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 	start := time.Now()
+	number := b.Step + 1 // as the records count
 	if len(b.Pairs) != t.cfg.GlobalBatch {
-		return Record{}, fmt.Errorf("train: step %d: a batch of %d pairs, the recipe has %d: %w", b.Step, len(b.Pairs), t.cfg.GlobalBatch, ops.ErrShape)
+		return Record{}, fmt.Errorf("train: step %d: a batch of %d pairs, the recipe has %d: %w", number, len(b.Pairs), t.cfg.GlobalBatch, ops.ErrShape)
 	}
 	res, err := t.gradient(b)
 	if err != nil {
-		return Record{}, fmt.Errorf("train: step %d: %w", b.Step, err)
+		return Record{}, fmt.Errorf("train: step %d: %w", number, err)
 	}
 	info, err := t.opt.Step(t.pool, b.Step, t.weights, t.workers[0].slabs[0])
 	if err != nil {
-		return Record{}, fmt.Errorf("train: step %d: %w; rows %s", b.Step, err, rowList(b))
+		return Record{}, fmt.Errorf("train: step %d: %w; rows %s", number, err, rowList(b))
 	}
 	t.model.Clamp(t.weights)
 	if avg := t.opt.Average(); avg != nil {
 		t.model.Clamp(avg) // it has seen the scale before the clamp
 	}
 	r := Record{
-		Step: b.Step + 1, Loss: res.Total, Terms: res.Terms, LR: info.LR, GradNorm: info.GradNorm, WeightNorm: info.WeightNorm,
+		Step: number, Loss: res.Total, Terms: res.Terms, LR: info.LR, GradNorm: info.GradNorm, WeightNorm: info.WeightNorm,
 		Scale: math.Exp(float64(t.model.LogitScale.Slice(t.weights)[0])), Broken: len(b.Broken),
 	}
 	for i := range b.Pairs {
