@@ -69,6 +69,15 @@ func attentionBlock(length, padded int) int {
 
 func pad16(n int) int { return (n + 15) &^ 15 }
 
+// scoreRow is how far apart rows of n scores lie: whole vectors, but no multiple of 1 KiB, for then the rows of Kᵀ would
+// compete for the same few sets of the first-level cache.
+func scoreRow(n int) int {
+	if n = pad16(n); n%256 == 0 {
+		n += 16
+	}
+	return n
+}
+
 // prefetchLength is the longest sequence whose next head is fetched ahead; longer ones work long enough on what they fetch.
 const prefetchLength = 256
 
@@ -109,7 +118,7 @@ func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	if h.length == 0 {
 		return true
 	}
-	n, padded := h.length, pad16(h.length)
+	n, padded := h.length, scoreRow(h.length)
 	block := attentionBlock(n, padded)
 	memory := scratch[float32](p, thread, slotA, padded*(dim+block)+pad16(block))
 	kT, score, sum := memory[:padded*dim], memory[padded*dim:padded*(dim+block)], memory[padded*(dim+block):]
@@ -155,7 +164,7 @@ func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool {
 	if h.length == 0 {
 		return true
 	}
-	n, padded := h.length, pad16(h.length)
+	n, padded := h.length, scoreRow(h.length)
 	block := attentionBlock(n, padded)
 	memory := scratch[float32](p, thread, slotA, 2*padded*(dim+block))
 	kT, vT := memory[:padded*dim], memory[padded*dim:2*padded*dim]

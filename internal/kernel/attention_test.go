@@ -78,7 +78,7 @@ func TestAttentionMatchesTwin(t *testing.T) {
 		}
 	}
 	// Some of more than one block of rows.
-	shapes = append(shapes, shape{[]int32{0, 77, 206}, 64}, shape{[]int32{0, 197}, 32}, shape{[]int32{0, 500}, 17})
+	shapes = append(shapes, shape{[]int32{0, 77, 206}, 64}, shape{[]int32{0, 197}, 32}, shape{[]int32{0, 500}, 17}, shape{[]int32{0, 256}, 16})
 	for _, c := range shapes {
 		for _, causal := range []bool{false, true} {
 			name := fmt.Sprintf("dim %d, offsets %v, causal %v", c.dim, c.offsets, causal)

@@ -294,6 +294,42 @@ func TestActivations(t *testing.T) {
 	}
 }
 
+// The stated bounds of the float32 functions: of what multiplies x in the value (Φ or σ), and of the slope, both absolute.
+func TestActivationErrors(t *testing.T) {
+	x := make([]float32, 100001)
+	for i := range x {
+		x[i] = float32(i-50000) * 2.6e-4
+	}
+	for _, c := range []struct {
+		act           Act
+		factor, slope float64
+	}{{ActGELU, 2e-7, 2.5e-7}, {ActGELUTanh, 1.5e-7, 2.5e-7}, {ActQuickGELU, 1.5e-7, 2.5e-7}} {
+		y, slope := make([]float32, len(x)), make([]float32, len(x))
+		for i := range slope {
+			slope[i] = 1
+		}
+		actRow(c.act, y, x)
+		actGradRow(c.act, slope, x)
+		for i, v := range x {
+			want := actValue(c.act, float64(v))
+			require.LessOrEqual(t, math.Abs(float64(y[i])-want), c.factor*math.Abs(float64(v)), "%v at %g", c.act, v)
+			require.LessOrEqual(t, math.Abs(float64(slope[i])-actGrad(c.act, float64(v))), c.slope, "slope of %v at %g", c.act, v)
+		}
+	}
+}
+
+func TestExpError(t *testing.T) {
+	for v := -87.0; v < 88; v += 0.0073 {
+		x := float32(v)
+		require.InEpsilon(t, math.Exp(float64(x)), float64(expSum([]float32{x}, 0)), 1e-7, "exp(%g)", x)
+	}
+	require.Zero(t, expSum([]float32{-110}, 0))
+	require.InDelta(t, math.Exp(-100), float64(expSum([]float32{-100}, 0)), 0x1p-149) // the step of the denormals
+	require.True(t, math.IsInf(float64(expSum([]float32{90}, 0)), 1))
+	require.True(t, math.IsInf(float64(expSum([]float32{float32(math.Inf(1))}, 0)), 1))
+	require.Zero(t, expSum([]float32{float32(math.Inf(-1))}, 0))
+}
+
 func TestLayerNorm(t *testing.T) {
 	const eps = 1e-5
 	for _, cols := range oddSizes {

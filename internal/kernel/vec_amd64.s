@@ -604,8 +604,8 @@ geluTanhLoop:
 	VFMADD213PS  Z31, Z1, Z3
 	VFMADD213PS  Z31, Z1, Z3
 	VSCALEFPS    Z2, Z3, Z3
-	VADDPS       Z31, Z3, Z3
-	VDIVPS       Z3, Z0, Z0
+	VADDPS       Z31, Z3, Z4
+	VDIVPS       Z4, Z0, Z0
 	VMOVUPS      Z0, (DI)(AX*1)
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, CX
@@ -636,8 +636,8 @@ geluTanhTail:
 	VFMADD213PS  Z31, Z1, Z3
 	VFMADD213PS  Z31, Z1, Z3
 	VSCALEFPS    Z2, Z3, Z3
-	VADDPS       Z31, Z3, Z3
-	VDIVPS       Z3, Z0, Z0
+	VADDPS       Z31, Z3, Z4
+	VDIVPS       Z4, Z0, Z0
 	VMOVUPS      Z0, K1, (DI)(AX*1)
 
 geluTanhDone:
@@ -708,16 +708,18 @@ geluTanhGradLoop:
 	VFMADD213PS  Z31, Z1, Z3
 	VFMADD213PS  Z31, Z1, Z3
 	VSCALEFPS    Z2, Z3, Z3
-	VADDPS       Z31, Z3, Z3
+	VADDPS       Z31, Z3, Z4
 	VMULPS       Z0, Z0, Z1
 	VMINPS       Z1, Z14, Z1
 	VFMADD213PS  Z12, Z13, Z1
-	VDIVPS       Z3, Z31, Z3
-	VSUBPS       Z3, Z31, Z4
-	VMULPS       Z3, Z4, Z4
+	VDIVPS       Z4, Z31, Z5
+	VSUBPS       Z5, Z31, Z4
+	VCMPPS       $0x11, Z31, Z3, K2
+	VMULPS       Z5, Z3, K2, Z4
+	VMULPS       Z5, Z4, Z4
 	VMULPS       Z0, Z4, Z4
 	VMULPS       Z1, Z4, Z4
-	VADDPS       Z3, Z4, Z0
+	VADDPS       Z5, Z4, Z0
 	VMOVUPS      (DI)(AX*1), Z1
 	VMULPS       Z1, Z0, Z0
 	VMOVUPS      Z0, (DI)(AX*1)
@@ -750,16 +752,18 @@ geluTanhGradTail:
 	VFMADD213PS  Z31, Z1, Z3
 	VFMADD213PS  Z31, Z1, Z3
 	VSCALEFPS    Z2, Z3, Z3
-	VADDPS       Z31, Z3, Z3
+	VADDPS       Z31, Z3, Z4
 	VMULPS       Z0, Z0, Z1
 	VMINPS       Z1, Z14, Z1
 	VFMADD213PS  Z12, Z13, Z1
-	VDIVPS       Z3, Z31, Z3
-	VSUBPS       Z3, Z31, Z4
-	VMULPS       Z3, Z4, Z4
+	VDIVPS       Z4, Z31, Z5
+	VSUBPS       Z5, Z31, Z4
+	VCMPPS       $0x11, Z31, Z3, K2
+	VMULPS       Z5, Z3, K2, Z4
+	VMULPS       Z5, Z4, Z4
 	VMULPS       Z0, Z4, Z4
 	VMULPS       Z1, Z4, Z4
-	VADDPS       Z3, Z4, Z0
+	VADDPS       Z5, Z4, Z0
 	VMOVUPS.Z    (DI)(AX*1), K1, Z1
 	VMULPS       Z1, Z0, Z0
 	VMOVUPS      Z0, K1, (DI)(AX*1)
@@ -824,8 +828,8 @@ quickGELULoop:
 	VFMADD213PS  Z31, Z1, Z3
 	VFMADD213PS  Z31, Z1, Z3
 	VSCALEFPS    Z2, Z3, Z3
-	VADDPS       Z31, Z3, Z3
-	VDIVPS       Z3, Z0, Z0
+	VADDPS       Z31, Z3, Z4
+	VDIVPS       Z4, Z0, Z0
 	VMOVUPS      Z0, (DI)(AX*1)
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, CX
@@ -854,8 +858,8 @@ quickGELUTail:
 	VFMADD213PS  Z31, Z1, Z3
 	VFMADD213PS  Z31, Z1, Z3
 	VSCALEFPS    Z2, Z3, Z3
-	VADDPS       Z31, Z3, Z3
-	VDIVPS       Z3, Z0, Z0
+	VADDPS       Z31, Z3, Z4
+	VDIVPS       Z4, Z0, Z0
 	VMOVUPS      Z0, K1, (DI)(AX*1)
 
 quickGELUDone:
@@ -918,14 +922,16 @@ quickGELUGradLoop:
 	VFMADD213PS  Z31, Z1, Z3
 	VFMADD213PS  Z31, Z1, Z3
 	VSCALEFPS    Z2, Z3, Z3
-	VADDPS       Z31, Z3, Z3
+	VADDPS       Z31, Z3, Z4
 	VMOVAPS      Z12, Z1
-	VDIVPS       Z3, Z31, Z3
-	VSUBPS       Z3, Z31, Z4
-	VMULPS       Z3, Z4, Z4
+	VDIVPS       Z4, Z31, Z5
+	VSUBPS       Z5, Z31, Z4
+	VCMPPS       $0x11, Z31, Z3, K2
+	VMULPS       Z5, Z3, K2, Z4
+	VMULPS       Z5, Z4, Z4
 	VMULPS       Z0, Z4, Z4
 	VMULPS       Z1, Z4, Z4
-	VADDPS       Z3, Z4, Z0
+	VADDPS       Z5, Z4, Z0
 	VMOVUPS      (DI)(AX*1), Z1
 	VMULPS       Z1, Z0, Z0
 	VMOVUPS      Z0, (DI)(AX*1)
@@ -956,14 +962,16 @@ quickGELUGradTail:
 	VFMADD213PS  Z31, Z1, Z3
 	VFMADD213PS  Z31, Z1, Z3
 	VSCALEFPS    Z2, Z3, Z3
-	VADDPS       Z31, Z3, Z3
+	VADDPS       Z31, Z3, Z4
 	VMOVAPS      Z12, Z1
-	VDIVPS       Z3, Z31, Z3
-	VSUBPS       Z3, Z31, Z4
-	VMULPS       Z3, Z4, Z4
+	VDIVPS       Z4, Z31, Z5
+	VSUBPS       Z5, Z31, Z4
+	VCMPPS       $0x11, Z31, Z3, K2
+	VMULPS       Z5, Z3, K2, Z4
+	VMULPS       Z5, Z4, Z4
 	VMULPS       Z0, Z4, Z4
 	VMULPS       Z1, Z4, Z4
-	VADDPS       Z3, Z4, Z0
+	VADDPS       Z5, Z4, Z0
 	VMOVUPS.Z    (DI)(AX*1), K1, Z1
 	VMULPS       Z1, Z0, Z0
 	VMOVUPS      Z0, K1, (DI)(AX*1)

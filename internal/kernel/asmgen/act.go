@@ -47,7 +47,7 @@ func activations(c *build.Context) {
 			constant(c, 1e30, z[14])
 		}, func(r expRegs) {
 			geluTanhSigmoid(c, r)
-			c.VDIVPS(z[3], z[0], z[0])
+			c.VDIVPS(z[4], z[0], z[0])
 		}, func(r expRegs) {
 			geluTanhSigmoid(c, r)
 			c.VMULPS(z[0], z[0], z[1])
@@ -61,12 +61,12 @@ func activations(c *build.Context) {
 		}, func(r expRegs) {
 			c.VMULPS(z[10], z[0], z[1])
 			exp(c, r, 1, 3, 2)
-			c.VADDPS(z[r.one], z[3], z[3])
-			c.VDIVPS(z[3], z[0], z[0])
+			c.VADDPS(z[r.one], z[3], z[4])
+			c.VDIVPS(z[4], z[0], z[0])
 		}, func(r expRegs) {
 			c.VMULPS(z[10], z[0], z[1])
 			exp(c, r, 1, 3, 2)
-			c.VADDPS(z[r.one], z[3], z[3])
+			c.VADDPS(z[r.one], z[3], z[4])
 			c.VMOVAPS(z[12], z[1])
 			sigmoidSlope(c, r)
 		}},
@@ -101,8 +101,8 @@ const (
 	geluK = 0.044715
 )
 
-// cdf takes x in register 0 and leaves exp(-x²/2) in 3 and the normal distribution Φ(x) in 5, with a relative error
-// below 2e-7 near zero, growing with x² in the tail. It uses 10 to 19 as activations filled them.
+// cdf takes x in register 0 and leaves exp(-x²/2) in 3 and the normal distribution Φ(x) = (1 + erf(x/√2))/2 in 5, with an
+// absolute error below 2e-7. It uses 10 to 19 as activations filled them.
 func cdf(c *build.Context, r expRegs) {
 	c.VMULPS(z[0], z[0], z[1])
 	c.VMULPS(z[10], z[1], z[1])
@@ -123,21 +123,25 @@ func cdf(c *build.Context, r expRegs) {
 	c.VSUBPS(z[5], z[r.one], reg.K2, z[5])
 }
 
-// geluTanhSigmoid takes x in register 0 and leaves 1 + exp(-2u) in 3, u = √(2/π)·(x + 0.044715·x³).
+// geluTanhSigmoid takes x in register 0 and leaves e = exp(-2u) in 3 and 1 + e in 4, u = √(2/π)·(x + 0.044715·x³).
 func geluTanhSigmoid(c *build.Context, r expRegs) {
 	c.VMULPS(z[0], z[0], z[1])
 	c.VFMADD213PS(z[10], z[11], z[1])
 	c.VMULPS(z[0], z[1], z[1])
 	exp(c, r, 1, 3, 2)
-	c.VADDPS(z[r.one], z[3], z[3])
+	c.VADDPS(z[r.one], z[3], z[4])
 }
 
-// sigmoidSlope takes x in 0, the derivative of the sigmoid's argument in 1 and 1/s in 3, and leaves s + x·s·(1-s)·(1).
+// sigmoidSlope takes x in 0, a' in 1, e = exp(-a) in 3 and 1 + e in 4, and leaves the derivative of x·σ(a) in 0:
+// σ + x·σ·(1-σ)·a'. 1-σ is taken as e·σ where that is below a half, for there the difference would cancel, and as the
+// difference elsewhere, where e may be infinite.
 func sigmoidSlope(c *build.Context, r expRegs) {
-	c.VDIVPS(z[3], z[r.one], z[3])
-	c.VSUBPS(z[3], z[r.one], z[4])
-	c.VMULPS(z[3], z[4], z[4])
+	c.VDIVPS(z[4], z[r.one], z[5])
+	c.VSUBPS(z[5], z[r.one], z[4])
+	c.VCMPPS(operand.U8(0x11), z[r.one], z[3], reg.K2) // e < 1
+	c.VMULPS(z[5], z[3], reg.K2, z[4])
+	c.VMULPS(z[5], z[4], z[4])
 	c.VMULPS(z[0], z[4], z[4])
 	c.VMULPS(z[1], z[4], z[4])
-	c.VADDPS(z[3], z[4], z[0])
+	c.VADDPS(z[5], z[4], z[0])
 }
