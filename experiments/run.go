@@ -188,6 +188,9 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 		Evaluate:  m.evaluate,
 		Evaluated: log.Evaluated,
 		Save: func(_ context.Context, step int, metrics map[string]float64) error {
+			if err := log.sync(); err != nil { // no step up to a checkpoint may miss, also when the power fails
+				return err
+			}
 			return r.save(store, t, step, metrics)
 		},
 	})
