@@ -131,6 +131,9 @@ func Resolve(o Options) (*Run, error) {
 func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	c := r.Config
 	set, err := openSet(c.Data.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: data.path: %w", ErrRecipe, err)
+	}
 	if err != nil {
 		return err
 	}

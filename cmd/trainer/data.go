@@ -19,13 +19,14 @@ import (
 // newData is "trainer data": it makes data sets, shows them and writes them out.
 func newData() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "data",
-		Short: "Import, show and export data sets, and train vocabularies on them",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:     "data",
+		Short:   "Import, show and export data sets, and train vocabularies on them",
+		Example: "  trainer data show demo\n  trainer data export demo --out demo",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	parent := func(use, short string, subs ...*cobra.Command) *cobra.Command {
-		p := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+		p := &cobra.Command{Use: use, Short: short, Example: subs[0].Example, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 		p.AddCommand(subs...)
 		return p
 	}

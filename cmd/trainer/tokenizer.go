@@ -16,10 +16,11 @@ import (
 // newTokenizer is "trainer data tokenizer": it learns vocabularies and shows what they make of a text.
 func newTokenizer() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "tokenizer",
-		Short: "Train a vocabulary, or encode texts with one",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:     "tokenizer",
+		Short:   "Train a vocabulary, or encode texts with one",
+		Example: "  trainer data tokenizer encode --file demo \"a red fruit\"",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newTokenizerTrain(), newTokenizerEncode())
 	return cmd
