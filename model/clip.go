@@ -105,9 +105,9 @@ func (m *CLIP) EncodeImage(g *ops.Graph, in *ImageInput) *ops.Node {
 	if t.lnPre.gain != nil {
 		x = t.lnPre.forward(g, x)
 	}
-	x = t.trunk.forward(g, x, in.seqs)
+	x = t.trunk.forward(g, x, in.seqs, in.class)
 	if v.Pool == "cls" {
-		x = t.lnPost.forward(g, g.Gather(x, in.class)) // (B, D)
+		x = t.lnPost.forward(g, x) // (B, D)
 	} else {
 		x = g.MeanPool(t.lnPost.forward(g, x), in.seqs, v.NumTokens()-v.NumPatches()) // (B, D)
 	}
@@ -121,9 +121,9 @@ func (m *CLIP) EncodeText(g *ops.Graph, in *TextInput) *ops.Node {
 	if c.Dropout > 0 {
 		x = g.Dropout(x, c.Dropout, "text.embed", in.seqs)
 	}
-	x = t.trunk.forward(g, x, in.seqs)
+	x = t.trunk.forward(g, x, in.seqs, in.last)
 	if c.Pool == "eos" {
-		x = t.lnFinal.forward(g, g.Gather(x, in.last)) // (B, D); the reference normalises all rows and then picks: the same row
+		x = t.lnFinal.forward(g, x) // (B, D); the reference normalises all rows and then picks: the same row
 	} else {
 		x = g.MeanPool(t.lnFinal.forward(g, x), in.seqs, 0) // (B, D)
 	}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"math"
 
 	"diptych/internal/addr"
@@ -122,6 +123,13 @@ func (p *Param) node(g *ops.Graph) *ops.Node {
 		return g.FrozenParam(p.Name, p.Offset, p.Shape...)
 	}
 	return g.Param(p.Name, p.Offset, p.Shape...)
+}
+
+// rows brings the rows [lo, hi) of a parameter into a graph, as a parameter of its own.
+func (p *Param) rows(g *ops.Graph, lo, hi int) *ops.Node {
+	width := p.Len() / p.Shape[0]
+	part := Param{Name: fmt.Sprintf("%s[%d:%d]", p.Name, lo, hi), Shape: append([]int{hi - lo}, p.Shape[1:]...), Offset: p.Offset + lo*width, Frozen: p.Frozen}
+	return part.node(g)
 }
 
 // initScheme names the initial values of a transformer's parts. Widths are in channels, fan-ins in inputs.

@@ -71,19 +71,38 @@ func newTransformer(l *Layout, prefix string, cfg Transformer, scheme initScheme
 	return t, nil
 }
 
-// forward runs the stack on packed rows: (R, D) -> (R, D).
-func (t *transformer) forward(g *ops.Graph, x *ops.Node, seqs *ops.Seqs) *ops.Node {
+// forward runs the stack on packed rows: (R, D) -> (R, D). With pooled, the rows of which one is read of each sequence, the
+// last block computes only those -> (B, D). A pooled row must see its whole sequence: it is the last one if the stack is causal.
+func (t *transformer) forward(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, pooled *ops.Ints) *ops.Node {
+	last := len(t.blocks) - 1
 	for i := range t.blocks {
-		x = t.block(g, &t.blocks[i], x, seqs)
+		b := &t.blocks[i]
+		h := b.ln1.forward(g, x)
+		if pooled != nil && i == last {
+			x, h = g.Gather(x, pooled), t.pooledAttention(g, b, h, seqs, pooled)
+			seqs = nil // from here on a row is a pair
+		} else {
+			h = b.qkv.forward(g, h, ops.LinearOpt{})           // (R, 3·D)
+			h = g.Attention(h, seqs, t.cfg.NumHeads, t.causal) // (R, D)
+		}
+		x = t.finish(g, b, x, h, seqs)
 	}
 	return x
 }
 
-// block runs one block. Without dropout and stochastic depth each branch ends in a fused residual.
-func (t *transformer) block(g *ops.Graph, b *block, x *ops.Node, seqs *ops.Seqs) *ops.Node {
+// pooledAttention is a block's attention for one row of each sequence: its query alone, and the keys and values of all. They
+// are row ranges of the packed weight: (R, D) -> (B, D).
+func (t *transformer) pooledAttention(g *ops.Graph, b *block, h *ops.Node, seqs *ops.Seqs, pooled *ops.Ints) *ops.Node {
+	d := t.cfg.Width
+	kv := g.Linear(h, b.qkv.w.rows(g, d, 3*d), b.qkv.b.rows(g, d, 3*d), ops.LinearOpt{})              // (R, 2·D)
+	q := g.Linear(g.Gather(h, pooled), b.qkv.w.rows(g, 0, d), b.qkv.b.rows(g, 0, d), ops.LinearOpt{}) // (B, D)
+	return g.PooledAttention(q, kv, seqs, t.cfg.NumHeads)
+}
+
+// finish ends a block whose attention gave h: the output projection and the MLP, each on a residual branch of x. Without
+// dropout and stochastic depth a branch ends in a fused residual.
+func (t *transformer) finish(g *ops.Graph, b *block, x, h *ops.Node, seqs *ops.Seqs) *ops.Node {
 	p := t.cfg.Dropout
-	h := b.qkv.forward(g, b.ln1.forward(g, x), ops.LinearOpt{}) // (R, 3·D)
-	h = g.Attention(h, seqs, t.cfg.NumHeads, t.causal)          // (R, D)
 	if p == 0 && b.dropPath == 0 {
 		x = b.out.forward(g, h, ops.LinearOpt{Residual: x})
 		h = b.ln2.forward(g, x)

@@ -1,6 +1,10 @@
 package ops
 
-import "diptych/internal/kernel"
+import (
+	"fmt"
+
+	"diptych/internal/kernel"
+)
 
 // Attention returns softmax(Q·Kᵀ/√Dh)·V in each head of each sequence (Vaswani et al. 2017, §3.2.1). qkv (R, 3·D) holds the
 // queries, keys and values of a row side by side -> (R, D). With causal a row does not see those after it.
@@ -40,6 +44,55 @@ func (g *GraphOf[T]) Attention(qkv *Node, seqs *Seqs, heads int, causal bool) *N
 			a.DOut, a.DQKV = g.mem.at(r.dy), g.mem.at(d)
 			kernel.AttentionBackward(g.mem.run.Pool, &a)
 		}, qkv.buf, y.buf, lse)
+	}
+	return g.add(o)
+}
+
+// PooledAttention is Attention for one row of each sequence, which sees the whole sequence: q (B, D) holds its query, kv
+// (R, 2·D) the keys and values of all rows side by side -> (B, D). A tower's last block needs no more when one row of each
+// sequence is read.
+func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
+	if !g.operands("pooled attention", q, kv) {
+		return nil
+	}
+	name := "pooled attention on " + kv.name
+	if heads <= 0 || q.Cols()%max(heads, 1) != 0 || kv.Cols() != 2*q.Cols() {
+		return g.fail("%s: %s and %s do not fit %d heads: %w", name, q, kv, heads, ErrShape)
+	}
+	if seqs == nil {
+		return g.fail("%s: sequences are missing", name)
+	}
+	if !g.sameRows(name, kv.buf.rows, seqs.Rows) {
+		return nil
+	}
+	g.check(func() error {
+		if n := q.buf.rows.Len(); n != seqs.Count.Len() {
+			return fmt.Errorf("ops: %s: %d queries for %d sequences: %w", name, n, seqs.Count.Len(), ErrShape)
+		}
+		return nil
+	})
+	width := q.Cols()
+	y := g.matrix(name, q.buf.rows, width)
+	lse := workspace(name+".lse", q.buf.rows, heads)
+	o := &op[T]{name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(seqs.Rows.Max) * int64(width)}
+	a := kernel.PooledAttention[T]{Heads: heads, HeadDim: width / heads}
+	o.forward = func() {
+		a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
+		kernel.PooledForward(g.mem.run.Pool, &a)
+	}
+	o.backward = func(r *reverse[T]) {
+		dq, dkv := r.grad(0), r.grad(1)
+		if dq == nil {
+			dq = r.scratch(q.buf.rows, width)
+		}
+		if dkv == nil {
+			dkv = r.scratch(kv.buf.rows, 2*width)
+		}
+		r.step(o.flops*5/2, func() {
+			a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
+			a.DOut, a.DQ, a.DKV = g.mem.at(r.dy), g.mem.at(dq), g.mem.at(dkv)
+			kernel.PooledBackward(g.mem.run.Pool, &a)
+		}, q.buf, kv.buf, y.buf, lse)
 	}
 	return g.add(o)
 }

@@ -34,6 +34,7 @@ func TestBuildErrors(t *testing.T) {
 		{"node of another graph", func(g *Graph, x *Node, _ *Seqs) *Node { return g.MatMul(x, other) }, "other (4, 4) belongs to another graph", false},
 		{"heads", func(g *Graph, x *Node, s *Seqs) *Node { return g.Attention(x, s, 2, false) }, "4 columns are not three times 2 heads", true},
 		{"no heads", func(g *Graph, x *Node, s *Seqs) *Node { return g.Attention(x, s, 0, false) }, "0 heads", true},
+		{"keys of another width", func(g *Graph, x *Node, s *Seqs) *Node { return g.PooledAttention(x, x, s, 2) }, "do not fit 2 heads", true},
 		{"patch does not divide", func(g *Graph, _ *Node, _ *Seqs) *Node {
 			return g.PatchEmbed(g.Image("i", 1, 10, [3]float32{}, [3]float32{1, 1, 1}), g.Param("w", 0, 4, 27), nil, 3)
 		}, "not a multiple of the patch, 3", true},

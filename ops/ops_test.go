@@ -61,6 +61,10 @@ func TestGradients(t *testing.T) {
 			s := b.seqs("s", 0, 3, 4, 9)
 			return b.Attention(b.inputOf("qkv", s.Rows, 9, 12), s, 2, true)
 		}},
+		{"pooled attention", func(b *f64) *Node {
+			s := b.seqs("s", 0, 3, 4, 9)
+			return b.PooledAttention(b.input("q", 3, 4), b.inputOf("kv", s.Rows, 9, 8), s, 2)
+		}},
 		{"embed", func(b *f64) *Node {
 			return b.Embed(b.ints("ids", 1, 0, 2, 1, 1), b.param("table", 3, 4), b.param("pos", 6, 4), b.seqs("s", 0, 2, 5))
 		}},
