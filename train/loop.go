@@ -38,28 +38,35 @@ func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error
 	saved := from
 	evalDue := func(step int) bool { return h.Evaluate != nil && due(t.cfg.EvalEvery, step) }
 	save := func(step int, metrics map[string]float64) error {
-		if h.Save == nil || step == saved {
+		if h.Save == nil || step == saved && metrics == nil {
 			return nil
 		}
 		saved = step
 		// A save that has begun is finished even when the run is being interrupted.
 		return h.Save(context.WithoutCancel(ctx), step, metrics)
 	}
+	// interrupted ends the run after update step. A run that could not save has failed.
+	interrupted := func(step int) error {
+		if err := save(step, nil); err != nil {
+			return fmt.Errorf("train: step %d: the run was interrupted and could not be saved: %w", step, err)
+		}
+		return ErrInterrupted
+	}
 	// measure runs a due evaluation and the checkpoint that belongs to it.
 	measure := func(step int) error {
 		var metrics map[string]float64
 		if evalDue(step) {
 			m, err := h.Evaluate(ctx, step)
-			if ctx.Err() != nil {
-				return errors.Join(ErrInterrupted, save(step, nil))
-			}
-			if errors.Is(err, ErrNotFinite) {
+			switch {
+			case err == nil: // also when ctx was cancelled meanwhile: what is measured is recorded, and its checkpoint must know
+				metrics = m
+			case errors.Is(err, ErrNotFinite):
 				return err // as for a step
-			}
-			if err != nil {
+			case ctx.Err() != nil:
+				return interrupted(step)
+			default:
 				return errors.Join(err, save(step, nil))
 			}
-			metrics = m
 		}
 		if metrics != nil || due(t.cfg.CheckpointEvery, step) {
 			return save(step, metrics)
@@ -67,7 +74,6 @@ func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error
 		return nil
 	}
 	if from > 0 && evalDue(from) && !h.Evaluated(from) { // the run was interrupted while it measured
-		saved = -1
 		if err := measure(from); err != nil {
 			return err
 		}
@@ -76,7 +82,7 @@ func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error
 		start := time.Now()
 		b, err := src.Next(ctx)
 		if ctx.Err() != nil {
-			return errors.Join(ErrInterrupted, save(u, nil))
+			return interrupted(u)
 		}
 		if err != nil {
 			return errors.Join(err, save(u, nil))
