@@ -134,7 +134,7 @@ func parse(text []byte, file string, sets []string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrRecipe, file, err)
 	}
-	if err := yaml.NewDecoder(bytes.NewReader(merged)).Decode(c); err != nil {
+	if err := yaml.NewDecoder(bytes.NewReader(merged), yaml.DisallowUnknownField()).Decode(c); err != nil {
 		return nil, fmt.Errorf("%w %s: %s", ErrRecipe, file, yaml.FormatError(err, false, true))
 	}
 	return c, nil
@@ -146,14 +146,18 @@ func set(tree map[string]any, s string) error {
 	if !ok {
 		return fmt.Errorf("%w: --set %s: want key=value, such as optim.lr=3e-4", ErrRecipe, s)
 	}
+	keys := strings.Split(path, ".")
+	t, err := lookup(reflect.TypeFor[Config](), keys)
+	if err != nil {
+		return fmt.Errorf("%w: --set %s: %w", ErrRecipe, s, err)
+	}
 	var value any
 	if err := yaml.Unmarshal([]byte(text), &value); err != nil {
 		return fmt.Errorf("%w: --set %s: the value is not YAML: %s", ErrRecipe, s, yaml.FormatError(err, false, false))
 	}
-	if _, err := lookup(reflect.TypeFor[Config](), strings.Split(path, ".")); err != nil {
-		return fmt.Errorf("%w: --set %s: %w", ErrRecipe, s, err)
+	if err := checkValue(text, s, path, t); err != nil {
+		return err
 	}
-	keys := strings.Split(path, ".")
 	for _, k := range keys[:len(keys)-1] {
 		next, ok := tree[k].(map[string]any)
 		if !ok {

@@ -3,6 +3,8 @@ package experiments
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,7 +14,8 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// checkKeys walks a recipe's text beside the Go type it decodes into and reports every unknown or doubled key at once.
+// checkKeys walks a recipe's text beside the Go type it decodes into and reports at once every unknown key and every value of
+// another kind.
 func checkKeys(text []byte, file string, t reflect.Type) error {
 	f, err := parser.ParseBytes(text, 0)
 	if err != nil {
@@ -30,31 +33,91 @@ func checkKeys(text []byte, file string, t reflect.Type) error {
 	return errors.Join(errs...)
 }
 
+// checkValue does the same for the value of an override s of the key that path names.
+func checkValue(text, s, path string, t reflect.Type) error {
+	f, err := parser.ParseBytes([]byte(text), 0)
+	if err != nil {
+		return fmt.Errorf("%w: --set %s: %s", ErrRecipe, s, yaml.FormatError(err, false, false))
+	}
+	var errs []error
+	for _, doc := range f.Docs {
+		if doc.Body != nil {
+			walkKeys(doc.Body, t, path, func(_ ast.Node, format string, args ...any) {
+				errs = append(errs, fmt.Errorf("%w: --set %s: %s", ErrRecipe, s, fmt.Sprintf(format, args...)))
+			})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// walkKeys checks the node n, which the key path names, against the type t that it decodes into.
 func walkKeys(n ast.Node, t reflect.Type, path string, bad func(n ast.Node, format string, args ...any)) {
+	below := path
+	if path != "" {
+		below += "."
+	}
 	switch n := n.(type) {
+	case *ast.AnchorNode:
+		walkKeys(n.Value, t, path, bad)
+		return
+	case *ast.AliasNode, *ast.NullNode: // what it stands for is checked where it lies; nothing means the default
+		return
 	case *ast.MappingNode:
-		for _, v := range n.Values {
-			walkKeys(v, t, path, bad)
-		}
-	case *ast.MappingValueNode:
-		if t.Kind() != reflect.Struct {
-			return // a map of free keys, or a wrong kind that decoding will name
-		}
-		key := n.Key.String()
-		fields := fieldsOf(t)
-		ft, ok := fields[key]
-		if !ok {
-			bad(n.Key, "unknown key %s%s", path+key, suggest(key, fields))
+		if t.Kind() == reflect.Struct {
+			for _, v := range n.Values {
+				walkKeys(v, t, path, bad)
+			}
 			return
 		}
-		walkKeys(n.Value, ft, path+key+".", bad)
+	case *ast.MappingValueNode:
+		if t.Kind() == reflect.Struct {
+			key := n.Key.String()
+			fields := fieldsOf(t)
+			ft, ok := fields[key]
+			if !ok {
+				bad(n.Key, "unknown key %s%s", below+key, suggest(key, fields))
+				return
+			}
+			walkKeys(n.Value, ft, below+key, bad)
+			return
+		}
 	case *ast.SequenceNode:
 		if t.Kind() == reflect.Slice {
 			for i, v := range n.Values {
-				walkKeys(v, t.Elem(), fmt.Sprintf("%s[%d].", strings.TrimSuffix(path, "."), i), bad)
+				walkKeys(v, t.Elem(), fmt.Sprintf("%s[%d]", path, i), bad)
 			}
+			return
 		}
 	}
+	var want string
+	switch t.Kind() {
+	case reflect.Map:
+		return // of free keys
+	case reflect.Struct:
+		want = "keys: " + strings.Join(slices.Sorted(maps.Keys(fieldsOf(t))), ", ")
+	case reflect.Slice:
+		want = "a list"
+	default:
+		f, real := n.(*ast.FloatNode)
+		cut := real && t.Kind() != reflect.Float64 && f.Value != math.Trunc(f.Value) // decoding would drop the fraction
+		if !cut && yaml.NodeToValue(n, reflect.New(t).Interface()) == nil {
+			return
+		}
+		want = kinds[t.Kind()]
+	}
+	if path == "" {
+		path = "the recipe"
+	}
+	text, _, more := strings.Cut(strings.TrimSpace(n.String()), "\n")
+	if more {
+		text += " …"
+	}
+	bad(n, "%s: %s, want %s", path, text, want)
+}
+
+// kinds says in words what a value must be.
+var kinds = map[reflect.Kind]string{
+	reflect.Bool: "true or false", reflect.Int: "a whole number", reflect.Uint64: "a whole number of 0 or more", reflect.Float64: "a number", reflect.String: "a text",
 }
 
 // lookup finds the type that a key path names.
