@@ -108,7 +108,10 @@ func (l *Loader) Next(ctx context.Context) (*batch.Batch, error) {
 		}
 		select {
 		case <-j.done:
-			return j.b, j.err
+			if err := l.s.take(j.b, j.err); err != nil {
+				return nil, err
+			}
+			return j.b, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-l.ctx.Done():

@@ -3,9 +3,11 @@
 package data
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -41,7 +43,8 @@ type Source struct {
 	limit   int // of broken rows
 
 	mu     sync.Mutex
-	broken map[int]string // row -> why
+	broken map[int]string // row -> why, of all that were met, also in batches that are prepared ahead
+	taken  map[int]string // those of the batches that were taken, which count
 }
 
 // Options are what a Source needs beside the rows.
@@ -59,7 +62,7 @@ type Options struct {
 func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 	s := &Source{
 		rows: rows, samples: make(map[int]*Sample, len(samples)), seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer,
-		cache: cache{left: o.CacheBytes}, limit: int(o.BrokenLimit * float64(len(samples))), broken: map[int]string{},
+		cache: cache{left: o.CacheBytes}, limit: int(o.BrokenLimit * float64(len(samples))), broken: map[int]string{}, taken: map[int]string{},
 	}
 	var groups [][]int32
 	index := map[string]int{}
@@ -87,15 +90,15 @@ func (s *Source) Order() *Order { return s.order }
 
 // At fills b with the batch of update u, the positions [u·N, (u+1)·N) of the run's order. It depends on nothing but the
 // recipe, the data and u, so resuming is calling it with another u. A picture that does not decode is replaced by the
-// substitute of its slot and listed in b.Broken; more broken rows than the recipe allows is an error that names them.
+// substitute of its slot and listed in b.Broken; more broken rows in the batches so far than the recipe allows is an error
+// that names them.
 func (s *Source) At(ctx context.Context, u int, b *batch.Batch) error {
 	s.prepare(u, b)
-	for i := range b.Pairs {
-		if err := s.slot(ctx, b, i, new(worker)); err != nil {
-			return err
-		}
+	var err error
+	for i := 0; i < len(b.Pairs) && err == nil; i++ {
+		err = s.slot(ctx, b, i, new(worker))
 	}
-	return nil
+	return s.take(b, err)
 }
 
 // prepare sizes b for update u.
@@ -130,32 +133,65 @@ func (s *Source) slot(ctx context.Context, b *batch.Batch, i int, w *worker) err
 			return nil
 		}
 		s.mu.Lock()
+		s.broken[row] = reason
 		b.Broken = append(b.Broken, batch.Broken{Row: row, Slot: i, Reason: reason})
-		err = s.count(row, reason)
+		if len(b.Broken) > s.limit { // all of them different rows: the batch will be refused, so do not search on
+			err = s.tooMany(b.Broken)
+		}
 		s.mu.Unlock()
 		if err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("data: update %d, slot %d: every picture that could stand there is broken", u, i)
+	return fmt.Errorf("data: update %d, slot %d: none of the %d pictures that could stand there decodes: %w", u, i, s.order.perEp, transform.ErrBadPicture)
 }
 
-// count notes a broken row; the caller holds the lock.
-func (s *Source) count(row int, reason string) error {
-	s.broken[row] = reason
-	if len(s.broken) <= s.limit {
-		return nil
+// take counts the broken rows of a batch that is handed out, or that err refuses. They count in the order of updates, not when
+// they are found, so that too many stop every run of the recipe at the same update.
+func (s *Source) take(b *batch.Batch, err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range b.Broken {
+		s.taken[x.Row] = x.Reason
+		if len(s.taken) > s.limit {
+			var all []batch.Broken
+			for row, reason := range s.taken {
+				all = append(all, batch.Broken{Row: row, Reason: reason})
+			}
+			return s.tooMany(all)
+		}
 	}
-	var names []string
-	for r, why := range s.broken {
-		names = append(names, fmt.Sprintf("row %d: %s", r, why))
-	}
-	slices.Sort(names)
-	if len(names) > 5 {
-		names = append(names[:5], "…")
+	return err
+}
+
+// tooMany is the error of more broken rows than the recipe allows.
+func (s *Source) tooMany(rows []batch.Broken) error {
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b batch.Broken) int { return cmp.Compare(a.Row, b.Row) })
+	var names strings.Builder
+	for i, x := range rows {
+		if i == 5 {
+			names.WriteString("; …")
+			break
+		}
+		fmt.Fprintf(&names, "; row %d: %s", x.Row, x.Reason)
 	}
 	return fmt.Errorf("data: %d pictures do not decode, data.brokenLimit allows %d of %d: %s: %w",
-		len(s.broken), s.limit, len(s.samples), strings.Join(names, "; "), transform.ErrBadPicture)
+		len(rows), s.limit, len(s.samples), names.String()[2:], transform.ErrBadPicture)
+}
+
+// Broken returns the broken rows of all batches that were handed out, and why each is: what a checkpoint must hold so that the
+// count goes on.
+func (s *Source) Broken() map[int]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.taken)
+}
+
+// Resume puts back what Broken returned, before the first batch is asked for.
+func (s *Source) Resume(broken map[int]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.taken, broken)
 }
 
 // fill makes the pair of row for slot i of update u. reason says why its picture is broken.
