@@ -4,7 +4,7 @@
 //
 // Every kernel is generic over float32 and float64 and exists as portable Go; float32 also as generated AVX-512 assembly
 // (asmgen), chosen when the program starts. A result is a function of its input and of the family alone: never of the number
-// of threads, nor of how the work was dealt. Nothing allocates in steady state: scratch hangs on the Pool.
+// of threads, nor of how the work was dealt. Scratch hangs on the Pool; in steady state a call allocates a closure at most.
 //
 // Start reading at pool.go, then gemm.go.
 package kernel
