@@ -108,6 +108,9 @@ func (l *Loader) Next(ctx context.Context) (*batch.Batch, error) {
 		}
 		select {
 		case <-j.done:
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			if err := l.s.take(j.b, j.err); err != nil {
 				return nil, err
 			}

@@ -2,7 +2,6 @@ package experiments
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -134,10 +133,8 @@ func OpenModel(dir string, threads int) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
-	if text, ok := c.Extra[extraMerges]; ok {
-		if err := json.Unmarshal(text, &cfg.Data.Tokenizer.Content); err != nil {
-			return nil, fmt.Errorf("experiments: the merges of %s: %w", c.Dir, err)
-		}
+	if err := extra(c, extraMerges, &cfg.Data.Tokenizer.Content); err != nil {
+		return nil, err
 	}
 	p, err := cfg.build()
 	if err != nil {

@@ -20,6 +20,7 @@ type parts struct {
 	tok         tokenizer.Tokenizer
 	train, eval *transform.Pipeline
 	model       *model.CLIP
+	merges      []byte // the merges file that the recipe names
 }
 
 // build resolves what one room takes from another (the vocabulary's size, the context's length), checks the whole recipe and
@@ -35,9 +36,12 @@ func (c *Config) build() (*parts, error) {
 	}
 	tc.ContextLength = text.ContextLength
 	var err error
-	if tc.Kind == "bpe" && tc.SHA256 == "" && tc.File != "" {
+	if tc.Kind == "bpe" && tc.File != "" {
 		if b, err := tc.ReadFile(); err == nil { // an error comes again below
-			tc.SHA256 = tokenizer.Checksum(b)
+			p.merges = b
+			if tc.SHA256 == "" {
+				tc.SHA256 = tokenizer.Checksum(b)
+			}
 		}
 	}
 	if p.tok, err = tokenizer.New(*tc); err != nil {

@@ -2,13 +2,14 @@ package experiments
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -65,10 +66,12 @@ type Run struct {
 	Config   *Config
 	Finished bool // nothing is left to do
 
-	opt   Options
-	parts *parts
-	state *checkpoints.Checkpoint // to go on from; nil at the beginning
-	notes []string
+	opt    Options
+	parts  *parts
+	set    *arrowset.Set // while it trains
+	source *data.Source
+	state  *checkpoints.Checkpoint // to go on from; nil at the beginning
+	notes  []string
 }
 
 // recipeFile holds the resolved recipe of a run, in its directory.
@@ -149,7 +152,8 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRecipe, err)
 	}
-	if err := r.checkEval(set); err != nil {
+	r.set, r.source = set, source
+	if err := r.checkEval(); err != nil {
 		return err
 	}
 	t, err := r.trainer()
@@ -178,18 +182,25 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 
 	loader := data.NewLoader(ctx, source, from, c.Train.Steps, t.Pool().Threads(), 4)
 	defer loader.Close()
-	m := &measurer{run: r, set: set, trainer: t, log: log, observer: ob}
+	m := &measurer{run: r, trainer: t, log: log, observer: ob}
 	defer m.close()
+	noted := source.Broken() // rows that were named before
 	err = t.Run(ctx, from, loader, train.Hooks{
 		Step: func(rec train.Record, wait time.Duration, b *batch.Batch) error {
 			for _, bad := range b.Broken {
+				if _, ok := noted[bad.Row]; ok {
+					continue
+				}
+				noted[bad.Row] = bad.Reason
 				ob.Note("row %d does not decode and is replaced: %s", bad.Row, bad.Reason)
 			}
 			ob.Step(rec, wait)
 			return log.step(rec, wait, b)
 		},
-		Evaluate:  m.evaluate,
-		Evaluated: log.Evaluated,
+		Evaluate: m.evaluate,
+		Evaluated: func(step int) bool { // killed after the record and before the checkpoint that has the score: measured again
+			return log.Evaluated(step) && (c.Train.KeepBest == "" || r.state.Score != nil)
+		},
 		Save: func(_ context.Context, step int, metrics map[string]float64) error {
 			if err := log.sync(); err != nil { // no step up to a checkpoint may miss, also when the power fails
 				return err
@@ -201,20 +212,6 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 		return err
 	}
 	return m.finish(ctx)
-}
-
-// checkEval names the splits of the recipe that the data set does not have, before anything is trained.
-func (r *Run) checkEval(set *arrowset.Set) error {
-	e := &r.Config.Eval
-	have := splitNames(set)
-	for key, list := range map[string][]string{"eval.splits": e.Splits, "eval.during": e.During} {
-		for _, s := range list {
-			if _, ok := set.Manifest().Splits[s]; !ok {
-				return fmt.Errorf("%w: %s: %s has no split %q; it has %s", ErrRecipe, key, set.Manifest().Name, s, strings.Join(have, ", "))
-			}
-		}
-	}
-	return nil
 }
 
 // trainer plans and allocates the run's trainer.
@@ -278,12 +275,28 @@ func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
 	return store, log, nil
 }
 
-// writeFile writes a small file aside and renames it.
-func writeFile(name string, content []byte) error {
-	if err := os.WriteFile(name+".new", content, 0o666); err != nil {
-		return fmt.Errorf("experiments: %w", err)
+// writeFile makes a small file that is whole whenever it is there, also when the power fails: aside, synced, renamed.
+func writeFile(name string, content []byte) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("experiments: %w", err)
+		}
+	}()
+	f, err := os.Create(name + ".new")
+	if err != nil {
+		return err
 	}
-	return os.Rename(name+".new", name)
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	return checkpoints.Disk.SyncDir(filepath.Dir(name))
 }
 
 // files lists a trainer's slabs as a checkpoint stores them.
@@ -312,6 +325,19 @@ func (r *Run) restore(c *checkpoints.Checkpoint, t *train.Trainer) error {
 	if diff := Diff(r.Config, saved); len(diff) > 0 {
 		return fmt.Errorf("%s: %w: %s", c.Dir, ErrDiffers, strings.Join(diff, "; "))
 	}
+	var sum string
+	if err := extra(c, extraData, &sum); err != nil {
+		return err
+	}
+	if now := dataSum(r.set); sum != "" && sum != now {
+		return fmt.Errorf("%s: %w: data.path: %s held other rows then (its shards' checksums differ); put them back, or give another --out",
+			c.Dir, ErrDiffers, r.Config.Data.Path)
+	}
+	broken := map[int]string{}
+	if err := extra(c, extraBroken, &broken); err != nil {
+		return err
+	}
+	r.source.Resume(broken)
 	for name, ts := range files(t) {
 		if err := c.Load(name, ts); err != nil {
 			return err
@@ -326,36 +352,62 @@ func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics
 	if err := r.describe(s, step); err != nil {
 		return err
 	}
-	if name := r.Config.Train.KeepBest; name != "" && metrics != nil {
-		v, ok := metrics[name]
-		if !ok {
-			return fmt.Errorf("%w: train.keepBest: no metric %q was measured; there are %s", ErrRecipe, name, strings.Join(metricNames(metrics), ", "))
+	if name := r.Config.Train.KeepBest; name != "" {
+		if v, ok := metrics[name]; ok { // checkEval knows that it is measured, though perhaps not at the end
+			s.Score = &checkpoints.Score{Name: name, Value: v}
 		}
-		s.Score = &checkpoints.Score{Name: name, Value: v}
 	}
 	return store.Save(s)
 }
 
-// describe puts into a checkpoint what it needs beside its tensors to be used anywhere: the recipe, and a copy of the merges
-// file that the recipe names.
-func (r *Run) describe(s *checkpoints.State, step int) error {
-	s.Step, s.Position, s.Recipe = step, step*r.Config.Train.GlobalBatch, string(r.Config.YAML())
-	if tc := r.Config.Data.Tokenizer; tc.Kind == "bpe" && tc.File != "demo" {
-		b, err := tc.ReadFile()
-		if err != nil {
-			return err
-		}
-		text, err := json.Marshal(b)
-		if err != nil {
-			return err
-		}
-		s.Extra = map[string]json.RawMessage{extraMerges: text}
+// The entries of a checkpoint beside its tensors.
+const (
+	extraMerges = "merges" // the merges file that the recipe names: a checkpoint can be used without it
+	extraData   = "data"   // what tells the data set from another
+	extraBroken = "broken" // rows that did not decode so far, and why
+)
+
+// extra reads an entry of a checkpoint; one that is not there leaves v as it is.
+func extra(c *checkpoints.Checkpoint, name string, v any) error {
+	text, ok := c.Extra[name]
+	if !ok {
+		return nil
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("experiments: %s: entry %s: %w", c.Dir, name, err)
 	}
 	return nil
 }
 
-// extraMerges is the entry of a checkpoint with the merges file.
-const extraMerges = "merges"
+// describe puts into a checkpoint what it needs beside its tensors.
+func (r *Run) describe(s *checkpoints.State, step int) error {
+	s.Step, s.Position, s.Recipe = step, step*r.Config.Train.GlobalBatch, string(r.Config.YAML())
+	entries := map[string]any{extraData: dataSum(r.set)}
+	if broken := r.source.Broken(); len(broken) > 0 {
+		entries[extraBroken] = broken
+	}
+	if r.parts.merges != nil && r.Config.Data.Tokenizer.File != "demo" {
+		entries[extraMerges] = r.parts.merges
+	}
+	s.Extra = map[string]json.RawMessage{}
+	for name, v := range entries {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		s.Extra[name] = text
+	}
+	return nil
+}
+
+// dataSum tells a data set from another: a hash of its shards' checksums, in order.
+func dataSum(set *arrowset.Set) string {
+	h := sha256.New()
+	for _, s := range set.Manifest().Shards {
+		fmt.Fprintln(h, s.Rows, strings.ToLower(s.SHA256))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
 
 // plan says what the run will take and refuses what the disk cannot hold.
 func (r *Run) plan(t *train.Trainer, from, pairs, groups int) (Plan, error) {
@@ -376,7 +428,6 @@ func (r *Run) plan(t *train.Trainer, from, pairs, groups int) (Plan, error) {
 // measurer evaluates the model of a run while it trains and at its end.
 type measurer struct {
 	run      *Run
-	set      *arrowset.Set
 	trainer  *train.Trainer
 	log      *runLog
 	observer Observer
@@ -407,22 +458,16 @@ func (m *measurer) measure(ctx context.Context, step int) (*eval.Result, error) 
 		}
 		m.enc = enc
 	}
-	c := m.run.Config
-	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Pool: m.trainer.Pool(), Progress: m.observer.Measuring}
-	if step < c.Train.Steps {
-		o.Splits, o.Tasks = c.Eval.During, []eval.Task{eval.TaskRetrieval}
-		if _, ok := m.set.Manifest().Splits["val"]; ok && len(o.Splits) == 0 {
-			o.Splits = []string{"val"}
-		}
-	}
-	res, err := eval.Run(ctx, m.enc, m.set, o)
+	o := m.run.Config.evalOptions(m.run.set, step)
+	o.Pool, o.Progress = m.trainer.Pool(), m.observer.Measuring
+	res, err := eval.Run(ctx, m.enc, m.run.set, o)
 	if errors.Is(err, eval.ErrNotFinite) {
 		return nil, fmt.Errorf("after update %d: %w: %w", step, train.ErrNotFinite, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if step == c.Train.Steps {
+	if step == m.run.Config.Train.Steps {
 		m.final = res
 	}
 	return res, nil
@@ -435,6 +480,9 @@ func (m *measurer) evaluate(ctx context.Context, step int) (map[string]float64, 
 	}
 	metrics := Metrics(res)
 	m.observer.Measured(step, res)
+	if m.log.Evaluated(step) { // only the checkpoint that has the score is missing
+		return metrics, nil
+	}
 	return metrics, m.log.Eval(step, metrics)
 }
 
@@ -443,7 +491,7 @@ func (m *measurer) finish(ctx context.Context) error {
 	c, steps := m.run.Config, m.run.Config.Train.Steps
 	if m.final == nil {
 		if _, err := m.measure(ctx, steps); err != nil {
-			if ctx.Err() != nil {
+			if errors.Is(err, context.Canceled) {
 				return train.ErrInterrupted // everything is saved; the same command measures again
 			}
 			return err
@@ -451,7 +499,7 @@ func (m *measurer) finish(ctx context.Context) error {
 	}
 	dir := filepath.Join(m.run.Dir, "report")
 	rep := &report.Report{
-		Title: c.Name, Result: m.final, Set: m.set, Pool: m.trainer.Pool(),
+		Title: c.Name, Result: m.final, Set: m.run.set, Pool: m.trainer.Pool(),
 		About: []report.Fact{
 			{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)},
 			{Name: "updates", Value: fmt.Sprintf("%d of %d pairs", steps, c.Train.GlobalBatch)},
@@ -465,6 +513,9 @@ func (m *measurer) finish(ctx context.Context) error {
 	}
 	rep.Pictures = pictures
 	if err := rep.Write(ctx, dir); err != nil {
+		if errors.Is(err, context.Canceled) {
+			return train.ErrInterrupted
+		}
 		return err
 	}
 	s := &checkpoints.State{Files: map[string][]checkpoints.Tensor{fileModel: tensors(&m.trainer.Model().Layout, "", m.weights())}}
@@ -499,13 +550,4 @@ func Metrics(res *eval.Result) map[string]float64 {
 		}
 	}
 	return out
-}
-
-func metricNames(m map[string]float64) []string {
-	var names []string
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }
