@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -61,10 +62,10 @@ func Validate(cfgs []Config) error {
 		if _, ok := objectives[c.Name]; !ok {
 			bad("name: %q is unknown; known: %s", c.Name, strings.Join(slices.Sorted(maps.Keys(objectives)), ", "))
 		}
-		if !(c.Weight > 0) {
+		if !(c.Weight > 0 && c.Weight <= math.MaxFloat32) {
 			bad("weight: %v, want a positive number", c.Weight)
 		}
-		if c.LabelSmoothing < 0 || c.LabelSmoothing >= 1 {
+		if !(c.LabelSmoothing >= 0 && c.LabelSmoothing < 1) {
 			bad("labelSmoothing: %v, want [0, 1)", c.LabelSmoothing)
 		}
 		if c.Name == "sigmoid" && c.LabelSmoothing != 0 {
