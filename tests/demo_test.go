@@ -20,7 +20,7 @@ func TestDemo(t *testing.T) {
 	require.Len(t, records, 1)
 	const chance = 10. / 312 // of one text for each of the split's concepts
 	for _, metric := range []string{"val.imageToText.recallAt10", "val.textToImage.recallAt10"} {
-		require.Greater(t, records[0][metric], 3*chance, metric)
+		require.Greater(t, records[0][metric], 8*chance, metric)
 		t.Logf("%s is %.1f %%, chance %.1f %%", metric, 100*records[0][metric], 100*chance)
 	}
 	steps, err := runlog.Read(out, runlog.MetricsFile)
