@@ -222,3 +222,14 @@ func TestInterruptedWhenAllIsMeasured(t *testing.T) {
 		})
 	}
 }
+
+// What the cache of pictures takes is named when nothing is left for the model.
+func TestCacheLeavesNoMemory(t *testing.T) {
+	recipe, _ := makePocket(t, 0, "en", "val")
+	out := filepath.Join(t.TempDir(), "run")
+	r, err := Resolve(Options{Recipe: recipe, Out: out, Workers: 1, Threads: 1, Memory: 1 << 20})
+	require.NoError(t, err)
+	err = r.Train(t.Context(), &listener{})
+	require.ErrorContains(t, err, "data.cacheMiB: 1 MiB of decoded pictures leave nothing of the 1 MiB that are free")
+	require.NoDirExists(t, out)
+}

@@ -224,11 +224,15 @@ func (r *Run) trainer() (*train.Trainer, error) {
 	if res.Memory == 0 {
 		res.Memory = machine.AvailableMemory()
 	}
-	if res.Memory > 0 {
-		res.Memory = max(res.Memory-int64(c.Data.CacheMiB)<<20, 1) // the loader's share
-	}
 	if err := res.Check(&c.Train); err != nil {
 		return nil, fmt.Errorf("%w: --workers: %w", ErrRecipe, err)
+	}
+	if cache := int64(c.Data.CacheMiB) << 20; res.Memory > 0 { // the loader's share
+		if res.Memory <= cache {
+			return nil, fmt.Errorf("experiments: data.cacheMiB: %d MiB of decoded pictures leave nothing of the %d MiB that are free: lower it, or give the run more memory",
+				c.Data.CacheMiB, res.Memory>>20)
+		}
+		res.Memory -= cache
 	}
 	return train.New(c.Train, train.Options{
 		Model: r.parts.model, Losses: c.Losses, Optim: c.Optim, Mean: r.parts.train.Mean, Std: r.parts.train.Std,

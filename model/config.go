@@ -32,7 +32,7 @@ type Transformer struct {
 	Activation   string  `yaml:"activation"` // quick_gelu, gelu, gelu_tanh
 	LayerNormEps float64 `yaml:"layerNormEps"`
 	Dropout      float64 `yaml:"dropout"`  // after the embedding, the attention's and both of the MLP's layers (spec 1.1)
-	DropPath     float64 `yaml:"dropPath"` // stochastic depth of the last block; block i of n has i/(n-1) of it
+	DropPath     float64 `yaml:"dropPath"` // stochastic depth of the last block; block i of n has i/(n-1) of it, a single one none
 }
 
 // Vision describes the image tower, a ViT (Dosovitskiy et al. 2021).

@@ -48,7 +48,7 @@ type Plan struct {
 	Weights     int64 // bytes of weights, moments and averages
 	Gradients   int64 // bytes of gradient slabs
 	Activations int64 // bytes of all arenas, the global loss's included
-	Total       int64 // bytes of the three
+	Total       int64 // bytes of the three, and of the features of a global batch
 	StepFLOPs   float64
 }
 
