@@ -57,7 +57,7 @@ func makePocket(t *testing.T, broken int, lang string, splits ...string) (recipe
 			image = image[:20]
 		}
 		require.NoError(t, w.Append(arrowset.Row{
-			RowMeta: arrowset.RowMeta{ImageID: fmt.Sprint(next), Split: split}, Image: image,
+			RowMeta: arrowset.RowMeta{ImageID: fmt.Sprint("id-", next), Split: split}, Image: image,
 			Captions: []arrowset.Caption{{Text: "one of them", Lang: lang}},
 		}))
 		next++
@@ -174,8 +174,11 @@ func TestBrokenPicturesAreCountedOn(t *testing.T) {
 	recipe, _ := makePocket(t, 5, "en", "val")
 	refused := 0 // the update that has one too many
 	last := &listener{step: func(r train.Record) { refused = r.Step }}
-	require.ErrorIs(t, trainPocket(t.Context(), last, recipe, filepath.Join(t.TempDir(), "run")), transform.ErrBadPicture)
+	err := trainPocket(t.Context(), last, recipe, filepath.Join(t.TempDir(), "run"))
+	require.ErrorIs(t, err, transform.ErrBadPicture)
+	require.ErrorContains(t, err, "allows 4 of 20: row 0 (id-0): ")
 	require.NotEmpty(t, last.notes)
+	require.Regexp(t, `^row (\d) \(id-\d\) does not decode and is replaced: `, last.notes[0])
 	require.Greater(t, refused, 1)
 	require.Less(t, refused, 8)
 
@@ -191,7 +194,7 @@ func TestBrokenPicturesAreCountedOn(t *testing.T) {
 		seen = append(seen, l.notes...)
 	}
 	require.Equal(t, last.notes, seen, "each row is named once")
-	err := trainPocket(t.Context(), &listener{step: func(train.Record) { t.Error("an update after the limit") }}, recipe, out)
+	err = trainPocket(t.Context(), &listener{step: func(train.Record) { t.Error("an update after the limit") }}, recipe, out)
 	require.ErrorIs(t, err, transform.ErrBadPicture)
 }
 

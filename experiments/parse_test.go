@@ -44,3 +44,10 @@ func TestResolvedRecipeIsExact(t *testing.T) {
 		require.Equal(t, c.Data, again.Data)
 	}
 }
+
+// A pattern that matches no parameter is the user's mistake, found before anything is begun.
+func TestPatternOfNoParameter(t *testing.T) {
+	_, err := Resolve(Options{Recipe: DefaultRecipe, Out: t.TempDir(), Sets: []string{"optim.groups=[{pattern: visuell.*}]"}})
+	require.ErrorIs(t, err, ErrRecipe)
+	require.ErrorContains(t, err, `optim.groups[0].pattern: "visuell.*" matches no parameter; there are logit_scale, visual.conv1.weight,`)
+}

@@ -3,6 +3,7 @@ package experiments
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -73,8 +74,27 @@ func (c *Config) build() (*parts, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w %s:\n%w", ErrRecipe, c.Name, err)
 	}
-	p.model, err = model.NewCLIP(c.Model, losses.NeedsBias(c.Losses))
-	return p, err
+	if p.model, err = model.NewCLIP(c.Model, losses.NeedsBias(c.Losses)); err != nil {
+		return nil, err
+	}
+	for i, g := range c.Optim.Groups {
+		matches := func(q *model.Param) bool { ok, _ := path.Match(g.Pattern, q.Name); return ok } // the pattern is valid
+		if !slices.ContainsFunc(p.model.Layout.Params, matches) {
+			return nil, fmt.Errorf("%w %s: optim.groups[%d].pattern: %q matches no parameter; there are %s", ErrRecipe, c.Name, i, g.Pattern, paramNames(p.model))
+		}
+	}
+	return p, nil
+}
+
+// paramNames lists a model's parameters, of the blocks the first of each tower.
+func paramNames(m *model.CLIP) string {
+	var names []string
+	for _, p := range m.Layout.Params {
+		if !strings.Contains(p.Name, "resblocks.") || strings.Contains(p.Name, "resblocks.0.") {
+			names = append(names, p.Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // openSet opens a data set by the name that recipes and commands use for it.
@@ -92,7 +112,7 @@ func samples(set *arrowset.Set, c *data.Config) ([]data.Sample, error) {
 		if m.Split != c.Split {
 			continue
 		}
-		s := data.Sample{Row: i, Group: m.Group}
+		s := data.Sample{Row: i, ID: m.ImageID, Group: m.Group}
 		for _, cp := range set.Captions(i) {
 			if admits(c.CaptionKinds, cp.Kind) && admits(c.CaptionLangs, cp.Lang) {
 				s.Captions = append(s.Captions, cp.Text)

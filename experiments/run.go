@@ -192,7 +192,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 					continue
 				}
 				noted[bad.Row] = bad.Reason
-				ob.Note("row %d does not decode and is replaced: %s", bad.Row, bad.Reason)
+				ob.Note("row %d (%s) does not decode and is replaced: %s", bad.Row, set.Meta()[bad.Row].ImageID, bad.Reason)
 			}
 			ob.Step(rec, wait)
 			return log.step(rec, wait, b)
