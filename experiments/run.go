@@ -52,12 +52,13 @@ type Observer interface {
 // Plan is what a run will take.
 type Plan struct {
 	train.Plan
-	From, Steps int   // updates done before, and in all
-	Pairs       int   // of the training split
-	Groups      int   // that its rows fall into
-	Disk        int64 // bytes of the checkpoints that are kept at once, and one being written
-	DiskFree    int64 // bytes; 0 when unknown
-	MemoryFree  int64 // bytes; 0 when unknown
+	From       int   `json:"from"`       // updates done before
+	Steps      int   `json:"steps"`      // updates of the whole run
+	Pairs      int   `json:"pairs"`      // of the training split
+	Groups     int   `json:"groups"`     // that its rows fall into
+	Disk       int64 `json:"disk"`       // bytes of the checkpoints that are kept at once, and one being written
+	DiskFree   int64 `json:"diskFree"`   // bytes; 0 when unknown
+	MemoryFree int64 `json:"memoryFree"` // bytes; 0 when unknown
 }
 
 // Run is one training run and its directory.

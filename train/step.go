@@ -41,15 +41,15 @@ type Trainer struct {
 
 // Plan is what a run will take, known before its first step.
 type Plan struct {
-	Params      int   // elements
-	Grains      int   // of an update
-	KeptGrains  int   // grains whose activations stay between forward and backward
-	Arena       int64 // bytes of one grain's activations
-	Weights     int64 // bytes of weights, moments and averages
-	Gradients   int64 // bytes of gradient slabs
-	Activations int64 // bytes of all arenas, the global loss's included
-	Total       int64 // bytes of the three, and of the features of a global batch
-	StepFLOPs   float64
+	Params      int     `json:"params"`      // elements
+	Grains      int     `json:"grains"`      // of an update
+	KeptGrains  int     `json:"keptGrains"`  // grains whose activations stay between forward and backward
+	Arena       int64   `json:"arena"`       // bytes of one grain's activations
+	Weights     int64   `json:"weights"`     // bytes of weights, moments and averages
+	Gradients   int64   `json:"gradients"`   // bytes of gradient slabs
+	Activations int64   `json:"activations"` // bytes of all arenas, the global loss's included
+	Total       int64   `json:"total"`       // bytes of the three, and of the features of a global batch
+	StepFLOPs   float64 `json:"stepFLOPs"`   // of an update whose texts are all of the longest
 }
 
 // Options are what a Trainer needs beside its configuration.
