@@ -233,6 +233,6 @@ func TestCacheLeavesNoMemory(t *testing.T) {
 	r, err := Resolve(Options{Recipe: recipe, Out: out, Workers: 1, Threads: 1, Memory: 1 << 20})
 	require.NoError(t, err)
 	err = r.Train(t.Context(), &listener{})
-	require.ErrorContains(t, err, "data.cacheMiB: 1 MiB of decoded pictures leave nothing of the 1 MiB that are free")
+	require.ErrorContains(t, err, "data.cacheMiB: 1 MiB of decoded pictures, and the batches that are read ahead, leave nothing of the 1 MiB that are free")
 	require.NoDirExists(t, out)
 }

@@ -119,7 +119,8 @@ func samples(set *arrowset.Set, c *data.Config) ([]data.Sample, error) {
 			}
 		}
 		if len(s.Captions) == 0 {
-			return nil, fmt.Errorf("data: %s, row %d (%s) has no caption of the kinds %v and languages %v", set.Manifest().Name, i, m.ImageID, c.CaptionKinds, c.CaptionLangs)
+			return nil, fmt.Errorf("%w: data: %s, row %d (%s) has no caption of data.captionKinds %v and data.captionLangs %v: widen them, or leave such rows out of the set",
+				ErrRecipe, set.Manifest().Name, i, m.ImageID, c.CaptionKinds, c.CaptionLangs)
 		}
 		out = append(out, s)
 	}

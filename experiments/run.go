@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,6 @@ import (
 	"diptych/data/arrowset"
 	"diptych/data/batch"
 	"diptych/eval"
-	"diptych/experiments/report"
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
 	"diptych/internal/runlog"
@@ -56,6 +56,7 @@ type Plan struct {
 	Steps      int   `json:"steps"`      // updates of the whole run
 	Pairs      int   `json:"pairs"`      // of the training split
 	Groups     int   `json:"groups"`     // that its rows fall into
+	Data       int64 `json:"data"`       // bytes of decoded pictures at most, and of the batches that are read ahead
 	Disk       int64 `json:"disk"`       // bytes of the checkpoints that are kept at once, and one being written
 	DiskFree   int64 `json:"diskFree"`   // bytes; 0 when unknown
 	MemoryFree int64 `json:"memoryFree"` // bytes; 0 when unknown
@@ -133,6 +134,7 @@ func Resolve(o Options) (*Run, error) {
 // Train begins the run or goes on with it, to its last step, measures the model and leaves a report. Cancelling ctx ends it
 // cleanly with a checkpoint and train.ErrInterrupted.
 func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
+	defer kernel.CatchNoMemory(&err)
 	c := r.Config
 	set, err := openSet(c.Data.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -157,17 +159,26 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	if err := r.checkEval(); err != nil {
 		return err
 	}
+	lock, err := r.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	t, err := r.trainer()
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-
 	store, log, err := r.open(t)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
+	m, err := newMeasurer(r, t, log, ob)
+	if err != nil {
+		return err
+	}
+	defer m.close()
 	from := 0
 	if r.state != nil {
 		from = r.state.Step
@@ -175,17 +186,16 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	for _, n := range r.notes {
 		ob.Note("%s", n)
 	}
-	plan, err := r.plan(t, from, len(rows), source.Order().Groups())
+	plan, err := r.plan(t, from, len(rows))
 	if err != nil {
 		return err
 	}
 	ob.Begin(r, plan)
 
-	loader := data.NewLoader(ctx, source, from, c.Train.Steps, t.Pool().Threads(), 4)
+	loader := data.NewLoader(ctx, source, from, c.Train.Steps, t.Pool().Threads(), r.ahead())
 	defer loader.Close()
-	m := &measurer{run: r, trainer: t, log: log, observer: ob}
-	defer m.close()
 	noted := source.Broken() // rows that were named before
+	last := from
 	err = t.Run(ctx, from, loader, train.Hooks{
 		Step: func(rec train.Record, wait time.Duration, b *batch.Batch) error {
 			for _, bad := range b.Broken {
@@ -195,6 +205,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 				noted[bad.Row] = bad.Reason
 				ob.Note("row %d (%s) does not decode and is replaced: %s", bad.Row, set.Meta()[bad.Row].ImageID, bad.Reason)
 			}
+			last = rec.Step
 			ob.Step(rec, wait)
 			return log.step(rec, wait, b)
 		},
@@ -209,6 +220,9 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 			return r.save(store, t, step, metrics)
 		},
 	})
+	if errors.Is(err, train.ErrInterrupted) {
+		return fmt.Errorf("%w after update %d, which is saved; trainer pretrain --out %s goes on", err, last, r.Dir)
+	}
 	if err != nil {
 		return err
 	}
@@ -228,12 +242,12 @@ func (r *Run) trainer() (*train.Trainer, error) {
 	if err := res.Check(&c.Train); err != nil {
 		return nil, fmt.Errorf("%w: --workers: %w", ErrRecipe, err)
 	}
-	if cache := int64(c.Data.CacheMiB) << 20; res.Memory > 0 { // the loader's share
-		if res.Memory <= cache {
-			return nil, fmt.Errorf("experiments: data.cacheMiB: %d MiB of decoded pictures leave nothing of the %d MiB that are free: lower it, or give the run more memory",
+	if own := r.dataMemory(); res.Memory > 0 {
+		if res.Memory <= own {
+			return nil, fmt.Errorf("experiments: data.cacheMiB: %d MiB of decoded pictures, and the batches that are read ahead, leave nothing of the %d MiB that are free: lower it, or give the run more memory",
 				c.Data.CacheMiB, res.Memory>>20)
 		}
-		res.Memory -= cache
+		res.Memory -= own
 	}
 	return train.New(c.Train, train.Options{
 		Model: r.parts.model, Losses: c.Losses, Optim: c.Optim, Mean: r.parts.train.Mean, Std: r.parts.train.Std,
@@ -241,43 +255,59 @@ func (r *Run) trainer() (*train.Trainer, error) {
 	})
 }
 
-// open makes or opens the run directory, takes its lock, and brings the trainer to the newest whole checkpoint.
-func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
+// batchBytes returns the memory of one global batch's pictures.
+func (r *Run) batchBytes() int64 {
+	side := int64(r.Config.Model.Vision.ImageSize)
+	return 3 * side * side * int64(r.Config.Train.GlobalBatch)
+}
+
+// ahead returns how many batches are prepared before they are asked for: one is enough for a long update.
+func (r *Run) ahead() int {
+	if r.batchBytes() > 64<<20 {
+		return 1
+	}
+	return 4
+}
+
+// dataMemory returns the bytes that the loader holds: decoded pictures, and the batches of the pool.
+func (r *Run) dataMemory() int64 {
+	return int64(r.Config.Data.CacheMiB)<<20 + int64(data.PoolBatches(r.ahead()))*r.batchBytes()
+}
+
+// lock makes the run directory, if need be, and takes its lock.
+func (r *Run) lock() (*runlog.DirLock, error) {
 	if err := os.MkdirAll(r.Dir, 0o777); err != nil {
-		return nil, nil, fmt.Errorf("experiments: %w", err)
+		return nil, fmt.Errorf("experiments: %w", err)
 	}
-	lock, err := runlog.Lock(r.Dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	fail := func(err error) (*checkpoints.Store, *runLog, error) { return nil, nil, errors.Join(err, lock.Close()) }
+	return runlog.Lock(r.Dir)
+}
+
+// open brings the trainer to the newest whole checkpoint and opens the records there.
+func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
 	store, err := checkpoints.Open(filepath.Join(r.Dir, checkpoints.DirName), checkpoints.Options{
 		KeepLast: r.Config.Train.KeepLast, KeepBest: r.Config.Train.KeepBest != "", FS: r.opt.FS,
 	})
 	if err != nil {
-		return fail(err)
+		return nil, nil, err
 	}
 	state, damaged, err := store.Latest()
 	for _, d := range damaged {
 		r.notes = append(r.notes, d.Error()+"; the one before it is used")
 	}
 	if err != nil {
-		return fail(err)
+		return nil, nil, err
 	}
 	step := 0
 	if state != nil {
 		if err := r.restore(state, t); err != nil {
-			return fail(err)
+			return nil, nil, err
 		}
 		r.state, step = state, state.Step
 	} else if err := writeFile(filepath.Join(r.Dir, recipeFile), r.Config.YAML()); err != nil {
-		return fail(err)
+		return nil, nil, err
 	}
-	log, err := newRunLog(r, lock, step)
-	if err != nil {
-		return fail(err)
-	}
-	return store, log, nil
+	log, err := newRunLog(r, step)
+	return store, log, err
 }
 
 // writeFile makes a small file that is whole whenever it is there, also when the power fails: aside, synced, renamed.
@@ -357,6 +387,12 @@ func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics
 	if err := r.describe(s, step); err != nil {
 		return err
 	}
+	for _, p := range s.Files[fileModel] { // the good checkpoints before stay
+		if i := slices.IndexFunc(p.Data, func(x float32) bool { return x-x != 0 }); i >= 0 {
+			return fmt.Errorf("experiments: after update %d: parameter %s, element %d of shape %v is %v and is not saved: %w",
+				step, p.Name, i, p.Shape, p.Data[i], train.ErrNotFinite)
+		}
+	}
 	if name := r.Config.Train.KeepBest; name != "" {
 		if v, ok := metrics[name]; ok { // checkEval knows that it is measured, though perhaps not at the end
 			s.Score = &checkpoints.Score{Name: name, Value: v}
@@ -415,8 +451,8 @@ func dataSum(set *arrowset.Set) string {
 }
 
 // plan says what the run will take and refuses what the disk cannot hold.
-func (r *Run) plan(t *train.Trainer, from, pairs, groups int) (Plan, error) {
-	p := Plan{Plan: t.Plan(), From: from, Steps: r.Config.Train.Steps, Pairs: pairs, Groups: groups,
+func (r *Run) plan(t *train.Trainer, from, pairs int) (Plan, error) {
+	p := Plan{Plan: t.Plan(), From: from, Steps: r.Config.Train.Steps, Pairs: pairs, Groups: r.source.Order().Groups(), Data: r.dataMemory(),
 		DiskFree: machine.FreeDisk(r.Dir), MemoryFree: machine.AvailableMemory()}
 	one := p.Weights
 	kept := r.Config.Train.KeepLast + 1
@@ -428,131 +464,4 @@ func (r *Run) plan(t *train.Trainer, from, pairs, groups int) (Plan, error) {
 		return p, fmt.Errorf("experiments: %s: a checkpoint takes %d MiB, the disk has %d MiB free", r.Dir, one>>20, p.DiskFree>>20)
 	}
 	return p, nil
-}
-
-// measurer evaluates the model of a run while it trains and at its end.
-type measurer struct {
-	run      *Run
-	trainer  *train.Trainer
-	log      *runLog
-	observer Observer
-	enc      *encoder
-	final    *eval.Result
-}
-
-func (m *measurer) close() {
-	if m.enc != nil {
-		m.enc.runner.Close()
-	}
-}
-
-// weights are those that are measured and that the finished model has: the average where the recipe keeps one.
-func (m *measurer) weights() []float32 {
-	if avg := m.trainer.Optimizer().Average(); avg != nil {
-		return avg
-	}
-	return m.trainer.Weights()
-}
-
-// measure runs the recipe's evaluation: the short one during the run, the whole one at its end.
-func (m *measurer) measure(ctx context.Context, step int) (*eval.Result, error) {
-	if m.enc == nil {
-		enc, err := newEncoder(m.run.parts, m.weights(), m.trainer.Pool())
-		if err != nil {
-			return nil, err
-		}
-		m.enc = enc
-	}
-	o := m.run.Config.evalOptions(m.run.set, step)
-	o.Pool, o.Progress = m.trainer.Pool(), m.observer.Measuring
-	res, err := eval.Run(ctx, m.enc, m.run.set, o)
-	if errors.Is(err, eval.ErrNotFinite) {
-		return nil, fmt.Errorf("after update %d: %w: %w", step, train.ErrNotFinite, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if step == m.run.Config.Train.Steps {
-		m.final = res
-	}
-	return res, nil
-}
-
-func (m *measurer) evaluate(ctx context.Context, step int) (map[string]float64, error) {
-	res, err := m.measure(ctx, step)
-	if err != nil {
-		return nil, err
-	}
-	metrics := Metrics(res)
-	m.observer.Measured(step, res)
-	if m.log.Evaluated(step) { // only the checkpoint that has the score is missing
-		return metrics, nil
-	}
-	return metrics, m.log.Eval(step, metrics)
-}
-
-// finish leaves the finished model and the report. It is done again from the start when it was interrupted.
-func (m *measurer) finish(ctx context.Context) error {
-	c, steps := m.run.Config, m.run.Config.Train.Steps
-	if m.final == nil {
-		if _, err := m.measure(ctx, steps); err != nil {
-			if errors.Is(err, context.Canceled) {
-				return train.ErrInterrupted // everything is saved; the same command measures again
-			}
-			return err
-		}
-	}
-	dir := filepath.Join(m.run.Dir, "report")
-	rep := &report.Report{
-		Title: c.Name, Result: m.final, Set: m.run.set, Pool: m.trainer.Pool(),
-		About: []report.Fact{
-			{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)},
-			{Name: "updates", Value: fmt.Sprintf("%d of %d pairs", steps, c.Train.GlobalBatch)},
-			{Name: "parameters", Value: fmt.Sprint(m.trainer.Plan().Params)},
-			{Name: "kernels", Value: kernel.Family()},
-		},
-	}
-	pictures, err := m.log.curves()
-	if err != nil {
-		return err
-	}
-	rep.Pictures = pictures
-	if err := rep.Write(ctx, dir); err != nil {
-		if errors.Is(err, context.Canceled) {
-			return train.ErrInterrupted
-		}
-		return err
-	}
-	s := &checkpoints.State{Files: map[string][]checkpoints.Tensor{fileModel: tensors(&m.trainer.Model().Layout, "", m.weights())}}
-	if err := m.run.describe(s, steps); err != nil {
-		return err
-	}
-	return checkpoints.WriteFolder(m.fs(), filepath.Join(m.run.Dir, checkpoints.ModelName), s)
-}
-
-func (m *measurer) fs() checkpoints.FS {
-	if m.run.opt.FS != nil {
-		return m.run.opt.FS
-	}
-	return checkpoints.Disk
-}
-
-// Metrics flattens an evaluation: val.imageToText.recallAt1, val.concept.top1 and so on, fractions in [0, 1].
-func Metrics(res *eval.Result) map[string]float64 {
-	out := map[string]float64{}
-	for _, s := range res.Splits {
-		if s.Retrieval != nil {
-			for name, d := range map[string]*eval.Direction{"imageToText": &s.Retrieval.ImageToText, "textToImage": &s.Retrieval.TextToImage} {
-				for _, at := range d.Recall {
-					out[fmt.Sprintf("%s.%s.recallAt%d", s.Split, name, at.K)] = at.Recall
-				}
-				out[fmt.Sprintf("%s.%s.medianRank", s.Split, name)] = d.MedianRank
-			}
-		}
-		for _, z := range s.ZeroShot {
-			out[fmt.Sprintf("%s.%s.top1", s.Split, z.System)] = z.Ensemble.Top1
-			out[fmt.Sprintf("%s.%s.top5", s.Split, z.System)] = z.Ensemble.Top5
-		}
-	}
-	return out
 }

@@ -292,15 +292,20 @@ func (t *Trainer) gradient(b *batch.Batch) (*losses.Result, error) {
 	return res, nil
 }
 
-// each runs f for every worker at once.
+// each runs f for every worker, as many at once as there are threads.
 func (t *Trainer) each(f func(w *worker) error) error {
 	if len(t.workers) == 1 {
 		return f(t.workers[0])
 	}
 	errs := make([]error, len(t.workers))
+	threads := make(chan struct{}, t.pool.Threads())
 	var wg sync.WaitGroup
 	for i, w := range t.workers {
-		wg.Go(func() { errs[i] = f(w) })
+		threads <- struct{}{}
+		wg.Go(func() {
+			errs[i] = f(w)
+			<-threads
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
