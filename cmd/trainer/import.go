@@ -30,6 +30,16 @@ type importFormat struct {
 // importFormats are all formats, in the order of the help.
 var importFormats = []importFormat{
 	importCOCO,
+	importKarpathy,
+	importFlickr30k,
+	importCC,
+	importSBU,
+	importVG,
+	importCSV,
+	importTSV,
+	importJSONL,
+	importFolder,
+	importClasses,
 }
 
 func newImports() []*cobra.Command {
@@ -166,26 +176,4 @@ func (p *importProgress) end() {
 	if p.bar != nil {
 		_ = p.bar.Clear()
 	}
-}
-
-var importCOCO = importFormat{
-	use:   "coco --images DIR --captions FILE… --out DIR",
-	short: "Import COCO captions JSON",
-	long: `Make a data set from a folder of pictures and one or more files of COCO captions JSON.
-
-The split of a file's pictures is the SPLIT of its name captions_SPLIT.json, or what --split says. Of an image, beside id and
-file_name, these fields are read if they are there: concept (pictures of one concept are never each other's negatives), label,
-source, license, and every other text field, such as style or category, as an attribute. Of an annotation: kind and lang.
-"trainer data export demo" writes an example of all of it.`,
-	example: `  trainer data import coco --images pictures --captions captions_train.json --captions captions_test.json --out my-data
-  trainer data import coco --images pictures --captions all.json --split train --out my-data`,
-	wanted: []string{"images", "captions"},
-	bind: func(cmd *cobra.Command) func([]string) (convert.Importer, error) {
-		f := cmd.Flags()
-		var c convert.COCO
-		f.StringVar(&c.Images, "images", "", "`folder` of the pictures")
-		f.StringArrayVar(&c.Captions, "captions", nil, "COCO captions `file`; may be given again")
-		f.StringVar(&c.Split, "split", "", "`split` of all pictures; without it, that of each file's name")
-		return func([]string) (convert.Importer, error) { return c, nil }
-	},
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"diptych/data/arrowset"
 )
@@ -58,6 +60,21 @@ func badRecord(where, format string, args ...any) error {
 	return &RecordError{where, fmt.Errorf(format, args...)}
 }
 
+// pictureEndings are those of the names of picture files.
+var pictureEndings = []string{".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+// isPicture says whether a name ends as a picture's does.
+func isPicture(name string) bool {
+	return slices.Contains(pictureEndings, strings.ToLower(path.Ext(name)))
+}
+
+func ignoreEOF(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
 // maxPicture is the size in bytes above which a picture is refused: what arrowset can hold, less its texts.
 const maxPicture = 255 << 20
 
@@ -76,10 +93,16 @@ func (dir pictureFolder) open() error {
 	return nil
 }
 
-// load returns the Load of the picture of a name with slashes, which must lie below the folder.
+// load returns the Load of the picture of a name with slashes, which must lie below the folder. An ending .* stands for any
+// picture's, and for none.
 func (dir pictureFolder) load(name string) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) {
-		b, err := readPicture(filepath.Join(string(dir), filepath.FromSlash(name)))
+		full := filepath.Join(string(dir), filepath.FromSlash(name))
+		open, any := strings.CutSuffix(full, ".*")
+		b, err := readPicture(open)
+		for i := 0; any && errors.Is(err, fs.ErrNotExist) && i < len(pictureEndings); i++ {
+			b, err = readPicture(open + pictureEndings[i])
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: picture %s is missing in %s: %w", ErrInput, name, string(dir), err)
 		}
