@@ -204,6 +204,9 @@ func (s *folderSource) record(root File, name, where string) (*Record, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, badRecord(where, "its text %s is missing: %w", text, err)
 	}
+	if errors.Is(err, ErrInput) {
+		return nil, &RecordError{where, err}
+	}
 	if err != nil {
 		return nil, err
 	}

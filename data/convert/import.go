@@ -294,7 +294,7 @@ func (im *importing) progress(part float64) Progress {
 // record writes one record or deals with its fault.
 func (im *importing) record(j *job) error {
 	err := j.err
-	where := fmt.Sprintf("record %d", im.next)
+	var where string
 	if j.rec != nil {
 		where = j.rec.Where
 		r := &j.rec.Row
@@ -317,6 +317,9 @@ func (im *importing) record(j *job) error {
 	}
 	bad := &RecordError{}
 	if !errors.As(err, &bad) {
+		if j.rec == nil { // the source cannot go on, and has said where
+			return err
+		}
 		if bad = (&RecordError{where, err}); !errors.Is(err, ErrInput) && !errors.Is(err, arrowset.ErrSchema) {
 			return fmt.Errorf("%s: %w", where, err)
 		}

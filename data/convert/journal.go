@@ -21,7 +21,6 @@ import (
 // and what stands after the last shard are dropped: the import goes on at the first record behind that shard.
 type journal struct {
 	dir  string // .NAME.import
-	out  string // the set
 	lock *runlog.DirLock
 	file *os.File
 	read bool // the file was understood
@@ -55,11 +54,11 @@ type skippedRecord struct {
 
 // openJournal begins the import of a set or goes on with it; key says what is imported, as JSON. finished is true if
 // nothing is left to do but to close the journal.
-func openJournal(out string, key []byte) (j *journal, finished bool, err error) {
+func openJournal(out string, key []byte) (_ *journal, finished bool, err error) {
 	if out, err = filepath.Abs(out); err != nil {
 		return nil, false, err
 	}
-	j = &journal{out: out, dir: filepath.Join(filepath.Dir(out), "."+filepath.Base(out)+".import")}
+	j := &journal{dir: filepath.Join(filepath.Dir(out), "."+filepath.Base(out)+".import")}
 	exist := emptyOrMissing(out)
 	if _, err := os.Stat(j.dir); exist != nil && errors.Is(err, fs.ErrNotExist) {
 		return nil, false, exist
@@ -70,28 +69,30 @@ func openJournal(out string, key []byte) (j *journal, finished bool, err error) 
 	if j.lock, err = runlog.Lock(j.dir); err != nil {
 		return nil, false, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, j.close())
+	if err = j.load(key); err == nil && exist != nil {
+		// The set stands there already: it is this import's if the kill came between its rename and the end.
+		if finished = j.made(out); !finished {
+			err = exist
 		}
-	}()
-	if err := j.load(key); err != nil {
-		return nil, false, err
 	}
-	if exist == nil {
-		return j, false, nil
+	if err != nil {
+		return nil, false, errors.Join(err, j.close())
 	}
-	// The set stands there already: it is this import's if the kill came between its rename and the end.
+	return j, finished, nil
+}
+
+// made says whether the set in a folder is what the journal tells of; if so, the journal can go.
+func (j *journal) made(out string) bool {
 	set, err := arrowset.Open(out)
 	if err != nil {
-		return nil, false, exist
+		return false
 	}
 	defer set.Close()
 	if len(j.shards) == 0 || !slices.Equal(set.Manifest().Shards, j.shards) {
-		return nil, false, exist
+		return false
 	}
 	j.shards = nil // so that close removes the folder
-	return j, true, nil
+	return true
 }
 
 // emptyOrMissing gives an error wrapping fs.ErrExist if there is something in a folder.

@@ -16,6 +16,7 @@ type jsonList struct {
 	size   int64
 	dec    *json.Decoder
 	member string // "" for the whole file
+	begin  int64  // where the array begins
 	record int    // the next one
 }
 
@@ -42,6 +43,7 @@ func newJSONList(path string, r io.ReaderAt, size int64, member string) (*jsonLi
 		if err := expect(l.dec, '['); err != nil {
 			return nil, l.fatal(err)
 		}
+		l.begin = l.dec.InputOffset()
 		return l, nil
 	}
 	if err := expect(l.dec, '{'); err != nil {
@@ -53,6 +55,7 @@ func newJSONList(path string, r io.ReaderAt, size int64, member string) (*jsonLi
 			if err = expect(l.dec, '['); err != nil {
 				return nil, l.fatal(fmt.Errorf("%s: %w", member, err))
 			}
+			l.begin = l.dec.InputOffset()
 			return l, nil
 		}
 		if err == nil {
@@ -109,8 +112,10 @@ func (l *jsonList) next(v any) (where string, err error) {
 	return where, nil
 }
 
-// Part is how much of the file is read.
-func (l *jsonList) Part() float64 { return float64(l.dec.InputOffset()) / float64(max(l.size, 1)) }
+// Part is how much of the file is read, from where the array begins.
+func (l *jsonList) Part() float64 {
+	return float64(l.dec.InputOffset()-l.begin) / float64(max(l.size-l.begin, 1))
+}
 
 // Close is io.Closer's.
 func (l *jsonList) Close() error {

@@ -238,7 +238,7 @@ func (r *flickrReader) line() (name, text string, line int, err error) {
 	}
 	if r.form == '|' {
 		cells := strings.SplitN(whole, "|", 3)
-		if len(cells) == 2 { // line 19,999 of the published results.csv: "2199200615.jpg| 4   A dog runs across the grass ."
+		if len(cells) == 2 { // one line of the published results.csv lacks its second bar: "2199200615.jpg| 4   A dog runs across the grass ."
 			number, rest, ok := strings.Cut(strings.TrimSpace(cells[1]), " ")
 			if ok && len(number) == 1 && number[0] >= '0' && number[0] <= '9' {
 				cells = []string{cells[0], number, rest}

@@ -85,27 +85,22 @@ func (l *lines) raw() ([]byte, error) {
 	where := l.where(l.line)
 	text, err := l.r.ReadSlice('\n')
 	if err == bufio.ErrBufferFull {
-		l.long = l.long[:0]
-		for err == bufio.ErrBufferFull && len(l.long) <= maxLine {
-			l.long = append(l.long, text...)
-			text, err = l.r.ReadSlice('\n')
-		}
-		rest := int64(len(text))
-		if len(l.long) > maxLine { // pass over the rest
-			for err == bufio.ErrBufferFull {
-				text, err = l.r.ReadSlice('\n')
-				rest += int64(len(text))
+		size := 0
+		for l.long = l.long[:0]; ; text, err = l.r.ReadSlice('\n') {
+			if size += len(text); size <= maxLine {
+				l.long = append(l.long, text...)
 			}
-			l.off += int64(len(l.long)) + rest
-			l.line++
-			l.long = nil
+			if err != bufio.ErrBufferFull {
+				break
+			}
+		}
+		if text = l.long; size > maxLine {
+			l.off, l.line, l.long = l.off+int64(size), l.line+1, nil
 			if err != nil && err != io.EOF {
 				return nil, fmt.Errorf("%s: %w", where, err)
 			}
 			return nil, badRecord(where, "the line has more than %d bytes", maxLine)
 		}
-		l.long = append(l.long, text...)
-		text = l.long
 	}
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("%s: %w", where, err)
@@ -120,6 +115,9 @@ func (l *lines) raw() ([]byte, error) {
 
 // where names a line.
 func (l *lines) where(line int) string { return fmt.Sprintf("%s:%d", l.name, line) }
+
+// Part is how much of the file is read.
+func (l *lines) Part() float64 { return float64(l.off) / float64(max(l.size, 1)) }
 
 // Close is io.Closer's.
 func (l *lines) Close() error {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -100,7 +99,7 @@ func (c *Columns) entry(pictures pictureFolder, split string, value func(name st
 type CSV struct {
 	Images    string // folder of the pictures; absolute names must lie in it
 	Files     []File
-	Delimiter string   // one byte; "" means a comma, or a tab in a file *.tsv or *.tab
+	Delimiter string   // one byte; "" means a comma
 	NoQuotes  bool     // quotation marks are text, as in most files of tab-separated values
 	Header    []string // names of the columns, if the first line does not give them
 	Columns   Columns
@@ -128,13 +127,11 @@ func (c CSV) Open(ctx context.Context, o *Options) (Source, error) {
 // table begins to read a file: its header.
 func (c *CSV) table(f File, l *lines) (*tableReader, error) {
 	r := &csvReader{lines: l, delimiter: ',', quotes: !c.NoQuotes}
-	switch ext := strings.ToLower(filepath.Ext(f.Path)); {
-	case len(c.Delimiter) > 1:
+	if len(c.Delimiter) > 1 {
 		return nil, fmt.Errorf("%w: the delimiter %q is more than one byte", ErrInput, c.Delimiter)
-	case c.Delimiter != "":
+	}
+	if c.Delimiter != "" {
 		r.delimiter = c.Delimiter[0]
-	case ext == ".tsv" || ext == ".tab":
-		r.delimiter = '\t'
 	}
 	header := c.Header
 	if len(header) == 0 {

@@ -278,12 +278,13 @@ func (s SBU) Open(_ context.Context, _ *Options) (_ Source, err error) {
 			return nil, err
 		}
 		src.closers = append(src.closers, captions)
-		src.each = twoLists(lineOf(urls), lineOf(captions))
+		src.each, src.part = twoLists(lineOf(urls), lineOf(captions)), captions
 	default:
+		// An array, or else an object.
 		pairs, err := openJSONList(s.File, "")
 		if err == nil {
 			src.closers, src.named = append(src.closers, pairs), true
-			src.each = pairOf(pairs)
+			src.each, src.part = pairOf(pairs), pairs
 			variables, pattern = []string{"row", "name"}, "{name}"
 			break
 		}
@@ -297,13 +298,18 @@ func (s SBU) Open(_ context.Context, _ *Options) (_ Source, err error) {
 			return nil, err
 		}
 		src.closers = append(src.closers, captions)
-		src.each = twoLists(textOf(urls), textOf(captions))
+		src.each, src.part = twoLists(textOf(urls), textOf(captions)), captions
+		if urls.begin > captions.begin {
+			src.part = urls
+		}
 	}
 	if s.Names.Pattern == "" {
 		s.Names.Pattern = pattern
 	}
-	src.names, err = s.Names.open(variables...)
-	return src, err
+	if src.names, err = s.Names.open(variables...); err != nil {
+		return nil, err
+	}
+	return src, nil
 }
 
 type sbuSource struct {
@@ -313,7 +319,11 @@ type sbuSource struct {
 	names   *namer
 	row     int
 	closers []io.Closer
+	part    partSource // the list that comes last in its file
 }
+
+// Part is Progress's.
+func (s *sbuSource) Part() float64 { return s.part.Part() }
 
 // Next is Source's.
 func (s *sbuSource) Next() (*Record, error) {
