@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func (m *made) Next() (*Record, error) {
 
 func (m *made) Close() error { return nil }
 
-// files returns the contents of a folder's files.
+// files returns the contents of a folder's files, of shards their checksums.
 func files(t *testing.T, dir string) map[string]string {
 	all := map[string]string{}
 	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
@@ -80,7 +81,9 @@ func files(t *testing.T, dir string) map[string]string {
 			return err
 		}
 		b, err := os.ReadFile(filepath.Join(dir, name))
-		all[name] = string(b)
+		if all[name] = string(b); filepath.Ext(name) == ".arrow" {
+			all[name] = fmt.Sprintf("%x", sha256.Sum256(b))
+		}
 		return err
 	}))
 	return all

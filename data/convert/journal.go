@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"diptych/data/arrowset"
 	"diptych/internal/runlog"
@@ -183,7 +184,8 @@ func (j *journal) shard(s arrowset.Shard, records int, digest string) error {
 
 // skip notes a bad record.
 func (j *journal) skip(record int, bad *RecordError) error {
-	s := skippedRecord{record, bad.Where, bad.Err.Error()}
+	valid := func(s string) string { return strings.ToValidUTF8(s, "\ufffd") } // so that it reads back equal
+	s := skippedRecord{record, valid(bad.Where), valid(bad.Err.Error())}
 	j.skipped = append(j.skipped, s)
 	return j.write(journalLine{Skip: &s})
 }
