@@ -26,6 +26,9 @@ type Config struct {
 	CacheMiB int `yaml:"cacheMiB"`
 }
 
+// maxCacheMiB is a tebibyte.
+const maxCacheMiB = 1 << 20
+
 // Default is the demo's training split with CLIP's tokenizer; transforms must be given.
 func Default() Config {
 	return Config{Path: "demo", Split: "train", Tokenizer: tokenizer.Config{Kind: "clip"}, BrokenLimit: 0.01, CacheMiB: 256}
@@ -47,11 +50,11 @@ func (c *Config) Validate() error {
 	if len(c.EvalTransforms) == 0 {
 		bad("evalTransforms: empty, want at least what brings pictures to the model's size")
 	}
-	if c.BrokenLimit < 0 || c.BrokenLimit > 1 {
+	if !(c.BrokenLimit >= 0 && c.BrokenLimit <= 1) {
 		bad("brokenLimit: %v, want [0, 1]", c.BrokenLimit)
 	}
-	if c.CacheMiB < 0 {
-		bad("cacheMiB: %d, want 0 or more", c.CacheMiB)
+	if c.CacheMiB < 0 || c.CacheMiB > maxCacheMiB {
+		bad("cacheMiB: %d, want 0 to %d", c.CacheMiB, maxCacheMiB)
 	}
 	return errors.Join(errs...)
 }

@@ -35,10 +35,13 @@ type slotJob struct {
 	i int
 }
 
+// PoolBatches returns how many batches a Loader holds that prepares ahead of them: those, the one in the making and the one in use.
+func PoolBatches(ahead int) int { return ahead + 2 }
+
 // NewLoader starts workers goroutines that prepare the updates [from, to), at most ahead batches before they are asked for.
 func NewLoader(ctx context.Context, s *Source, from, to, workers, ahead int) *Loader {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &Loader{s: s, ctx: ctx, cancel: cancel, ready: make(chan *job, ahead), free: make(chan *batch.Batch, ahead+2)}
+	l := &Loader{s: s, ctx: ctx, cancel: cancel, ready: make(chan *job, ahead), free: make(chan *batch.Batch, PoolBatches(ahead))}
 	for range cap(l.free) {
 		l.free <- new(batch.Batch)
 	}
@@ -108,6 +111,9 @@ func (l *Loader) Next(ctx context.Context) (*batch.Batch, error) {
 		}
 		select {
 		case <-j.done:
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			if err := l.s.take(j.b, j.err); err != nil {
 				return nil, err
 			}

@@ -26,8 +26,16 @@ type Rows interface {
 // Sample is a row of the split with what training needs of it beside the picture.
 type Sample struct {
 	Row      int      // in the data set
+	ID       string   // of its picture, for messages; may be empty
 	Group    string   // empty: its own group
 	Captions []string // at least one
+}
+
+func (s *Sample) String() string {
+	if s.ID == "" {
+		return fmt.Sprintf("row %d", s.Row)
+	}
+	return fmt.Sprintf("row %d (%s)", s.Row, s.ID)
 }
 
 // Source gives the batch of any update. It is safe for concurrent use.
@@ -69,7 +77,7 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 	for i := range samples {
 		sm := &samples[i]
 		if len(sm.Captions) == 0 {
-			return nil, fmt.Errorf("data: row %d has no caption of the chosen kinds and languages", sm.Row)
+			return nil, fmt.Errorf("data: %s has no caption of the chosen kinds and languages", sm)
 		}
 		s.samples[sm.Row] = sm
 		g, ok := index[sm.Group]
@@ -173,7 +181,7 @@ func (s *Source) tooMany(rows []batch.Broken) error {
 			names.WriteString("; …")
 			break
 		}
-		fmt.Fprintf(&names, "; row %d: %s", x.Row, x.Reason)
+		fmt.Fprintf(&names, "; %s: %s", s.samples[x.Row], x.Reason)
 	}
 	return fmt.Errorf("data: %d pictures do not decode, data.brokenLimit allows %d of %d: %s: %w",
 		len(rows), s.limit, len(s.samples), names.String()[2:], transform.ErrBadPicture)
@@ -216,13 +224,13 @@ func (s *Source) fill(ctx context.Context, u, i, group, row int, p *batch.Pair, 
 			return err.Error(), nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("row %d: %w", row, err)
+			return "", fmt.Errorf("%s: %w", s.samples[row], err)
 		}
 		im = s.cache.put(row, &w.prepared)
 	}
 	at := func(purpose string) uint64 { return addr.Hash(s.seed, addr.Name(purpose), uint64(u), uint64(i)) }
 	if err := s.pipe.Finish(im, at("transform"), p.Pixels, &w.scratch); err != nil {
-		return "", fmt.Errorf("row %d: %w", row, err)
+		return "", fmt.Errorf("%s: %w", s.samples[row], err)
 	}
 	captions := s.samples[row].Captions
 	p.Row, p.Group = row, int32(group)

@@ -43,7 +43,7 @@ type Config struct {
 // Eval says how a run measures its model.
 type Eval struct {
 	Splits []string    `yaml:"splits"` // measured at the end; empty: all but train
-	During []string    `yaml:"during"` // measured every train.evalEvery updates; empty: val if there is one
+	During []string    `yaml:"during"` // measured every train.evalEvery updates; empty: val, or all but train where there is none
 	Tasks  []eval.Task `yaml:"tasks"`  // retrieval, zeroshot; empty: both
 	// Texts are the candidates of retrieval: label (one text of each group), all (every caption), or empty: labels where
 	// there are any.
@@ -116,6 +116,9 @@ func parse(text []byte, file string, sets []string) (*Config, error) {
 	tree := map[string]any{}
 	if err := yaml.Unmarshal(text, &tree); err != nil {
 		return nil, fmt.Errorf("%w %s: %s", ErrRecipe, file, yaml.FormatError(err, false, true))
+	}
+	if tree == nil { // an empty recipe
+		tree = map[string]any{}
 	}
 	for _, s := range sets {
 		if err := set(tree, s); err != nil {

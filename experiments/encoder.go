@@ -2,7 +2,6 @@ package experiments
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -125,7 +124,8 @@ type Model struct {
 
 // OpenModel opens the model of a run directory, a checkpoint or a finished model's folder. Averaged weights are taken where
 // the run keeps them. threads share the work.
-func OpenModel(dir string, threads int) (*Model, error) {
+func OpenModel(dir string, threads int) (_ *Model, err error) {
+	defer kernel.CatchNoMemory(&err)
 	c, damaged, err := checkpoints.Find(dir)
 	if err != nil {
 		return nil, err
@@ -134,16 +134,19 @@ func OpenModel(dir string, threads int) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
-	if text, ok := c.Extra[extraMerges]; ok {
-		if err := json.Unmarshal(text, &cfg.Data.Tokenizer.Content); err != nil {
-			return nil, fmt.Errorf("experiments: the merges of %s: %w", c.Dir, err)
-		}
+	if err := extra(c, extraMerges, &cfg.Data.Tokenizer.Content); err != nil {
+		return nil, err
 	}
 	p, err := cfg.build()
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
 	m := &Model{Warnings: damaged, Step: c.Step, config: cfg, weights: kernel.NewSlab(p.model.Layout.Size)}
+	defer func() {
+		if err != nil {
+			kernel.FreeSlab(m.weights)
+		}
+	}()
 	file := fileModel
 	if c.Has(fileAverage) {
 		file = fileAverage
@@ -153,6 +156,7 @@ func OpenModel(dir string, threads int) (*Model, error) {
 	}
 	pool := kernel.NewPool(threads)
 	if m.encoder, err = newEncoder(p, m.weights, pool); err != nil {
+		pool.Close()
 		return nil, err
 	}
 	return m, nil

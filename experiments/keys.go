@@ -21,6 +21,9 @@ func checkKeys(text []byte, file string, t reflect.Type) error {
 	if err != nil {
 		return fmt.Errorf("%w %s: %s", ErrRecipe, file, yaml.FormatError(err, false, true))
 	}
+	if len(f.Docs) > 1 {
+		return fmt.Errorf("%w %s: %d YAML documents, want one", ErrRecipe, file, len(f.Docs))
+	}
 	var errs []error
 	for _, doc := range f.Docs {
 		if doc.Body != nil {

@@ -17,10 +17,9 @@ import (
 	"diptych/train"
 )
 
-// runLog keeps the records of one run, and its directory's lock.
+// runLog keeps the records of one run.
 type runLog struct {
 	*runlog.Log
-	lock    *runlog.DirLock
 	dir     string
 	pairs   int      // of an update
 	samples *os.File // rows of every batch, nil unless the recipe wants them
@@ -31,7 +30,7 @@ type runLog struct {
 const samplesFile = "samples.txt"
 
 // newRunLog opens the records of a run that has done step updates, and cuts back what was recorded after them.
-func newRunLog(r *Run, lock *runlog.DirLock, step int) (*runLog, error) {
+func newRunLog(r *Run, step int) (*runLog, error) {
 	columns := []string{"loss"}
 	for _, l := range r.Config.Losses {
 		columns = append(columns, "loss."+l.Name)
@@ -41,7 +40,7 @@ func newRunLog(r *Run, lock *runlog.DirLock, step int) (*runLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &runLog{Log: log, lock: lock, dir: r.Dir, pairs: r.Config.Train.GlobalBatch, heap: []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}}
+	l := &runLog{Log: log, dir: r.Dir, pairs: r.Config.Train.GlobalBatch, heap: []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}}
 	if r.Config.Train.LogSamples {
 		if l.samples, err = openSamples(filepath.Join(r.Dir, samplesFile), step); err != nil {
 			return nil, errors.Join(err, log.Close())
@@ -116,11 +115,11 @@ func (l *runLog) curves() ([]report.Picture, error) {
 	return []report.Picture{{Title: "Curves", File: "../" + runlog.CurvesFile}}, nil
 }
 
-// Close closes the records and gives the lock back.
+// Close closes the records.
 func (l *runLog) Close() error {
 	var err error
 	if l.samples != nil {
 		err = l.samples.Close()
 	}
-	return errors.Join(err, l.Log.Close(), l.lock.Close())
+	return errors.Join(err, l.Log.Close())
 }

@@ -3,6 +3,7 @@ package experiments
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -20,6 +21,7 @@ type parts struct {
 	tok         tokenizer.Tokenizer
 	train, eval *transform.Pipeline
 	model       *model.CLIP
+	merges      []byte // the merges file that the recipe names
 }
 
 // build resolves what one room takes from another (the vocabulary's size, the context's length), checks the whole recipe and
@@ -35,9 +37,12 @@ func (c *Config) build() (*parts, error) {
 	}
 	tc.ContextLength = text.ContextLength
 	var err error
-	if tc.Kind == "bpe" && tc.SHA256 == "" && tc.File != "" {
+	if tc.Kind == "bpe" && tc.File != "" {
 		if b, err := tc.ReadFile(); err == nil { // an error comes again below
-			tc.SHA256 = tokenizer.Checksum(b)
+			p.merges = b
+			if tc.SHA256 == "" {
+				tc.SHA256 = tokenizer.Checksum(b)
+			}
 		}
 	}
 	if p.tok, err = tokenizer.New(*tc); err != nil {
@@ -69,8 +74,27 @@ func (c *Config) build() (*parts, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w %s:\n%w", ErrRecipe, c.Name, err)
 	}
-	p.model, err = model.NewCLIP(c.Model, losses.NeedsBias(c.Losses))
-	return p, err
+	if p.model, err = model.NewCLIP(c.Model, losses.NeedsBias(c.Losses)); err != nil {
+		return nil, err
+	}
+	for i, g := range c.Optim.Groups {
+		matches := func(q *model.Param) bool { ok, _ := path.Match(g.Pattern, q.Name); return ok } // the pattern is valid
+		if !slices.ContainsFunc(p.model.Layout.Params, matches) {
+			return nil, fmt.Errorf("%w %s: optim.groups[%d].pattern: %q matches no parameter; there are %s", ErrRecipe, c.Name, i, g.Pattern, paramNames(p.model))
+		}
+	}
+	return p, nil
+}
+
+// paramNames lists a model's parameters, of the blocks the first of each tower.
+func paramNames(m *model.CLIP) string {
+	var names []string
+	for _, p := range m.Layout.Params {
+		if !strings.Contains(p.Name, "resblocks.") || strings.Contains(p.Name, "resblocks.0.") {
+			names = append(names, p.Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // openSet opens a data set by the name that recipes and commands use for it.
@@ -88,14 +112,15 @@ func samples(set *arrowset.Set, c *data.Config) ([]data.Sample, error) {
 		if m.Split != c.Split {
 			continue
 		}
-		s := data.Sample{Row: i, Group: m.Group}
+		s := data.Sample{Row: i, ID: m.ImageID, Group: m.Group}
 		for _, cp := range set.Captions(i) {
 			if admits(c.CaptionKinds, cp.Kind) && admits(c.CaptionLangs, cp.Lang) {
 				s.Captions = append(s.Captions, cp.Text)
 			}
 		}
 		if len(s.Captions) == 0 {
-			return nil, fmt.Errorf("data: %s, row %d (%s) has no caption of the kinds %v and languages %v", set.Manifest().Name, i, m.ImageID, c.CaptionKinds, c.CaptionLangs)
+			return nil, fmt.Errorf("%w: data: %s, row %d (%s) has no caption of data.captionKinds %v and data.captionLangs %v: widen them, or leave such rows out of the set",
+				ErrRecipe, set.Manifest().Name, i, m.ImageID, c.CaptionKinds, c.CaptionLangs)
 		}
 		out = append(out, s)
 	}

@@ -2,6 +2,8 @@ package experiments
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +19,6 @@ import (
 	"diptych/data/arrowset"
 	"diptych/data/batch"
 	"diptych/eval"
-	"diptych/experiments/report"
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
 	"diptych/internal/runlog"
@@ -51,12 +52,14 @@ type Observer interface {
 // Plan is what a run will take.
 type Plan struct {
 	train.Plan
-	From, Steps int   // updates done before, and in all
-	Pairs       int   // of the training split
-	Groups      int   // that its rows fall into
-	Disk        int64 // bytes of the checkpoints that are kept at once, and one being written
-	DiskFree    int64 // bytes; 0 when unknown
-	MemoryFree  int64 // bytes; 0 when unknown
+	From       int   `json:"from"`       // updates done before
+	Steps      int   `json:"steps"`      // updates of the whole run
+	Pairs      int   `json:"pairs"`      // of the training split
+	Groups     int   `json:"groups"`     // that its rows fall into
+	Data       int64 `json:"data"`       // bytes of decoded pictures at most, and of the batches that are read ahead
+	Disk       int64 `json:"disk"`       // bytes of the checkpoints that are kept at once, and one being written
+	DiskFree   int64 `json:"diskFree"`   // bytes; 0 when unknown
+	MemoryFree int64 `json:"memoryFree"` // bytes; 0 when unknown
 }
 
 // Run is one training run and its directory.
@@ -65,10 +68,12 @@ type Run struct {
 	Config   *Config
 	Finished bool // nothing is left to do
 
-	opt   Options
-	parts *parts
-	state *checkpoints.Checkpoint // to go on from; nil at the beginning
-	notes []string
+	opt    Options
+	parts  *parts
+	set    *arrowset.Set // while it trains
+	source *data.Source
+	state  *checkpoints.Checkpoint // to go on from; nil at the beginning
+	notes  []string
 }
 
 // recipeFile holds the resolved recipe of a run, in its directory.
@@ -129,6 +134,7 @@ func Resolve(o Options) (*Run, error) {
 // Train begins the run or goes on with it, to its last step, measures the model and leaves a report. Cancelling ctx ends it
 // cleanly with a checkpoint and train.ErrInterrupted.
 func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
+	defer kernel.CatchNoMemory(&err)
 	c := r.Config
 	set, err := openSet(c.Data.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -149,20 +155,30 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRecipe, err)
 	}
-	if err := r.checkEval(set); err != nil {
+	r.set, r.source = set, source
+	if err := r.checkEval(); err != nil {
 		return err
 	}
+	lock, err := r.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	t, err := r.trainer()
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-
 	store, log, err := r.open(t)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
+	m, err := newMeasurer(r, t, log, ob)
+	if err != nil {
+		return err
+	}
+	defer m.close()
 	from := 0
 	if r.state != nil {
 		from = r.state.Step
@@ -170,26 +186,33 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	for _, n := range r.notes {
 		ob.Note("%s", n)
 	}
-	plan, err := r.plan(t, from, len(rows), source.Order().Groups())
+	plan, err := r.plan(t, from, len(rows))
 	if err != nil {
 		return err
 	}
 	ob.Begin(r, plan)
 
-	loader := data.NewLoader(ctx, source, from, c.Train.Steps, t.Pool().Threads(), 4)
+	loader := data.NewLoader(ctx, source, from, c.Train.Steps, t.Pool().Threads(), r.ahead())
 	defer loader.Close()
-	m := &measurer{run: r, set: set, trainer: t, log: log, observer: ob}
-	defer m.close()
+	noted := source.Broken() // rows that were named before
+	last := from
 	err = t.Run(ctx, from, loader, train.Hooks{
 		Step: func(rec train.Record, wait time.Duration, b *batch.Batch) error {
 			for _, bad := range b.Broken {
-				ob.Note("row %d does not decode and is replaced: %s", bad.Row, bad.Reason)
+				if _, ok := noted[bad.Row]; ok {
+					continue
+				}
+				noted[bad.Row] = bad.Reason
+				ob.Note("row %d (%s) does not decode and is replaced: %s", bad.Row, set.Meta()[bad.Row].ImageID, bad.Reason)
 			}
+			last = rec.Step
 			ob.Step(rec, wait)
 			return log.step(rec, wait, b)
 		},
-		Evaluate:  m.evaluate,
-		Evaluated: log.Evaluated,
+		Evaluate: m.evaluate,
+		Evaluated: func(step int) bool { // killed after the record and before the checkpoint that has the score: measured again
+			return log.Evaluated(step) && (c.Train.KeepBest == "" || r.state.Score != nil)
+		},
 		Save: func(_ context.Context, step int, metrics map[string]float64) error {
 			if err := log.sync(); err != nil { // no step up to a checkpoint may miss, also when the power fails
 				return err
@@ -197,24 +220,13 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 			return r.save(store, t, step, metrics)
 		},
 	})
+	if errors.Is(err, train.ErrInterrupted) {
+		return fmt.Errorf("%w after update %d, which is saved; trainer pretrain --out %s goes on", err, last, r.Dir)
+	}
 	if err != nil {
 		return err
 	}
 	return m.finish(ctx)
-}
-
-// checkEval names the splits of the recipe that the data set does not have, before anything is trained.
-func (r *Run) checkEval(set *arrowset.Set) error {
-	e := &r.Config.Eval
-	have := splitNames(set)
-	for key, list := range map[string][]string{"eval.splits": e.Splits, "eval.during": e.During} {
-		for _, s := range list {
-			if _, ok := set.Manifest().Splits[s]; !ok {
-				return fmt.Errorf("%w: %s: %s has no split %q; it has %s", ErrRecipe, key, set.Manifest().Name, s, strings.Join(have, ", "))
-			}
-		}
-	}
-	return nil
 }
 
 // trainer plans and allocates the run's trainer.
@@ -227,11 +239,15 @@ func (r *Run) trainer() (*train.Trainer, error) {
 	if res.Memory == 0 {
 		res.Memory = machine.AvailableMemory()
 	}
-	if res.Memory > 0 {
-		res.Memory = max(res.Memory-int64(c.Data.CacheMiB)<<20, 1) // the loader's share
-	}
 	if err := res.Check(&c.Train); err != nil {
 		return nil, fmt.Errorf("%w: --workers: %w", ErrRecipe, err)
+	}
+	if own := r.dataMemory(); res.Memory > 0 {
+		if res.Memory <= own {
+			return nil, fmt.Errorf("experiments: data.cacheMiB: %d MiB of decoded pictures, and the batches that are read ahead, leave nothing of the %d MiB that are free: lower it, or give the run more memory",
+				c.Data.CacheMiB, res.Memory>>20)
+		}
+		res.Memory -= own
 	}
 	return train.New(c.Train, train.Options{
 		Model: r.parts.model, Losses: c.Losses, Optim: c.Optim, Mean: r.parts.train.Mean, Std: r.parts.train.Std,
@@ -239,51 +255,83 @@ func (r *Run) trainer() (*train.Trainer, error) {
 	})
 }
 
-// open makes or opens the run directory, takes its lock, and brings the trainer to the newest whole checkpoint.
-func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
+// batchBytes returns the memory of one global batch's pictures.
+func (r *Run) batchBytes() int64 {
+	side := int64(r.Config.Model.Vision.ImageSize)
+	return 3 * side * side * int64(r.Config.Train.GlobalBatch)
+}
+
+// ahead returns how many batches are prepared before they are asked for: one is enough for a long update.
+func (r *Run) ahead() int {
+	if r.batchBytes() > 64<<20 {
+		return 1
+	}
+	return 4
+}
+
+// dataMemory returns the bytes that the loader holds: decoded pictures, and the batches of the pool.
+func (r *Run) dataMemory() int64 {
+	return int64(r.Config.Data.CacheMiB)<<20 + int64(data.PoolBatches(r.ahead()))*r.batchBytes()
+}
+
+// lock makes the run directory, if need be, and takes its lock.
+func (r *Run) lock() (*runlog.DirLock, error) {
 	if err := os.MkdirAll(r.Dir, 0o777); err != nil {
-		return nil, nil, fmt.Errorf("experiments: %w", err)
+		return nil, fmt.Errorf("experiments: %w", err)
 	}
-	lock, err := runlog.Lock(r.Dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	fail := func(err error) (*checkpoints.Store, *runLog, error) { return nil, nil, errors.Join(err, lock.Close()) }
+	return runlog.Lock(r.Dir)
+}
+
+// open brings the trainer to the newest whole checkpoint and opens the records there.
+func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
 	store, err := checkpoints.Open(filepath.Join(r.Dir, checkpoints.DirName), checkpoints.Options{
 		KeepLast: r.Config.Train.KeepLast, KeepBest: r.Config.Train.KeepBest != "", FS: r.opt.FS,
 	})
 	if err != nil {
-		return fail(err)
+		return nil, nil, err
 	}
 	state, damaged, err := store.Latest()
 	for _, d := range damaged {
 		r.notes = append(r.notes, d.Error()+"; the one before it is used")
 	}
 	if err != nil {
-		return fail(err)
+		return nil, nil, err
 	}
 	step := 0
 	if state != nil {
 		if err := r.restore(state, t); err != nil {
-			return fail(err)
+			return nil, nil, err
 		}
 		r.state, step = state, state.Step
 	} else if err := writeFile(filepath.Join(r.Dir, recipeFile), r.Config.YAML()); err != nil {
-		return fail(err)
+		return nil, nil, err
 	}
-	log, err := newRunLog(r, lock, step)
-	if err != nil {
-		return fail(err)
-	}
-	return store, log, nil
+	log, err := newRunLog(r, step)
+	return store, log, err
 }
 
-// writeFile writes a small file aside and renames it.
-func writeFile(name string, content []byte) error {
-	if err := os.WriteFile(name+".new", content, 0o666); err != nil {
-		return fmt.Errorf("experiments: %w", err)
+// writeFile makes a small file that is whole whenever it is there, also when the power fails: aside, synced, renamed.
+func writeFile(name string, content []byte) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("experiments: %w", err)
+		}
+	}()
+	f, err := os.Create(name + ".new")
+	if err != nil {
+		return err
 	}
-	return os.Rename(name+".new", name)
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	return checkpoints.Disk.SyncDir(filepath.Dir(name))
 }
 
 // files lists a trainer's slabs as a checkpoint stores them.
@@ -312,6 +360,19 @@ func (r *Run) restore(c *checkpoints.Checkpoint, t *train.Trainer) error {
 	if diff := Diff(r.Config, saved); len(diff) > 0 {
 		return fmt.Errorf("%s: %w: %s", c.Dir, ErrDiffers, strings.Join(diff, "; "))
 	}
+	var sum string
+	if err := extra(c, extraData, &sum); err != nil {
+		return err
+	}
+	if now := dataSum(r.set); sum != "" && sum != now {
+		return fmt.Errorf("%s: %w: data.path: %s held other rows then (its shards' checksums differ); put them back, or give another --out",
+			c.Dir, ErrDiffers, r.Config.Data.Path)
+	}
+	broken := map[int]string{}
+	if err := extra(c, extraBroken, &broken); err != nil {
+		return err
+	}
+	r.source.Resume(broken)
 	for name, ts := range files(t) {
 		if err := c.Load(name, ts); err != nil {
 			return err
@@ -326,40 +387,72 @@ func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics
 	if err := r.describe(s, step); err != nil {
 		return err
 	}
-	if name := r.Config.Train.KeepBest; name != "" && metrics != nil {
-		v, ok := metrics[name]
-		if !ok {
-			return fmt.Errorf("%w: train.keepBest: no metric %q was measured; there are %s", ErrRecipe, name, strings.Join(metricNames(metrics), ", "))
+	for _, p := range s.Files[fileModel] { // the good checkpoints before stay
+		if i := slices.IndexFunc(p.Data, func(x float32) bool { return x-x != 0 }); i >= 0 {
+			return fmt.Errorf("experiments: after update %d: parameter %s, element %d of shape %v is %v and is not saved: %w",
+				step, p.Name, i, p.Shape, p.Data[i], train.ErrNotFinite)
 		}
-		s.Score = &checkpoints.Score{Name: name, Value: v}
+	}
+	if name := r.Config.Train.KeepBest; name != "" {
+		if v, ok := metrics[name]; ok { // checkEval knows that it is measured, though perhaps not at the end
+			s.Score = &checkpoints.Score{Name: name, Value: v}
+		}
 	}
 	return store.Save(s)
 }
 
-// describe puts into a checkpoint what it needs beside its tensors to be used anywhere: the recipe, and a copy of the merges
-// file that the recipe names.
-func (r *Run) describe(s *checkpoints.State, step int) error {
-	s.Step, s.Position, s.Recipe = step, step*r.Config.Train.GlobalBatch, string(r.Config.YAML())
-	if tc := r.Config.Data.Tokenizer; tc.Kind == "bpe" && tc.File != "demo" {
-		b, err := tc.ReadFile()
-		if err != nil {
-			return err
-		}
-		text, err := json.Marshal(b)
-		if err != nil {
-			return err
-		}
-		s.Extra = map[string]json.RawMessage{extraMerges: text}
+// The entries of a checkpoint beside its tensors.
+const (
+	extraMerges = "merges" // the merges file that the recipe names: a checkpoint can be used without it
+	extraData   = "data"   // what tells the data set from another
+	extraBroken = "broken" // rows that did not decode so far, and why
+)
+
+// extra reads an entry of a checkpoint; one that is not there leaves v as it is.
+func extra(c *checkpoints.Checkpoint, name string, v any) error {
+	text, ok := c.Extra[name]
+	if !ok {
+		return nil
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("experiments: %s: entry %s: %w", c.Dir, name, err)
 	}
 	return nil
 }
 
-// extraMerges is the entry of a checkpoint with the merges file.
-const extraMerges = "merges"
+// describe puts into a checkpoint what it needs beside its tensors.
+func (r *Run) describe(s *checkpoints.State, step int) error {
+	s.Step, s.Position, s.Recipe = step, step*r.Config.Train.GlobalBatch, string(r.Config.YAML())
+	entries := map[string]any{extraData: dataSum(r.set)}
+	if broken := r.source.Broken(); len(broken) > 0 {
+		entries[extraBroken] = broken
+	}
+	if r.parts.merges != nil && r.Config.Data.Tokenizer.File != "demo" {
+		entries[extraMerges] = r.parts.merges
+	}
+	s.Extra = map[string]json.RawMessage{}
+	for name, v := range entries {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		s.Extra[name] = text
+	}
+	return nil
+}
+
+// dataSum tells a data set from another: a hash of its shards' checksums, in order.
+func dataSum(set *arrowset.Set) string {
+	h := sha256.New()
+	for _, s := range set.Manifest().Shards {
+		fmt.Fprintln(h, s.Rows, strings.ToLower(s.SHA256))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
 
 // plan says what the run will take and refuses what the disk cannot hold.
-func (r *Run) plan(t *train.Trainer, from, pairs, groups int) (Plan, error) {
-	p := Plan{Plan: t.Plan(), From: from, Steps: r.Config.Train.Steps, Pairs: pairs, Groups: groups,
+func (r *Run) plan(t *train.Trainer, from, pairs int) (Plan, error) {
+	p := Plan{Plan: t.Plan(), From: from, Steps: r.Config.Train.Steps, Pairs: pairs, Groups: r.source.Order().Groups(), Data: r.dataMemory(),
 		DiskFree: machine.FreeDisk(r.Dir), MemoryFree: machine.AvailableMemory()}
 	one := p.Weights
 	kept := r.Config.Train.KeepLast + 1
@@ -371,141 +464,4 @@ func (r *Run) plan(t *train.Trainer, from, pairs, groups int) (Plan, error) {
 		return p, fmt.Errorf("experiments: %s: a checkpoint takes %d MiB, the disk has %d MiB free", r.Dir, one>>20, p.DiskFree>>20)
 	}
 	return p, nil
-}
-
-// measurer evaluates the model of a run while it trains and at its end.
-type measurer struct {
-	run      *Run
-	set      *arrowset.Set
-	trainer  *train.Trainer
-	log      *runLog
-	observer Observer
-	enc      *encoder
-	final    *eval.Result
-}
-
-func (m *measurer) close() {
-	if m.enc != nil {
-		m.enc.runner.Close()
-	}
-}
-
-// weights are those that are measured and that the finished model has: the average where the recipe keeps one.
-func (m *measurer) weights() []float32 {
-	if avg := m.trainer.Optimizer().Average(); avg != nil {
-		return avg
-	}
-	return m.trainer.Weights()
-}
-
-// measure runs the recipe's evaluation: the short one during the run, the whole one at its end.
-func (m *measurer) measure(ctx context.Context, step int) (*eval.Result, error) {
-	if m.enc == nil {
-		enc, err := newEncoder(m.run.parts, m.weights(), m.trainer.Pool())
-		if err != nil {
-			return nil, err
-		}
-		m.enc = enc
-	}
-	c := m.run.Config
-	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Pool: m.trainer.Pool(), Progress: m.observer.Measuring}
-	if step < c.Train.Steps {
-		o.Splits, o.Tasks = c.Eval.During, []eval.Task{eval.TaskRetrieval}
-		if _, ok := m.set.Manifest().Splits["val"]; ok && len(o.Splits) == 0 {
-			o.Splits = []string{"val"}
-		}
-	}
-	res, err := eval.Run(ctx, m.enc, m.set, o)
-	if errors.Is(err, eval.ErrNotFinite) {
-		return nil, fmt.Errorf("after update %d: %w: %w", step, train.ErrNotFinite, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if step == c.Train.Steps {
-		m.final = res
-	}
-	return res, nil
-}
-
-func (m *measurer) evaluate(ctx context.Context, step int) (map[string]float64, error) {
-	res, err := m.measure(ctx, step)
-	if err != nil {
-		return nil, err
-	}
-	metrics := Metrics(res)
-	m.observer.Measured(step, res)
-	return metrics, m.log.Eval(step, metrics)
-}
-
-// finish leaves the finished model and the report. It is done again from the start when it was interrupted.
-func (m *measurer) finish(ctx context.Context) error {
-	c, steps := m.run.Config, m.run.Config.Train.Steps
-	if m.final == nil {
-		if _, err := m.measure(ctx, steps); err != nil {
-			if ctx.Err() != nil {
-				return train.ErrInterrupted // everything is saved; the same command measures again
-			}
-			return err
-		}
-	}
-	dir := filepath.Join(m.run.Dir, "report")
-	rep := &report.Report{
-		Title: c.Name, Result: m.final, Set: m.set, Pool: m.trainer.Pool(),
-		About: []report.Fact{
-			{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)},
-			{Name: "updates", Value: fmt.Sprintf("%d of %d pairs", steps, c.Train.GlobalBatch)},
-			{Name: "parameters", Value: fmt.Sprint(m.trainer.Plan().Params)},
-			{Name: "kernels", Value: kernel.Family()},
-		},
-	}
-	pictures, err := m.log.curves()
-	if err != nil {
-		return err
-	}
-	rep.Pictures = pictures
-	if err := rep.Write(ctx, dir); err != nil {
-		return err
-	}
-	s := &checkpoints.State{Files: map[string][]checkpoints.Tensor{fileModel: tensors(&m.trainer.Model().Layout, "", m.weights())}}
-	if err := m.run.describe(s, steps); err != nil {
-		return err
-	}
-	return checkpoints.WriteFolder(m.fs(), filepath.Join(m.run.Dir, checkpoints.ModelName), s)
-}
-
-func (m *measurer) fs() checkpoints.FS {
-	if m.run.opt.FS != nil {
-		return m.run.opt.FS
-	}
-	return checkpoints.Disk
-}
-
-// Metrics flattens an evaluation: val.imageToText.recallAt1, val.concept.top1 and so on, fractions in [0, 1].
-func Metrics(res *eval.Result) map[string]float64 {
-	out := map[string]float64{}
-	for _, s := range res.Splits {
-		if s.Retrieval != nil {
-			for name, d := range map[string]*eval.Direction{"imageToText": &s.Retrieval.ImageToText, "textToImage": &s.Retrieval.TextToImage} {
-				for _, at := range d.Recall {
-					out[fmt.Sprintf("%s.%s.recallAt%d", s.Split, name, at.K)] = at.Recall
-				}
-				out[fmt.Sprintf("%s.%s.medianRank", s.Split, name)] = d.MedianRank
-			}
-		}
-		for _, z := range s.ZeroShot {
-			out[fmt.Sprintf("%s.%s.top1", s.Split, z.System)] = z.Ensemble.Top1
-			out[fmt.Sprintf("%s.%s.top5", s.Split, z.System)] = z.Ensemble.Top5
-		}
-	}
-	return out
-}
-
-func metricNames(m map[string]float64) []string {
-	var names []string
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }

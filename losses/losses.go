@@ -1,12 +1,13 @@
 // Package losses holds the training objectives, one per file, each with its formula above its code. An objective is global
 // when it compares all features of the batch (ITC, sigmoid): it becomes a graph of its own over (N, E) slabs of the whole
-// global batch, whose exact gradients are then fed to the grains. Start at New and at the objective's own file.
+// global batch, whose exact gradients are then fed to the grains. Start at NewGlobal and at the objective's own file.
 package losses
 
 import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -20,8 +21,8 @@ type Config struct {
 	Weight float64 `yaml:"weight"` // factor in the total loss
 	// LabelSmoothing ε spreads that share of the target over all rows (ITC).
 	LabelSmoothing float64 `yaml:"labelSmoothing,omitempty"`
-	// GroupTargets makes every pair of the same group a positive. Batches hold a group once unless the data have none, so
-	// this matters where a row's group is that of another.
+	// GroupTargets makes every pair of the same group a positive. The order of samples of package data puts no group twice into
+	// a batch, so with it this changes nothing; it is for other sources of batches.
 	GroupTargets bool `yaml:"groupTargets,omitempty"`
 }
 
@@ -61,10 +62,10 @@ func Validate(cfgs []Config) error {
 		if _, ok := objectives[c.Name]; !ok {
 			bad("name: %q is unknown; known: %s", c.Name, strings.Join(slices.Sorted(maps.Keys(objectives)), ", "))
 		}
-		if !(c.Weight > 0) {
+		if !(c.Weight > 0 && c.Weight <= math.MaxFloat32) {
 			bad("weight: %v, want a positive number", c.Weight)
 		}
-		if c.LabelSmoothing < 0 || c.LabelSmoothing >= 1 {
+		if !(c.LabelSmoothing >= 0 && c.LabelSmoothing < 1) {
 			bad("labelSmoothing: %v, want [0, 1)", c.LabelSmoothing)
 		}
 		if c.Name == "sigmoid" && c.LabelSmoothing != 0 {

@@ -32,7 +32,7 @@ type Transformer struct {
 	Activation   string  `yaml:"activation"` // quick_gelu, gelu, gelu_tanh
 	LayerNormEps float64 `yaml:"layerNormEps"`
 	Dropout      float64 `yaml:"dropout"`  // after the embedding, the attention's and both of the MLP's layers (spec 1.1)
-	DropPath     float64 `yaml:"dropPath"` // stochastic depth of the last block; block i of n has i/(n-1) of it
+	DropPath     float64 `yaml:"dropPath"` // stochastic depth of the last block; block i of n has i/(n-1) of it, a single one none
 }
 
 // Vision describes the image tower, a ViT (Dosovitskiy et al. 2021).
@@ -95,46 +95,65 @@ func DefaultFor(name string) (Config, error) {
 	return c, nil
 }
 
+// Bounds far above every model there is, below which no count of elements overflows.
+const (
+	maxSize   = 1 << 20 // widths, vocabularies
+	maxDepth  = 1 << 12 // blocks
+	maxLength = 1 << 16 // tokens of a text
+	maxSide   = 1 << 14 // pixels along a side of a picture
+	maxGrid   = 1 << 10 // patches along it
+)
+
 // Validate reports every fault at once.
 func (c *Config) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("model."+format, args...)) }
 	positive := func(name string, v int) {
-		if v <= 0 {
-			bad("%s: %d, want a positive number", name, v)
+		if v <= 0 || v > maxSize {
+			bad("%s: %d, want 1 to %d", name, v, maxSize)
+		}
+	}
+	// within checks a real number; NaN is in no range.
+	within := func(name string, v float64, ok bool, want string) {
+		if !ok {
+			bad("%s: %v, want %s", name, v, want)
 		}
 	}
 	positive("embedDim", c.EmbedDim)
 	if _, ok := initSchemes[c.InitScheme]; !ok {
 		bad("init: %q is unknown; known: %s", c.InitScheme, strings.Join(slices.Sorted(maps.Keys(initSchemes)), ", "))
 	}
+	most := float64(MaxLogitScale)
+	within("initLogitScale", c.InitLogitScale, c.InitLogitScale >= 0 && c.InitLogitScale <= most, fmt.Sprintf("[0, ln 100 = %.4f]", most))
+	within("initLogitBias", c.InitLogitBias, math.Abs(c.InitLogitBias) <= 1e3, "[-1000, 1000]")
 	tower := func(name string, t *Transformer) {
 		positive(name+".width", t.Width)
-		positive(name+".depth", t.Depth)
+		if t.Depth < 1 || t.Depth > maxDepth {
+			bad("%s.depth: %d, want 1 to %d", name, t.Depth, maxDepth)
+		}
 		positive(name+".numHeads", t.NumHeads)
 		if t.NumHeads > 0 && t.Width%t.NumHeads != 0 {
 			bad("%s: width %d is not a multiple of numHeads %d", name, t.Width, t.NumHeads)
 		}
-		if h := t.MLPRatio * float64(t.Width); h < 1 || h != math.Trunc(h) {
-			bad("%s.mlpRatio: %v of width %d is %v, want a whole positive number", name, t.MLPRatio, t.Width, h)
+		if h := t.MLPRatio * float64(t.Width); !(h >= 1 && h <= maxSize) || h != math.Trunc(h) {
+			bad("%s.mlpRatio: %v of width %d is %v, want a whole number, 1 to %d", name, t.MLPRatio, t.Width, h, maxSize)
 		}
 		if _, err := kernel.ParseAct(t.Activation); err != nil {
 			bad("%s.activation: %w", name, err)
 		}
-		if t.LayerNormEps <= 0 {
-			bad("%s.layerNormEps: %v, want a positive number", name, t.LayerNormEps)
-		}
-		if t.Dropout < 0 || t.Dropout >= 1 {
-			bad("%s.dropout: %v, want [0, 1)", name, t.Dropout)
-		}
-		if t.DropPath < 0 || t.DropPath >= 1 {
-			bad("%s.dropPath: %v, want [0, 1)", name, t.DropPath)
-		}
+		within(name+".layerNormEps", t.LayerNormEps, t.LayerNormEps > 0 && t.LayerNormEps <= 1, "(0, 1]")
+		within(name+".dropout", t.Dropout, t.Dropout >= 0 && t.Dropout < 1, "[0, 1)")
+		within(name+".dropPath", t.DropPath, t.DropPath >= 0 && t.DropPath < 1, "[0, 1)")
 	}
 	v := &c.Vision
 	tower("vision", &v.Transformer)
-	positive("vision.imageSize", v.ImageSize)
+	if v.ImageSize < 1 || v.ImageSize > maxSide {
+		bad("vision.imageSize: %d, want 1 to %d", v.ImageSize, maxSide)
+	}
 	positive("vision.patchSize", v.PatchSize)
+	if v.PatchSize > 0 && v.ImageSize/v.PatchSize > maxGrid {
+		bad("vision: imageSize %d has %d patches of %d a side, want at most %d", v.ImageSize, v.ImageSize/v.PatchSize, v.PatchSize, maxGrid)
+	}
 	if v.PatchSize > 0 && v.ImageSize%v.PatchSize != 0 {
 		bad("vision: imageSize %d is not a multiple of patchSize %d", v.ImageSize, v.PatchSize)
 	}
@@ -154,8 +173,8 @@ func (c *Config) Validate() error {
 		bad("vision.positions: %q is unknown; known: learned, sincos2d, none", v.Positions)
 	}
 	tower("text", &c.Text.Transformer)
-	if c.Text.ContextLength < 3 {
-		bad("text.contextLength: %d, want at least 3 (a token between two marks)", c.Text.ContextLength)
+	if l := c.Text.ContextLength; l < 3 || l > maxLength {
+		bad("text.contextLength: %d, want 3 (a token between two marks) to %d", l, maxLength)
 	}
 	positive("text.vocabSize", c.Text.VocabSize)
 	if c.Text.Pool != "eos" && c.Text.Pool != "avg" {

@@ -33,6 +33,7 @@ func (m *CLIP) NewRunner(weights []float32, chunk int, mean, std [3]float32, poo
 		return nil, fmt.Errorf("model: image tower: %w", err)
 	}
 	if r.txtProg, err = h.Compile(ops.CompileOpt[float32]{Outputs: []*ops.Node{r.y}, ForwardOnly: true}); err != nil {
+		r.imgProg.Close()
 		return nil, fmt.Errorf("model: text tower: %w", err)
 	}
 	arena := kernel.NewSlab(max(r.imgProg.ArenaSize(), r.txtProg.ArenaSize()))

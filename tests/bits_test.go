@@ -36,10 +36,9 @@ func TestSameBits(t *testing.T) {
 		w := &watcher{}
 		require.NoError(t, pretrain(t.Context(), options(fmt.Sprint("plan", workers), workers, 1, 0), w))
 		require.Equal(t, want, outcome(t, filepath.Join(dir, fmt.Sprint("plan", workers)), steps), "%d workers, one thread", workers)
-		const cache = 1 << 20
-		return cache + w.plan.Total - int64(8-workers)*w.plan.Arena
+		return w.plan.Data + w.plan.Total - int64(8-workers)*w.plan.Arena
 	}
-	memory := map[int]int64{1: 1<<20 + base.plan.Total - 7*base.plan.Arena, 2: tight(2), 4: tight(4)}
+	memory := map[int]int64{1: base.plan.Data + base.plan.Total - 7*base.plan.Arena, 2: tight(2), 4: tight(4)}
 
 	for _, c := range []struct {
 		workers, threads int

@@ -30,8 +30,9 @@ var mayImport = map[string][]string{
 	"data/convert":           {"data/arrowset"},
 	"data/transform":         {"internal/addr"},
 	"data/tokenizer":         {"data/demo/vocab"},
+	"data/tokenizer/clip":    {},
 	"data":                   {"data/arrowset", "data/batch", "data/tokenizer", "data/transform", "internal/addr"},
-	"eval":                   {"model", "data/arrowset", "data", "internal/kernel", "internal/addr"},
+	"eval":                   {"model", "data", "data/arrowset", "data/transform", "internal/kernel", "internal/addr"},
 	"checkpoints":            {"checkpoints/safetensors"},
 	"train":                  {"model", "losses", "optim", "ops", "data", "data/batch", "checkpoints", "internal/kernel", "internal/addr"},
 }

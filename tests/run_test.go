@@ -120,9 +120,12 @@ func writeRecipe(t testing.TB, dir string) string {
 	t.Helper()
 	data, file := filepath.Join(dir, "data"), filepath.Join(dir, "hard.yaml")
 	writeData(t, data)
-	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, hardRecipe, filepath.ToSlash(data)), 0o666))
+	require.NoError(t, os.WriteFile(file, hardRecipeOn(filepath.ToSlash(data)), 0o666))
 	return file
 }
+
+// hardRecipeOn is the text of hardRecipe over a data set.
+func hardRecipeOn(path string) []byte { return fmt.Appendf(nil, hardRecipe, path) }
 
 // watcher is told of a run. Its functions may be nil.
 type watcher struct {

@@ -61,10 +61,11 @@ func (c *Config) Validate() error {
 	case c.Grains()%c.Lanes != 0:
 		bad("lanes: %d grains (%d pairs in grains of %d) do not divide into %d lanes", c.Grains(), c.GlobalBatch, c.GrainSize, c.Lanes)
 	}
-	for name, v := range map[string]int{"checkpointEvery": c.CheckpointEvery, "evalEvery": c.EvalEvery} {
-		if v < 0 {
-			bad("%s: %d, want 0 or more", name, v)
-		}
+	if c.CheckpointEvery < 0 {
+		bad("checkpointEvery: %d, want 0 or more", c.CheckpointEvery)
+	}
+	if c.EvalEvery < 0 {
+		bad("evalEvery: %d, want 0 or more", c.EvalEvery)
 	}
 	if c.KeepLast < 1 {
 		bad("keepLast: %d, want at least 1", c.KeepLast)

@@ -41,15 +41,15 @@ type Trainer struct {
 
 // Plan is what a run will take, known before its first step.
 type Plan struct {
-	Params      int   // elements
-	Grains      int   // of an update
-	KeptGrains  int   // grains whose activations stay between forward and backward
-	Arena       int64 // bytes of one grain's activations
-	Weights     int64 // bytes of weights, moments and averages
-	Gradients   int64 // bytes of gradient slabs
-	Activations int64 // bytes of all arenas, the global loss's included
-	Total       int64 // bytes of the three
-	StepFLOPs   float64
+	Params      int     `json:"params"`      // elements
+	Grains      int     `json:"grains"`      // of an update
+	KeptGrains  int     `json:"keptGrains"`  // grains whose activations stay between forward and backward
+	Arena       int64   `json:"arena"`       // bytes of one grain's activations
+	Weights     int64   `json:"weights"`     // bytes of weights, moments and averages
+	Gradients   int64   `json:"gradients"`   // bytes of gradient slabs
+	Activations int64   `json:"activations"` // bytes of all arenas, the global loss's included
+	Total       int64   `json:"total"`       // bytes of the three, and of the features of a global batch
+	StepFLOPs   float64 `json:"stepFLOPs"`   // of an update whose texts are all of the longest
 }
 
 // Options are what a Trainer needs beside its configuration.
@@ -63,17 +63,18 @@ type Options struct {
 }
 
 // New plans and allocates a trainer with initial weights. More memory than Resources allow, even with no activations kept,
-// is an error that says how much.
-func New(cfg Config, o Options) (*Trainer, error) {
-	if err := errors.Join(cfg.Validate(), o.Resources.Check(&cfg)); err != nil {
+// is an error that says how much, before any slab of the model's size is taken.
+func New(cfg Config, o Options) (_ *Trainer, err error) {
+	if err := errors.Join(cfg.Validate(), o.Optim.Validate(), o.Resources.Check(&cfg)); err != nil {
 		return nil, err
 	}
 	t := &Trainer{cfg: cfg, lossCfg: o.Losses, model: o.Model, pool: kernel.NewPool(o.Resources.Threads)}
+	defer func() {
+		if err != nil {
+			t.Close()
+		}
+	}()
 	l := &o.Model.Layout
-	var err error
-	if t.opt, err = optim.New(o.Optim, segments(l), cfg.Steps); err != nil {
-		return nil, err
-	}
 	w := o.Resources.Workers
 	for i := range w {
 		wk, err := newWorker(o.Model, &cfg, o.Mean, o.Std, o.Seed)
@@ -91,7 +92,14 @@ func New(cfg Config, o Options) (*Trainer, error) {
 	if t.global, err = losses.NewGlobal(o.Losses, cfg.GlobalBatch, o.Model.Config.EmbedDim, t.pool); err != nil {
 		return nil, err
 	}
-	if err := t.plan.make(t, o.Resources.Memory); err != nil {
+	slabs := 3 // weights and two moments
+	if o.Optim.EMA.Decay > 0 {
+		slabs++
+	}
+	if err := t.plan.make(t, slabs, o.Resources.Memory); err != nil {
+		return nil, err
+	}
+	if t.opt, err = optim.New(o.Optim, segments(l), cfg.Steps); err != nil {
 		return nil, err
 	}
 	t.allocate(l.Size)
@@ -99,14 +107,15 @@ func New(cfg Config, o Options) (*Trainer, error) {
 	return t, nil
 }
 
-// make fills the plan: what is needed always, then as many kept grains as the memory allows.
-func (p *Plan) make(t *Trainer, memory int64) error {
+// make fills the plan: what is needed always, of it so many slabs of weights, moments and average, then as many kept grains as
+// the memory allows.
+func (p *Plan) make(t *Trainer, slabs int, memory int64) error {
 	const float = 4
 	size := int64(t.model.Layout.Size)
 	wk := t.workers[0]
 	p.Params, p.Grains = t.model.Layout.Count(), t.cfg.Grains()
 	p.Arena = float * int64(wk.prog.ArenaSize())
-	p.Weights = float * size * int64(1+len(t.opt.State()))
+	p.Weights = float * size * int64(slabs)
 	p.Gradients = float * size * int64(len(t.workers)*levels(wk.lanes))
 	stats := wk.prog.Stats()
 	p.StepFLOPs = float64(stats.ForwardFLOPs+stats.BackwardFLOPs) * float64(p.Grains)
@@ -153,7 +162,7 @@ func (t *Trainer) allocate(size int) {
 	}
 }
 
-// Close gives the memory and the threads back.
+// Close gives the memory and the threads back, also those of a trainer that New did not finish.
 func (t *Trainer) Close() {
 	for _, w := range t.workers {
 		for _, s := range append(w.arenas, w.slabs...) {
@@ -164,8 +173,12 @@ func (t *Trainer) Close() {
 			w.pool.Close()
 		}
 	}
-	t.global.Close()
-	t.opt.Close()
+	if t.global != nil {
+		t.global.Close()
+	}
+	if t.opt != nil {
+		t.opt.Close()
+	}
 	for _, s := range [][]float32{t.weights, t.x, t.y} {
 		kernel.FreeSlab(s)
 	}
@@ -279,15 +292,20 @@ func (t *Trainer) gradient(b *batch.Batch) (*losses.Result, error) {
 	return res, nil
 }
 
-// each runs f for every worker at once.
+// each runs f for every worker, as many at once as there are threads.
 func (t *Trainer) each(f func(w *worker) error) error {
 	if len(t.workers) == 1 {
 		return f(t.workers[0])
 	}
 	errs := make([]error, len(t.workers))
+	threads := make(chan struct{}, t.pool.Threads())
 	var wg sync.WaitGroup
 	for i, w := range t.workers {
-		wg.Go(func() { errs[i] = f(w) })
+		threads <- struct{}{}
+		wg.Go(func() {
+			errs[i] = f(w)
+			<-threads
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)

@@ -86,6 +86,7 @@ func (c *console) Begin(r *experiments.Run, p experiments.Plan) {
 	c.say("parameters  %.2f M", float64(p.Params)/1e6)
 	c.say("memory      %s: weights and moments %s, gradients %s, activations %s (%d of %d grains kept)%s",
 		size(p.Total), size(p.Weights), size(p.Gradients), size(p.Activations), p.KeptGrains, p.Grains, free(p.MemoryFree))
+	c.say("pictures    %s at most: decoded ones, and batches ahead", size(p.Data))
 	c.say("disk        %s of checkpoints%s", size(p.Disk), free(p.DiskFree))
 	c.say("work        %d updates of %d pairs, at most %.1f GFLOP each", p.Steps, c.batch, p.StepFLOPs/1e9)
 	if p.From > 0 {

@@ -50,7 +50,7 @@ func run(ctx context.Context, root *cobra.Command, args []string) int {
 	}
 	code := exitFailure
 	switch {
-	case errors.Is(err, train.ErrInterrupted) || ctx.Err() != nil:
+	case errors.Is(err, train.ErrInterrupted) || errors.Is(err, context.Canceled):
 		code = exitInterrupted
 	case errors.Is(err, errUsage) || errors.Is(err, experiments.ErrRecipe) || errors.Is(err, experiments.ErrDiffers):
 		code = exitUsage

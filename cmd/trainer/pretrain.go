@@ -9,6 +9,9 @@ import (
 	"diptych/experiments"
 )
 
+// maxThreads is more than a machine has cores; a mistyped number must not start a million threads.
+const maxThreads = 4096
+
 // newPretrain is "trainer pretrain": it opens a run from a recipe, new or interrupted, and trains to its last step.
 func newPretrain() *cobra.Command {
 	var o experiments.Options
@@ -30,9 +33,9 @@ Interrupt it (Ctrl-C) and it stops after the update at hand, with a checkpoint a
 			switch {
 			case o.Workers < 1:
 				return usagef("--workers %d: want at least 1", o.Workers)
-			case o.Threads < 0:
-				return usagef("--threads %d: want at least 1, or 0 for all cores", o.Threads)
-			case memory < 0:
+			case o.Threads < 0 || o.Threads > maxThreads:
+				return usagef("--threads %d: want 1 to %d, or 0 for all cores", o.Threads, maxThreads)
+			case !(memory >= 0 && memory < 1<<30):
 				return usagef("--memory %v: want GiB, or 0 for what is free", memory)
 			}
 			o.Memory = int64(memory * (1 << 30))

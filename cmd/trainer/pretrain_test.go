@@ -6,10 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/png"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"diptych/checkpoints"
+	"diptych/data/arrowset"
 	"diptych/internal/runlog"
 )
 
@@ -420,4 +424,89 @@ func TestHelp(t *testing.T) {
 	}
 	walk(newRoot(), nil)
 	require.GreaterOrEqual(t, n, 9)
+}
+
+// writeSet makes a data set of n pictures of one colour each; those in broken do not decode.
+func writeSet(t *testing.T, dir string, n int, broken ...int) {
+	t.Helper()
+	w, err := arrowset.Create(dir, arrowset.Manifest{Name: "colours"})
+	require.NoError(t, err)
+	defer w.Abort()
+	for i := range n {
+		var b bytes.Buffer
+		im := image.NewGray(image.Rect(0, 0, 8, 8))
+		im.Pix[0] = uint8(i)
+		require.NoError(t, png.Encode(&b, im))
+		if slices.Contains(broken, i) {
+			b.Truncate(20)
+		}
+		split := "train"
+		if i%5 == 4 {
+			split = "val"
+		}
+		require.NoError(t, w.Append(arrowset.Row{RowMeta: arrowset.RowMeta{ImageID: fmt.Sprintf("%d.png", i), Split: split},
+			Image: b.Bytes(), Captions: []arrowset.Caption{{Text: fmt.Sprint("colour ", i)}}}))
+	}
+	require.NoError(t, w.Close())
+}
+
+// Data that are damaged or broken give one error that names the file, or the rows and the key that allows them.
+func TestPretrainData(t *testing.T) {
+	dir := t.TempDir()
+	whole := filepath.Join(dir, "whole")
+	writeSet(t, whole, 50)
+	shards, err := filepath.Glob(filepath.Join(whole, "*.arrow"))
+	require.NoError(t, err)
+	require.Len(t, shards, 1)
+	shard := filepath.Base(shards[0])
+	change := func(file string, f func(b []byte) []byte) func(t *testing.T, set string) {
+		return func(t *testing.T, set string) {
+			b, err := os.ReadFile(filepath.Join(set, file))
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(filepath.Join(set, file), f(b), 0o666))
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		damage func(t *testing.T, set string)
+		want   []string
+	}{
+		{"truncated shard", change(shard, func(b []byte) []byte { return b[:len(b)/2] }), []string{shard}},
+		{"wrong magic number", change(shard, func(b []byte) []byte { copy(b, "NOTARR"); return b }), []string{shard}},
+		{"shard is gone", func(t *testing.T, set string) { require.NoError(t, os.Remove(filepath.Join(set, shard))) }, []string{shard}},
+		{"manifest is no JSON", change("manifest.json", func(b []byte) []byte { return b[1:] }), []string{"manifest.json"}},
+		{"another version", change("manifest.json", func(b []byte) []byte { return bytes.Replace(b, []byte(`"version": 1`), []byte(`"version": 7`), 1) }),
+			[]string{"manifest.json has version 7, this program reads version 1"}},
+		{"manifest is gone", func(t *testing.T, set string) { require.NoError(t, os.Remove(filepath.Join(set, "manifest.json"))) }, []string{"manifest.json"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			set := filepath.Join(dir, strings.ReplaceAll(c.name, " ", "-"))
+			require.NoError(t, os.CopyFS(set, os.DirFS(whole)))
+			c.damage(t, set)
+			code, out, errs := trainer(t, tiny(filepath.Join(dir, "run"), "data.path="+filepath.ToSlash(set), "eval.splits=[val]")...)
+			require.NotZero(t, code)
+			require.Contains(t, errs, set)
+			for _, w := range c.want {
+				require.Contains(t, errs, w)
+			}
+			requirePlain(t, out+errs)
+		})
+	}
+	t.Run("too many broken pictures", func(t *testing.T) {
+		set := filepath.Join(dir, "broken")
+		writeSet(t, set, 50, 3, 11)
+		args := func(limit float64) []string {
+			return tiny(filepath.Join(dir, fmt.Sprint("limit", limit)), "data.path="+filepath.ToSlash(set), "eval.splits=[val]", fmt.Sprint("data.brokenLimit=", limit), "train.steps=6")
+		}
+		code, out, errs := trainer(t, args(0.025)...) // one of 40
+		require.Equal(t, exitFailure, code)
+		require.Contains(t, errs, "2 pictures do not decode, data.brokenLimit allows 1 of 40")
+		for _, row := range []string{"row 3", "row 11"} {
+			require.Contains(t, errs, row)
+		}
+		requirePlain(t, out+errs)
+		code, out, errs = trainer(t, args(0.05)...)
+		require.Zero(t, code, errs)
+		require.Contains(t, out, "does not decode and is replaced")
+	})
 }

@@ -12,7 +12,7 @@ import (
 func newSlab(n int) []float32 {
 	b, err := unix.Mmap(-1, 0, 4*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
-		panic(fmt.Sprintf("kernel: no memory for a slab of %d floats: %v", n, err))
+		panic(noMemory{4 * n, err})
 	}
 	adviseHuge(b)
 	for i := 0; i < len(b); i += 4096 {

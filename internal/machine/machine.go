@@ -5,23 +5,33 @@ import (
 	"bufio"
 	"bytes"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
 
 // AvailableMemory returns the bytes that can be had without swapping, at most what a control group still allows; 0 when unknown.
-func AvailableMemory() int64 {
-	free := field("/proc/meminfo", "MemAvailable:")
-	if limit, used := number("/sys/fs/cgroup/memory.max"), number("/sys/fs/cgroup/memory.current"); limit > 0 && (free == 0 || limit-used < free) {
-		free = max(limit-used, 0)
+func AvailableMemory() int64 { return available("/proc/meminfo", "/sys/fs/cgroup") }
+
+func available(meminfo, group string) int64 {
+	free := field(meminfo, "MemAvailable:")
+	limit := number(filepath.Join(group, "memory.max"))
+	if limit <= 0 {
+		return free
 	}
-	return free
+	// What the group uses counts the files that it has read, which give way to memory that is asked for.
+	used := number(filepath.Join(group, "memory.current")) - field(filepath.Join(group, "memory.stat"), "inactive_file")
+	left := max(limit-max(used, 0), 1) // 0 would mean unknown
+	if free == 0 {
+		return left
+	}
+	return min(free, left)
 }
 
 // AnonymousMemory returns the bytes of the process's own memory that are resident; 0 when unknown.
 func AnonymousMemory() int64 { return field("/proc/self/status", "RssAnon:") }
 
-// field reads a line "name  123 kB".
+// field reads a line "name  123 kB", or "name 123" in bytes.
 func field(file, name string) int64 {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -29,8 +39,14 @@ func field(file, name string) int64 {
 	}
 	for sc := bufio.NewScanner(bytes.NewReader(b)); sc.Scan(); {
 		f := strings.Fields(sc.Text())
-		if len(f) == 3 && f[0] == name && f[2] == "kB" {
-			n, _ := strconv.ParseInt(f[1], 10, 64)
+		if len(f) < 2 || f[0] != name {
+			continue
+		}
+		n, _ := strconv.ParseInt(f[1], 10, 64)
+		switch {
+		case len(f) == 2:
+			return n
+		case len(f) == 3 && f[2] == "kB":
 			return n << 10
 		}
 	}

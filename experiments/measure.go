@@ -1,0 +1,104 @@
+package experiments
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"diptych/data/arrowset"
+	"diptych/eval"
+)
+
+// lang is the language of the captions that a run measures with: English, unless the recipe trains on others only.
+func (c *Config) lang() string {
+	if l := c.Data.CaptionLangs; len(l) > 0 && !slices.Contains(l, "en") {
+		return l[0]
+	}
+	return "en"
+}
+
+// evalOptions says what is measured after an update: little during the run, all that the recipe names at its end.
+func (c *Config) evalOptions(set *arrowset.Set, step int) eval.Options {
+	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Lang: c.lang()}
+	if step < c.Train.Steps {
+		o.Splits, o.Tasks = c.Eval.During, []eval.Task{eval.TaskRetrieval}
+		if len(o.Splits) == 0 && set.Manifest().Splits["val"] > 0 {
+			o.Splits = []string{"val"}
+		}
+	}
+	if len(o.Splits) == 0 { // all but train, or train where there is nothing else
+		o.Splits = slices.DeleteFunc(splitNames(set), func(s string) bool { return s == "train" })
+		if len(o.Splits) == 0 {
+			o.Splits = splitNames(set)
+		}
+	}
+	if len(o.Tasks) == 0 {
+		o.Tasks = []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
+	}
+	return o
+}
+
+// checkEval names what the evaluations of the recipe ask for and the data set does not have, before anything is trained.
+func (r *Run) checkEval() error {
+	c, set := r.Config, r.set
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: "+format, append([]any{ErrRecipe}, args...)...)
+	}
+	for _, t := range c.Eval.Tasks {
+		if t != eval.TaskRetrieval && t != eval.TaskZeroShot {
+			return bad("eval.tasks: %q is unknown; known: %s, %s", t, eval.TaskRetrieval, eval.TaskZeroShot)
+		}
+	}
+	if t := c.Eval.Texts; t != eval.TextsAuto && t != eval.TextsLabel && t != eval.TextsAll {
+		return bad("eval.texts: %q is unknown; known: %s, %s", t, eval.TextsLabel, eval.TextsAll)
+	}
+	spoken := map[string]bool{} // splits with a caption of the evaluation's language
+	for i, m := range set.Meta() {
+		spoken[m.Split] = spoken[m.Split] || slices.ContainsFunc(set.Captions(i), func(cp arrowset.Caption) bool {
+			return cp.Text != "" && (cp.Lang == "" || cp.Lang == c.lang())
+		})
+	}
+	check := func(key string, o eval.Options) error {
+		for _, s := range o.Splits {
+			switch {
+			case set.Manifest().Splits[s] == 0:
+				return bad("%s: %s has no split %q; it has %s", key, set.Manifest().Name, s, strings.Join(splitNames(set), ", "))
+			case slices.Contains(o.Tasks, eval.TaskRetrieval) && !spoken[s]:
+				return bad("%s: split %q of %s has no captions of language %q to retrieve; name theirs first in data.captionLangs, or leave the split or the task out",
+					key, s, set.Manifest().Name, c.lang())
+			}
+		}
+		return nil
+	}
+	last := c.evalOptions(set, c.Train.Steps)
+	if err := check("eval.splits", last); err != nil {
+		return err
+	}
+	during := last
+	if c.Train.EvalEvery > 0 {
+		during = c.evalOptions(set, 0)
+		if err := check("eval.during", during); err != nil {
+			return err
+		}
+	}
+	if best := c.Train.KeepBest; best != "" && !slices.Contains(scores(during), best) {
+		return bad("train.keepBest: %q is not measured, or less of it is better; there are %s", best, strings.Join(scores(during), ", "))
+	}
+	return nil
+}
+
+// scores lists the metrics of retrieval of which more is better, by their names in Metrics.
+func scores(o eval.Options) []string {
+	var names []string
+	if !slices.Contains(o.Tasks, eval.TaskRetrieval) {
+		return nil
+	}
+	for _, s := range o.Splits {
+		for _, direction := range []string{"imageToText", "textToImage"} {
+			for _, k := range []int{1, 5, 10} {
+				names = append(names, fmt.Sprintf("%s.%s.recallAt%d", s, direction, k))
+			}
+		}
+	}
+	return names
+}

@@ -1,0 +1,138 @@
+package experiments
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"diptych/checkpoints"
+	"diptych/eval"
+	"diptych/experiments/report"
+	"diptych/internal/kernel"
+	"diptych/train"
+)
+
+// measurer evaluates the model of a run while it trains and at its end.
+type measurer struct {
+	run      *Run
+	trainer  *train.Trainer
+	log      *runLog
+	observer Observer
+	enc      *encoder
+	final    *eval.Result
+}
+
+// newMeasurer takes the memory of the evaluation.
+func newMeasurer(r *Run, t *train.Trainer, log *runLog, ob Observer) (*measurer, error) {
+	m := &measurer{run: r, trainer: t, log: log, observer: ob}
+	var err error
+	m.enc, err = newEncoder(r.parts, m.weights(), t.Pool())
+	return m, err
+}
+
+func (m *measurer) close() { m.enc.runner.Close() }
+
+// weights are those that are measured and that the finished model has: the average where the recipe keeps one.
+func (m *measurer) weights() []float32 {
+	if avg := m.trainer.Optimizer().Average(); avg != nil {
+		return avg
+	}
+	return m.trainer.Weights()
+}
+
+// measure runs the recipe's evaluation: the short one during the run, the whole one at its end.
+func (m *measurer) measure(ctx context.Context, step int) (*eval.Result, error) {
+	o := m.run.Config.evalOptions(m.run.set, step)
+	o.Pool, o.Progress = m.trainer.Pool(), m.observer.Measuring
+	res, err := eval.Run(ctx, m.enc, m.run.set, o)
+	if errors.Is(err, eval.ErrNotFinite) {
+		return nil, fmt.Errorf("after update %d: %w: %w", step, train.ErrNotFinite, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if step == m.run.Config.Train.Steps {
+		m.final = res
+	}
+	return res, nil
+}
+
+func (m *measurer) evaluate(ctx context.Context, step int) (map[string]float64, error) {
+	res, err := m.measure(ctx, step)
+	if err != nil {
+		return nil, err
+	}
+	metrics := Metrics(res)
+	m.observer.Measured(step, res)
+	if m.log.Evaluated(step) { // only the checkpoint that has the score is missing
+		return metrics, nil
+	}
+	return metrics, m.log.Eval(step, metrics)
+}
+
+// finish leaves the finished model and the report. It is done again from the start when it was interrupted.
+func (m *measurer) finish(ctx context.Context) error {
+	c, steps := m.run.Config, m.run.Config.Train.Steps
+	if m.final == nil {
+		if _, err := m.measure(ctx, steps); err != nil {
+			if errors.Is(err, context.Canceled) {
+				return train.ErrInterrupted // everything is saved; the same command measures again
+			}
+			return err
+		}
+	}
+	dir := filepath.Join(m.run.Dir, "report")
+	rep := &report.Report{
+		Title: c.Name, Result: m.final, Set: m.run.set, Pool: m.trainer.Pool(),
+		About: []report.Fact{
+			{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)},
+			{Name: "updates", Value: fmt.Sprintf("%d of %d pairs", steps, c.Train.GlobalBatch)},
+			{Name: "parameters", Value: fmt.Sprint(m.trainer.Plan().Params)},
+			{Name: "kernels", Value: kernel.Family()},
+		},
+	}
+	pictures, err := m.log.curves()
+	if err != nil {
+		return err
+	}
+	rep.Pictures = pictures
+	if err := rep.Write(ctx, dir); err != nil {
+		if errors.Is(err, context.Canceled) {
+			return train.ErrInterrupted
+		}
+		return err
+	}
+	s := &checkpoints.State{Files: map[string][]checkpoints.Tensor{fileModel: tensors(&m.trainer.Model().Layout, "", m.weights())}}
+	if err := m.run.describe(s, steps); err != nil {
+		return err
+	}
+	return checkpoints.WriteFolder(m.fs(), filepath.Join(m.run.Dir, checkpoints.ModelName), s)
+}
+
+func (m *measurer) fs() checkpoints.FS {
+	if m.run.opt.FS != nil {
+		return m.run.opt.FS
+	}
+	return checkpoints.Disk
+}
+
+// Metrics flattens an evaluation: val.imageToText.recallAt1, val.concept.top1 and so on, fractions in [0, 1].
+func Metrics(res *eval.Result) map[string]float64 {
+	out := map[string]float64{}
+	for _, s := range res.Splits {
+		if s.Retrieval != nil {
+			for name, d := range map[string]*eval.Direction{"imageToText": &s.Retrieval.ImageToText, "textToImage": &s.Retrieval.TextToImage} {
+				for _, at := range d.Recall {
+					out[fmt.Sprintf("%s.%s.recallAt%d", s.Split, name, at.K)] = at.Recall
+				}
+				out[fmt.Sprintf("%s.%s.medianRank", s.Split, name)] = d.MedianRank
+			}
+		}
+		for _, z := range s.ZeroShot {
+			out[fmt.Sprintf("%s.%s.top1", s.Split, z.System)] = z.Ensemble.Top1
+			out[fmt.Sprintf("%s.%s.top5", s.Split, z.System)] = z.Ensemble.Top5
+		}
+	}
+	return out
+}
