@@ -234,6 +234,8 @@ func (im *importing) records(ctx context.Context) error {
 			if j.err == io.EOF {
 				return
 			}
+			bad := (*RecordError)(nil)
+			last := j.err != nil && !errors.As(j.err, &bad) // to be asked now: a worker may write j.err later
 			if j.err != nil || j.rec.Load == nil {
 				close(j.done)
 			} else {
@@ -244,7 +246,7 @@ func (im *importing) records(ctx context.Context) error {
 			case <-ctx.Done():
 				return
 			}
-			if bad := (*RecordError)(nil); j.err != nil && !errors.As(j.err, &bad) {
+			if last {
 				return
 			}
 		}
