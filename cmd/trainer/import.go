@@ -40,6 +40,9 @@ var importFormats = []importFormat{
 	importJSONL,
 	importFolder,
 	importClasses,
+	importWebDataset,
+	importParquet,
+	importViltArrow,
 }
 
 func newImports() []*cobra.Command {
