@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"image"
 	"image/png"
 	"io/fs"
 	"os"
@@ -63,6 +65,39 @@ func TestExportImportDemo(t *testing.T) {
 	code, _, errs = trainer(t, "data", "export", "demo", "--out", files)
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "the folder is not empty")
+}
+
+// TestImportTable imports a table, first with a fault, then without the line that has it.
+func TestImportTable(t *testing.T) {
+	dir := t.TempDir()
+	var picture bytes.Buffer
+	require.NoError(t, png.Encode(&picture, image.NewGray(image.Rect(0, 0, 3, 2))))
+	table := filepath.Join(dir, "pairs.csv")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.png"), picture.Bytes(), 0o644))
+	require.NoError(t, os.WriteFile(table, []byte("path,text\na.png,one\nb.png,two\na.png,three\n"), 0o644))
+	out := filepath.Join(dir, "set")
+	args := []string{"data", "import", "csv", "--images", dir, "--image-column", "path", "--caption-column", "text", "--out", out, "val=" + table}
+	code, _, errs := trainer(t, args...)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, table+":3: bad input: picture b.png is missing")
+	require.NoDirExists(t, out)
+
+	code, stdout, errs := trainer(t, append(args, "--on-bad", "skip")...)
+	require.Zero(t, code, errs)
+	require.Contains(t, stdout, out+": 1 pictures in ")
+	require.Contains(t, stdout, "1 bad records were left out; see "+filepath.Join(out, "skipped.jsonl"))
+	set, err := arrowset.Open(out)
+	require.NoError(t, err)
+	defer set.Close()
+	require.Equal(t, map[string]int{"val": 1}, set.Manifest().Splits)
+	require.Equal(t, []arrowset.Caption{{Text: "one"}, {Text: "three"}}, set.Captions(0))
+
+	code, _, errs = trainer(t, "data", "import", "csv", table, "--out", out)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "--images must be given")
+	code, _, errs = trainer(t, "data", "import", "flickr30k", "--images", dir, table, "--list", table, "--out", out)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "write --list SPLIT=FILE")
 }
 
 func TestShow(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -35,8 +36,11 @@ const (
 type Writer struct {
 	// ShardBytes is the size at which a shard is closed and the next begun; Create sets 256 MiB.
 	ShardBytes int64
+	// OnShard, if not nil, is called with every shard that is finished and synced, before a row of the next is written.
+	OnShard func(Shard) error
 
 	dir, temp string
+	keep      bool // Abort leaves temp, for Resume
 	manifest  Manifest
 	schema    *arrow.Schema
 	builder   *array.RecordBuilder
@@ -76,28 +80,81 @@ func (f *shardFile) Seek(offset int64, whence int) (int64, error) {
 // Create begins a data set in folder dir, which must not exist or be empty. m gives name, description, attributes, class
 // systems and licences; the rest of it is filled in by Close. Abort or Close must follow.
 func Create(dir string, m Manifest) (*Writer, error) {
-	fail := func(err error) (*Writer, error) { return nil, fmt.Errorf("arrowset: create %s: %w", dir, err) }
+	w, err := create(dir, m, func(dir string) (string, error) {
+		temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".part-")
+		if err == nil {
+			err = os.Chmod(temp, 0o755)
+		}
+		return temp, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("arrowset: create %s: %w", dir, err)
+	}
+	return w, nil
+}
+
+// Resume is Create for a set that may have been begun before and cut off: it grows in folder temp, on dir's file system,
+// which Abort leaves as it is. Of what lies there the shards done are kept, as OnShard got them, and all else is removed.
+// The caller must pass the rows of these shards to Count, and then append the rows that follow them; what comes out is
+// byte for byte what an undisturbed Writer makes.
+func Resume(dir, temp string, m Manifest, done []Shard) (*Writer, error) {
+	w, err := create(dir, m, func(string) (string, error) { return temp, sweep(temp, done) })
+	if err != nil {
+		return nil, fmt.Errorf("arrowset: resume %s: %w", dir, err)
+	}
+	w.keep = true
+	w.manifest.Shards = slices.Clone(done)
+	return w, nil
+}
+
+// sweep leaves in a folder, which it makes if there is none, nothing but shards.
+func sweep(temp string, shards []Shard) error {
+	if err := os.MkdirAll(temp, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(temp)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.ContainsFunc(shards, func(s Shard) bool { return s.File == e.Name() }) {
+			if err := os.RemoveAll(filepath.Join(temp, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range shards {
+		info, err := os.Stat(filepath.Join(temp, s.File))
+		if err != nil {
+			return err
+		}
+		if info.Size() != s.Bytes {
+			return fmt.Errorf("%w: %s has %d bytes, was written with %d", ErrCorrupt, info.Name(), info.Size(), s.Bytes)
+		}
+	}
+	return nil
+}
+
+// create begins a set that grows in the folder that place gives.
+func create(dir string, m Manifest, place func(dir string) (string, error)) (*Writer, error) {
 	if err := m.checkGiven(); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return fail(fmt.Errorf("the folder is not empty (%s …); name another or remove it: %w", entries[0].Name(), os.ErrExist))
+		return nil, fmt.Errorf("the folder is not empty (%s …); name another or remove it: %w", entries[0].Name(), os.ErrExist)
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fail(err)
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return fail(err)
+		return nil, err
 	}
-	temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".part-")
+	temp, err := place(dir)
 	if err != nil {
-		return fail(err)
-	}
-	if err := os.Chmod(temp, 0o755); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	w := &Writer{ShardBytes: shardBytes, dir: dir, temp: temp, manifest: m, groups: map[string]bool{}}
 	w.manifest.Version, w.manifest.Splits, w.manifest.Shards = manifestVersion, map[string]int{}, nil
@@ -142,15 +199,20 @@ func (w *Writer) Append(r Row) error {
 	}
 	w.add(&r)
 	w.pending += size
+	w.Count(r.Split, r.Group)
+	return nil
+}
+
+// Count counts a row that lies in one of the shards that Resume kept.
+func (w *Writer) Count(split, group string) {
 	w.manifest.Rows++
-	w.manifest.Splits[r.Split]++
-	if r.Group == "" {
+	w.manifest.Splits[split]++
+	if group == "" {
 		w.manifest.Groups++
-	} else if !w.groups[r.Group] {
-		w.groups[r.Group] = true
+	} else if !w.groups[group] {
+		w.groups[strings.Clone(group)] = true
 		w.manifest.Groups++
 	}
-	return nil
 }
 
 // check returns the bytes that a row takes.
@@ -249,11 +311,18 @@ func (w *Writer) closeShard() error {
 	if err = errors.Join(err, s.file.Close()); err != nil {
 		return fmt.Errorf("arrowset: write %s: %w", s.file.Name(), err)
 	}
-	w.manifest.Shards = append(w.manifest.Shards, Shard{File: s.name, Rows: s.rows, Bytes: s.size, SHA256: hex.EncodeToString(s.sum.Sum(nil))})
-	return nil
+	shard := Shard{File: s.name, Rows: s.rows, Bytes: s.size, SHA256: hex.EncodeToString(s.sum.Sum(nil))}
+	w.manifest.Shards = append(w.manifest.Shards, shard)
+	if w.OnShard == nil {
+		return nil
+	}
+	if err := syncDir(w.temp); err != nil {
+		return fmt.Errorf("arrowset: %w", err)
+	}
+	return w.OnShard(shard)
 }
 
-// Close writes what is left and the manifest, syncs, and gives the set its name. On an error nothing is left behind.
+// Close writes what is left and the manifest, syncs, and gives the set its name. On an error it does what Abort does.
 func (w *Writer) Close() (err error) {
 	defer func() {
 		if err != nil {
@@ -274,6 +343,13 @@ func (w *Writer) Close() (err error) {
 		}
 	}
 	w.builder.Release()
+	rows := 0
+	for _, s := range w.manifest.Shards {
+		rows += s.Rows
+	}
+	if rows != w.manifest.Rows {
+		return fmt.Errorf("arrowset: the shards have %d rows, %d were counted", rows, w.manifest.Rows)
+	}
 	text, err := json.MarshalIndent(w.manifest, "", " ")
 	if err != nil {
 		return fmt.Errorf("arrowset: %w", err)
@@ -299,14 +375,16 @@ func (w *Writer) Close() (err error) {
 	return nil
 }
 
-// Abort removes what was written. It does nothing after a Close that succeeded.
+// Abort removes what was written, or leaves it for Resume if that began it. It does nothing after a Close that succeeded.
 func (w *Writer) Abort() {
 	if w.shard != nil {
 		w.shard.file.Close()
 		w.shard = nil
 	}
 	if w.temp != "" {
-		os.RemoveAll(w.temp)
+		if !w.keep {
+			os.RemoveAll(w.temp)
+		}
 		w.temp = ""
 		w.err = errors.New("arrowset: the writer was stopped")
 	}

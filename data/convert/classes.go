@@ -3,6 +3,7 @@ package convert
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 
 	"diptych/data/arrowset"
@@ -17,6 +18,19 @@ func classColumn(system string) string {
 		return arrowset.ColGroup
 	}
 	return system
+}
+
+// ReadClasses reads a file of class systems, as Export writes it. Errors name it and wrap ErrInput, or are the file system's.
+func ReadClasses(name string) ([]arrowset.ClassSystem, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("convert: classes: %w", err)
+	}
+	systems, err := parseClasses(text)
+	if err != nil {
+		return nil, fmt.Errorf("convert: %s: %w", name, err)
+	}
+	return systems, nil
 }
 
 // parseClasses reads it; the systems keep the file's order.

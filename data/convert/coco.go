@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -24,13 +24,6 @@ type COCO struct {
 	Images   string   // folder of the pictures
 	Captions []string // files; the rows come in their order
 	Split    string   // split of all rows; "" takes that of each file's name, captions_SPLIT.json
-	Classes  string   // file of class systems, as Export writes it; "" for none
-	Out      string   // folder to make
-
-	Name, Description string // of the set; Name "" takes the last part of Out
-	ShardBytes        int64  // size at which a shard is closed; 0 takes arrowset's
-
-	Progress func(done, total int) // called after every picture; may be nil
 }
 
 // Fields of an image that are not attributes.
@@ -38,100 +31,64 @@ var notAttributes = []string{"id", "file_name", "width", "height", "license", "c
 
 var splitName = regexp.MustCompile(`^captions_(.+)\.json$`)
 
-// Import makes the data set. Errors that the files are to blame for wrap ErrInput, name the file and its record, and leave
-// nothing behind.
-func (c COCO) Import(ctx context.Context) error {
-	fail := func(name string, err error) error { return fmt.Errorf("convert: %s: %w", name, err) }
+// Open is Importer's. It reads the captions files once; what is kept of them is ids and places in the file.
+func (c COCO) Open(ctx context.Context, o *Options) (_ Source, err error) {
 	if len(c.Captions) == 0 {
-		return fmt.Errorf("convert: %w: no captions file is named", ErrInput)
+		return nil, fmt.Errorf("%w: no captions file is named", ErrInput)
 	}
-	if info, err := os.Stat(c.Images); err != nil {
-		return fmt.Errorf("convert: pictures: %w", err)
-	} else if !info.IsDir() {
-		return fmt.Errorf("convert: %w: pictures: %s is not a folder", ErrInput, c.Images)
+	if err := pictureFolder(c.Images).open(); err != nil {
+		return nil, err
 	}
-	m := arrowset.Manifest{Name: c.Name, Description: c.Description}
-	if m.Name == "" {
-		m.Name = filepath.Base(filepath.Clean(c.Out))
-	}
-	im := &importer{COCO: c, names: map[string]string{}, labels: map[string]string{}}
+	s := &cocoSource{COCO: c, names: map[string]string{}}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
 	for _, name := range c.Captions {
 		split := c.Split
 		if split == "" {
 			match := splitName.FindStringSubmatch(filepath.Base(name))
 			if match == nil {
-				return fail(name, fmt.Errorf("%w: the name does not give a split, as captions_train.json does; name it with --split", ErrInput))
+				return nil, fmt.Errorf("%s: %w: the name does not give a split, as captions_train.json does; name it with --split", name, ErrInput)
 			}
 			split = match[1]
 		}
 		f, err := openCOCO(name)
 		if err != nil {
-			return fmt.Errorf("convert: captions: %w", err)
+			return nil, fmt.Errorf("captions: %w", err)
 		}
-		defer f.close()
-		im.files, im.splits = append(im.files, f), append(im.splits, split)
-		if err := im.scan(f, &m); err != nil {
-			return fail(name, err)
-		}
-	}
-	if c.Classes != "" {
-		text, err := os.ReadFile(c.Classes)
-		if err != nil {
-			return fmt.Errorf("convert: classes: %w", err)
-		}
-		if m.Classes, err = parseClasses(text); err != nil {
-			return fail(c.Classes, err)
-		}
-		for _, s := range m.Classes {
-			if s.Column != arrowset.ColGroup {
-				continue
-			}
-			for _, class := range s.Classes {
-				im.labels[class.ID] = class.Text
-			}
+		s.files, s.splits = append(s.files, f), append(s.splits, split)
+		if err := s.scan(ctx, f, o); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	w, err := arrowset.Create(c.Out, m)
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	if c.ShardBytes > 0 {
-		w.ShardBytes = c.ShardBytes
-	}
-	for i, f := range im.files {
-		err := f.eachImage(func(_ int, fs []field) error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			return im.row(f, im.splits[i], m.Attributes, fs, w)
-		})
-		if err != nil {
-			return fail(f.path, err)
-		}
-	}
-	return w.Close()
+	s.attributes = o.Attributes
+	return s, nil
 }
 
-// importer is the state of one import.
-type importer struct {
+// cocoSource reads the images of all files again, each with its annotations.
+type cocoSource struct {
 	COCO
-	files  []*cocoFile
-	splits []string
-	names  map[string]string // pictures so far, with the file that names them
-	labels map[string]string // of concepts
-	total  int
-	done   int
+	files      []*cocoFile
+	splits     []string
+	names      map[string]string // pictures so far, with the file that names them
+	attributes []string
+
+	file   int           // that is being read
+	fault  int           // of the file's faults, the next one
+	images *json.Decoder // of the file; nil before its first image
+	record int           // the next one
 }
 
-// scan checks a captions file and gathers attributes and licences into m.
-func (im *importer) scan(f *cocoFile, m *arrowset.Manifest) error {
+// scan checks a captions file and adds its attributes and licences to o.
+func (s *cocoSource) scan(ctx context.Context, f *cocoFile, o *Options) error {
 	attribute := func(name string) {
-		if !slices.Contains(m.Attributes, name) {
-			m.Attributes = append(m.Attributes, name)
+		if !slices.Contains(o.Attributes, name) {
+			o.Attributes = append(slices.Clip(o.Attributes), name)
 		}
 	}
-	err := f.scan(func(record int, fs []field) error {
+	err := f.scan(ctx, func(fs []field) error {
 		var name string
 		for _, fd := range fs {
 			switch {
@@ -145,37 +102,78 @@ func (im *importer) scan(f *cocoFile, m *arrowset.Manifest) error {
 				attribute(fd.name)
 			}
 		}
-		if name == "" || !filepath.IsLocal(filepath.FromSlash(name)) {
-			return fmt.Errorf("%w: file_name %q is not the name of a file below the pictures' folder", ErrInput, name)
+		clean, err := localName(name)
+		if err != nil {
+			return fmt.Errorf("file_name: %w", err)
 		}
-		if before, twice := im.names[path.Clean(name)]; twice {
+		if before, twice := s.names[clean]; twice {
 			return fmt.Errorf("%w: picture %s is there twice (before in %s)", ErrInput, name, before)
 		}
-		im.names[path.Clean(name)] = f.path
-		im.total++
+		s.names[clean] = f.path
+		o.Total++
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	o.Total += len(f.faults)
 	for _, id := range f.licenseIDs {
 		l := arrowset.License{Name: f.licenses[id].Name, URL: f.licenses[id].URL}
-		if !slices.Contains(m.Licenses, l) {
-			m.Licenses = append(m.Licenses, l)
+		if !slices.Contains(o.Licenses, l) {
+			o.Licenses = append(slices.Clip(o.Licenses), l)
 		}
 	}
 	return nil
 }
 
-// row appends the row of an image.
-func (im *importer) row(f *cocoFile, split string, attributes []string, fs []field, w *arrowset.Writer) error {
-	r := arrowset.Row{RowMeta: arrowset.RowMeta{Split: split, Attributes: make([]string, len(attributes))}}
+// Next is Source's. What the first pass found bad comes before a file's records.
+func (s *cocoSource) Next() (*Record, error) {
+	for ; s.file < len(s.files); s.file, s.fault, s.images = s.file+1, 0, nil {
+		f := s.files[s.file]
+		if s.fault < len(f.faults) {
+			s.fault++
+			return nil, f.faults[s.fault-1]
+		}
+		if s.images == nil {
+			s.images, s.record = json.NewDecoder(io.NewSectionReader(f.file, f.imagesAt, f.size-f.imagesAt)), 0
+			if err := expect(s.images, '['); err != nil {
+				return nil, fmt.Errorf("%s: %w", f.path, syntax(err, f.imagesAt))
+			}
+		}
+		for s.images.More() {
+			record := s.record
+			s.record++
+			var raw json.RawMessage
+			if err := s.images.Decode(&raw); err != nil {
+				return nil, fmt.Errorf("%s: images[%d]: %w", f.path, record, syntax(err, f.imagesAt+s.images.InputOffset()))
+			}
+			if f.bad[int32(record)] {
+				continue
+			}
+			fs, err := fields(raw)
+			if err != nil {
+				return nil, fmt.Errorf("%s: images[%d]: %w: %w", f.path, record, ErrInput, err)
+			}
+			rec := &Record{Where: fmt.Sprintf("%s: images[%d]", f.path, record)}
+			if rec.Row, err = s.row(f, s.splits[s.file], fs); err != nil {
+				return nil, &RecordError{rec.Where, err}
+			}
+			rec.Load = pictureFolder(s.Images).load(rec.Row.ImageID)
+			return rec, nil
+		}
+	}
+	return nil, io.EOF
+}
+
+// row makes the row of an image.
+func (s *cocoSource) row(f *cocoFile, split string, fs []field) (arrowset.Row, error) {
+	r := arrowset.Row{RowMeta: arrowset.RowMeta{Split: split, Attributes: make([]string, len(s.attributes))}}
 	var url string
 	for _, fd := range fs {
 		var text string
 		if fd.value[0] == '"' {
 			if err := json.Unmarshal(fd.value, &text); err != nil {
-				return fmt.Errorf("%w: %s: %v", ErrInput, fd.name, err)
+				return r, fmt.Errorf("%w: %s: %v", ErrInput, fd.name, err)
 			}
 		}
 		switch fd.name {
@@ -195,40 +193,29 @@ func (im *importer) row(f *cocoFile, split string, attributes []string, fs []fie
 			}
 			l, ok := f.licenses[string(fd.value)]
 			if !ok {
-				return fmt.Errorf("%w: license %s is not among the file's licenses", ErrInput, fd.value)
+				return r, fmt.Errorf("%w: license %s is not among the file's licenses", ErrInput, fd.value)
 			}
-			r.Attributes[slices.Index(attributes, "license")] = l.Name
+			r.Attributes[slices.Index(s.attributes, "license")] = l.Name
 		default:
-			if a := slices.Index(attributes, fd.name); a >= 0 {
+			if a := slices.Index(s.attributes, fd.name); a >= 0 {
 				r.Attributes[a] = text
 			}
 		}
 	}
-	if r.Label == "" {
-		r.Label = im.labels[r.Group]
-	}
 	if r.Source == "" {
 		r.Source = url
 	}
-	var err error
-	if r.Image, err = os.ReadFile(filepath.Join(im.Images, filepath.FromSlash(r.ImageID))); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%w: picture %s is missing in %s: %w", ErrInput, r.ImageID, im.Images, err)
-		}
-		return fmt.Errorf("picture: %w", err)
-	}
-	err = f.captions(string(member(fs, "id")), func(a cocoAnnotation) {
+	err := f.captions(string(member(fs, "id")), func(a cocoAnnotation) {
 		r.Captions = append(r.Captions, arrowset.Caption{Text: *a.Caption, Kind: a.Kind, Lang: a.Lang})
 	})
-	if err != nil {
-		return err
+	return r, err
+}
+
+// Close is io.Closer's.
+func (s *cocoSource) Close() error {
+	var errs []error
+	for _, f := range s.files {
+		errs = append(errs, f.close())
 	}
-	if err := w.Append(r); err != nil {
-		return err
-	}
-	im.done++
-	if im.Progress != nil {
-		im.Progress(im.done, im.total)
-	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -1,11 +1,13 @@
 package convert
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -21,6 +23,9 @@ type cocoFile struct {
 	annotations []annotationRef
 	licenses    map[string]cocoLicense
 	licenseIDs  []string // in the file's order
+
+	faults []*RecordError // what scan found in single records
+	bad    map[int32]bool // images that have one
 }
 
 // cocoImage is what is kept of an image or of an id that an annotation names.
@@ -67,11 +72,12 @@ func openCOCO(path string) (*cocoFile, error) {
 }
 
 func newCOCO(r io.ReaderAt, size int64) *cocoFile {
-	return &cocoFile{file: r, size: size, images: map[string]*cocoImage{}, licenses: map[string]cocoLicense{}}
+	return &cocoFile{file: r, size: size, images: map[string]*cocoImage{}, licenses: map[string]cocoLicense{}, bad: map[int32]bool{}}
 }
 
-// scan reads the whole file once. eachImage is called with the fields of every image.
-func (c *cocoFile) scan(eachImage func(record int, fs []field) error) error {
+// scan reads the whole file once. eachImage is called with the fields of every image. What is wrong with single images and
+// annotations is gathered in faults; the error is about the whole file.
+func (c *cocoFile) scan(ctx context.Context, eachImage func(fs []field) error) error {
 	dec := json.NewDecoder(io.NewSectionReader(c.file, 0, c.size))
 	if err := expect(dec, '{'); err != nil {
 		return syntax(err, dec.InputOffset())
@@ -97,13 +103,23 @@ func (c *cocoFile) scan(eachImage func(record int, fs []field) error) error {
 			}
 			annotationIDs := map[string]bool{}
 			err = array(dec, name, func(record int, at int64, raw []byte) error {
+				var err error
 				switch name {
 				case "images":
-					return c.scanImage(record, raw, eachImage)
+					if err = c.scanImage(record, raw, eachImage); err != nil {
+						c.bad[int32(record)] = true
+					}
 				case "annotations":
-					return c.scanAnnotation(at, raw, annotationIDs)
+					if err = c.scanAnnotation(at, raw, annotationIDs); err != nil {
+						c.annotations = append(c.annotations, annotationRef{next: -1}) // so that places are records
+					}
+				default:
+					return c.scanLicense(raw)
 				}
-				return c.scanLicense(raw)
+				if err != nil {
+					c.fault(name, record, err)
+				}
+				return ctx.Err()
 			})
 		default:
 			if err = skip(dec); err != nil {
@@ -122,7 +138,12 @@ func (c *cocoFile) scan(eachImage func(record int, fs []field) error) error {
 			return fmt.Errorf("%w: it has no array %q; is it a COCO captions file?", ErrInput, name)
 		}
 	}
-	return c.checkLinks()
+	c.checkLinks()
+	return nil
+}
+
+func (c *cocoFile) fault(array string, record int, err error) {
+	c.faults = append(c.faults, &RecordError{fmt.Sprintf("%s: %s[%d]", c.path, array, record), err})
 }
 
 // array calls each with every element of the array that dec is in: its number, where in the file it ends, its text.
@@ -163,7 +184,7 @@ func checkID(name string, id json.RawMessage) error {
 	return nil
 }
 
-func (c *cocoFile) scanImage(record int, raw []byte, each func(int, []field) error) error {
+func (c *cocoFile) scanImage(record int, raw []byte, each func([]field) error) error {
 	if !utf8.Valid(raw) {
 		return fmt.Errorf("%w: %w", ErrInput, errNotUTF8)
 	}
@@ -180,7 +201,7 @@ func (c *cocoFile) scanImage(record int, raw []byte, each func(int, []field) err
 		return fmt.Errorf("%w: id %s is also that of images[%d]", ErrInput, id, e.record)
 	}
 	e.record = int32(record)
-	return each(record, fs)
+	return each(fs)
 }
 
 func (c *cocoFile) scanAnnotation(end int64, raw []byte, ids map[string]bool) error {
@@ -233,25 +254,30 @@ func (c *cocoFile) scanLicense(raw []byte) error {
 	return nil
 }
 
-// checkLinks wants an image for every annotation, and an annotation for every image.
-func (c *cocoFile) checkLinks() error {
-	var lost, bare int32 = math.MaxInt32, math.MaxInt32 // the first of each, so that the message does not depend on chance
-	var lostID, bareID string
+// checkLinks wants an image for every annotation, and an annotation for every image. An image that is bad already excuses
+// its annotations if its id was read.
+func (c *cocoFile) checkLinks() {
+	var lost, bare []int32 // sorted, so that messages do not depend on the map's order
+	ids := map[int32]string{}
 	for id, e := range c.images {
-		if e.record < 0 && e.first < lost {
-			lost, lostID = e.first, id
+		switch {
+		case e.record < 0:
+			lost = append(lost, e.first)
+			ids[e.first] = id
+		case e.first < 0 && !c.bad[e.record]:
+			bare = append(bare, e.record)
+			ids[^e.record] = id
 		}
-		if e.first < 0 && e.record < bare {
-			bare, bareID = e.record, id
-		}
 	}
-	if lostID != "" {
-		return fmt.Errorf("annotations[%d]: %w: image_id %s is the id of no image", lost, ErrInput, lostID)
+	slices.Sort(lost)
+	slices.Sort(bare)
+	for _, place := range lost {
+		c.fault("annotations", int(place), fmt.Errorf("%w: image_id %s is the id of no image", ErrInput, ids[place]))
 	}
-	if bareID != "" {
-		return fmt.Errorf("images[%d]: %w: id %s has no caption", bare, ErrInput, bareID)
+	for _, record := range bare {
+		c.bad[record] = true
+		c.fault("images", int(record), fmt.Errorf("%w: id %s has no caption", ErrInput, ids[^record]))
 	}
-	return nil
 }
 
 // captions reads the annotations of an image, in the file's order.
@@ -273,19 +299,4 @@ func (c *cocoFile) captions(id string, each func(a cocoAnnotation)) error {
 		each(a)
 	}
 	return nil
-}
-
-// eachImage reads the images a second time, after scan.
-func (c *cocoFile) eachImage(each func(record int, fs []field) error) error {
-	dec := json.NewDecoder(io.NewSectionReader(c.file, c.imagesAt, c.size-c.imagesAt))
-	if err := expect(dec, '['); err != nil {
-		return syntax(err, c.imagesAt)
-	}
-	return array(dec, "images", func(record int, _ int64, raw []byte) error {
-		fs, err := fields(raw)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrInput, err)
-		}
-		return each(record, fs)
-	})
 }

@@ -24,6 +24,9 @@ import (
 
 var ctx = context.Background()
 
+// pic is a file that begins as a picture does.
+func pic(name string) string { return "\x89PNG\r\n\x1a\n" + name }
+
 func pngOf(t testing.TB, w, h int) []byte {
 	var b bytes.Buffer
 	require.NoError(t, png.Encode(&b, image.NewGray(image.Rect(0, 0, w, h))))
@@ -56,7 +59,7 @@ func all(t testing.TB, dir string) (rows []arrowset.Row, m arrowset.Manifest) {
 
 func TestImport(t *testing.T) {
 	dir := put(t, map[string]string{
-		"images/a.png": "A", "images/sub/b.png": "B", "images/c.jpg": "C",
+		"images/a.png": pic("A"), "images/sub/b.png": pic("B"), "images/c.jpg": pic("C"),
 		// annotations before images, ids as texts, a caption with escapes, fields that no one asked for
 		"captions_train.json": `{"info": {"deep": [{"x": []}]}, "annotations": [
 			{"image_id": "one", "id": 5, "caption": "first", "kind": "label", "lang": "en"},
@@ -69,17 +72,20 @@ func TestImport(t *testing.T) {
 	})
 	out := filepath.Join(dir, "out")
 	var steps [][2]int
-	c := COCO{Images: filepath.Join(dir, "images"), Captions: []string{filepath.Join(dir, "captions_train.json"), filepath.Join(dir, "captions_test.json")},
-		Classes: filepath.Join(dir, "classes.json"), Out: out, Progress: func(done, total int) { steps = append(steps, [2]int{done, total}) }}
-	require.NoError(t, c.Import(ctx))
+	c := COCO{Images: filepath.Join(dir, "images"), Captions: []string{filepath.Join(dir, "captions_train.json"), filepath.Join(dir, "captions_test.json")}}
+	classes, err := ReadClasses(filepath.Join(dir, "classes.json"))
+	require.NoError(t, err)
+	result, err := Run(ctx, c, Options{Classes: classes, Out: out, Progress: func(p Progress) { steps = append(steps, [2]int{p.Rows, p.Total}) }})
+	require.NoError(t, err)
+	require.Equal(t, Result{Rows: 3}, result)
 	rows, m := all(t, out)
 	require.Equal(t, []string{"style", "license", "colour"}, m.Attributes)
 	require.Equal(t, []arrowset.Row{
 		{RowMeta: arrowset.RowMeta{ImageID: "a.png", Split: "train", Group: "c1", Label: "concept one", Source: "http://x", Attributes: []string{"flat", "MIT", ""}},
-			Image: []byte("A"), Captions: []arrowset.Caption{{Text: "first", Kind: "label", Lang: "en"}, {Text: "second"}}},
+			Image: []byte(pic("A")), Captions: []arrowset.Caption{{Text: "first", Kind: "label", Lang: "en"}, {Text: "second"}}},
 		{RowMeta: arrowset.RowMeta{ImageID: "sub/b.png", Split: "train", Group: "c2", Label: "own", Source: "s", Attributes: []string{"", "only an address", ""}},
-			Image: []byte("B"), Captions: []arrowset.Caption{{Text: `a "quoted" ä`}}},
-		{RowMeta: arrowset.RowMeta{ImageID: "c.jpg", Split: "test", Attributes: []string{"", "", "red"}}, Image: []byte("C"), Captions: []arrowset.Caption{{Text: "third"}}},
+			Image: []byte(pic("B")), Captions: []arrowset.Caption{{Text: `a "quoted" ä`}}},
+		{RowMeta: arrowset.RowMeta{ImageID: "c.jpg", Split: "test", Attributes: []string{"", "", "red"}}, Image: []byte(pic("C")), Captions: []arrowset.Caption{{Text: "third"}}},
 	}, rows)
 	require.Equal(t, "out", m.Name)
 	require.Equal(t, map[string]int{"train": 2, "test": 1}, m.Splits)
@@ -91,9 +97,11 @@ func TestImport(t *testing.T) {
 	}, m.Classes)
 	require.Equal(t, [][2]int{{1, 3}, {2, 3}, {3, 3}}, steps)
 
-	c.Out, c.Split = filepath.Join(dir, "one split"), "all"
-	require.NoError(t, c.Import(ctx))
-	_, m = all(t, c.Out)
+	c.Split = "all"
+	out = filepath.Join(dir, "one split")
+	_, err = Run(ctx, c, Options{Out: out})
+	require.NoError(t, err)
+	_, m = all(t, out)
 	require.Equal(t, map[string]int{"all": 3}, m.Splits)
 }
 
@@ -123,6 +131,7 @@ func TestImportErrors(t *testing.T) {
 		{"license unknown", coco(`{"id":1,"file_name":"a.png","license":9}`, caption), []string{"images[0]", "license 9"}},
 		{"picture missing", coco(image+`,{"id":2,"file_name":"gone.png"}`, caption+`,{"id":2,"image_id":2,"caption":"y"}`), []string{"images[1]", "picture gone.png is missing"}},
 		{"picture empty", coco(`{"id":1,"file_name":"empty.png"}`, caption), []string{"images[0]", "empty.png", "picture is empty"}},
+		{"no picture", coco(`{"id":1,"file_name":"html.png"}`, caption), []string{"images[0]", "<!DOCTYPE", "neither JPEG"}},
 		{"annotation id twice", coco(image, caption+`,`+caption), []string{"annotations[1]", "id 1 is there twice"}},
 		{"annotation without image", coco(image, caption+`,{"id":2,"image_id":8,"caption":"x"}`), []string{"annotations[1]", "image_id 8 is the id of no image"}},
 		{"annotation without caption", coco(image, `{"id":2,"image_id":1}`), []string{"annotations[0]", "no caption"}},
@@ -133,10 +142,10 @@ func TestImportErrors(t *testing.T) {
 		{"image not UTF-8", coco("{\"id\":1,\"file_name\":\"a.png\",\"style\":\"\xff\"}", caption), []string{"images[0]", "not UTF-8"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := put(t, map[string]string{"images/a.png": "A", "images/b.png": "B", "images/empty.png": "", "captions_train.json": c.file})
+			dir := put(t, map[string]string{"images/a.png": pic("A"), "images/b.png": pic("B"), "images/html.png": "<!DOCTYPE html>", "images/empty.png": "", "captions_train.json": c.file})
 			name := filepath.Join(dir, "captions_train.json")
-			err := COCO{Images: filepath.Join(dir, "images"), Captions: []string{name}, Out: filepath.Join(dir, "out")}.Import(ctx)
-			require.True(t, errors.Is(err, ErrInput) || errors.Is(err, arrowset.ErrSchema), "%v", err)
+			_, err := Run(ctx, COCO{Images: filepath.Join(dir, "images"), Captions: []string{name}}, Options{Out: filepath.Join(dir, "out")})
+			require.ErrorIs(t, err, ErrInput)
 			for _, want := range append(c.want, name) {
 				require.ErrorContains(t, err, want)
 			}
@@ -145,7 +154,7 @@ func TestImportErrors(t *testing.T) {
 			require.Len(t, entries, 2, "nothing may be left behind")
 		})
 	}
-	good := put(t, map[string]string{"images/a.png": "A", "captions_train.json": coco(image, caption), "other.json": coco(image, caption), "bad.json": `{"templates":["{}"],"planet":[]}`, "wrong.json": `{"concept":[{"id":"a","text":"a"}]}`})
+	good := put(t, map[string]string{"images/a.png": pic("A"), "captions_train.json": coco(image, caption), "other.json": coco(image, caption), "bad.json": `{"templates":["{}"],"planet":[]}`, "wrong.json": `{"concept":[{"id":"a","text":"a"}]}`})
 	at := func(name string) string { return filepath.Join(good, name) }
 	for _, c := range []struct {
 		name string
@@ -158,21 +167,31 @@ func TestImportErrors(t *testing.T) {
 		{"no such file", COCO{Images: at("images"), Captions: []string{at("captions_val.json")}}, "captions_val.json"},
 		{"split unknown", COCO{Images: at("images"), Captions: []string{at("other.json")}}, "--split"},
 		{"picture in two files", COCO{Images: at("images"), Captions: []string{at("captions_train.json"), at("other.json")}, Split: "s"}, "twice (before in " + at("captions_train.json")},
-		{"class column missing", COCO{Images: at("images"), Captions: []string{at("captions_train.json")}, Classes: at("bad.json")}, `column "planet"`},
-		{"no templates", COCO{Images: at("images"), Captions: []string{at("captions_train.json")}, Classes: at("wrong.json")}, `"concept" has no templates`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.coco.Out = filepath.Join(t.TempDir(), "out")
-			err := c.coco.Import(ctx)
+			out := filepath.Join(t.TempDir(), "out")
+			_, err := Run(ctx, c.coco, Options{Out: out})
 			require.ErrorContains(t, err, c.want)
-			require.NoDirExists(t, c.coco.Out)
+			require.NoDirExists(t, out)
 		})
 	}
+	whole := COCO{Images: at("images"), Captions: []string{at("captions_train.json")}}
+	t.Run("class column missing", func(t *testing.T) {
+		classes, err := ReadClasses(at("bad.json"))
+		require.NoError(t, err)
+		_, err = Run(ctx, whole, Options{Out: filepath.Join(t.TempDir(), "out"), Classes: classes})
+		require.ErrorContains(t, err, `column "planet"`)
+	})
+	t.Run("no templates", func(t *testing.T) {
+		_, err := ReadClasses(at("wrong.json"))
+		require.ErrorContains(t, err, `"concept" has no templates`)
+		require.ErrorContains(t, err, at("wrong.json"))
+	})
 	t.Run("stopped", func(t *testing.T) {
 		stopped, cancel := context.WithCancel(ctx)
 		cancel()
 		parent := t.TempDir()
-		err := COCO{Images: at("images"), Captions: []string{at("captions_train.json")}, Out: filepath.Join(parent, "out")}.Import(stopped)
+		_, err := Run(stopped, whole, Options{Out: filepath.Join(parent, "out")})
 		require.ErrorIs(t, err, context.Canceled)
 		entries, err := os.ReadDir(parent)
 		require.NoError(t, err)
@@ -200,7 +219,7 @@ func TestScanMemory(t *testing.T) {
 	}
 	before := live()
 	c := newCOCO(bytes.NewReader(file.Bytes()), int64(file.Len()))
-	require.NoError(t, c.scan(func(int, []field) error { return nil }))
+	require.NoError(t, c.scan(ctx, func([]field) error { return nil }))
 	require.Less(t, live()-before, int64(1<<20))
 	texts := 0
 	require.NoError(t, c.captions("0", func(cocoAnnotation) { texts++ }))
@@ -241,7 +260,10 @@ func TestExportImport(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 24, done)
 	require.Equal(t, []string{filepath.Join(out, "annotations", "captions_train.json"), filepath.Join(out, "annotations", "captions_val.json"), filepath.Join(out, "annotations", "captions_test.json")}, captions)
-	require.NoError(t, COCO{Images: filepath.Join(out, "images"), Captions: captions, Classes: filepath.Join(out, "classes.json"), Name: m.Name, Description: m.Description, Out: filepath.Join(dir, "b")}.Import(ctx))
+	classes, err := ReadClasses(filepath.Join(out, "classes.json"))
+	require.NoError(t, err)
+	_, err = Run(ctx, COCO{Images: filepath.Join(out, "images"), Captions: captions}, Options{Classes: classes, Name: m.Name, Description: m.Description, Out: filepath.Join(dir, "b")})
+	require.NoError(t, err)
 
 	wantRows, wantManifest := all(t, filepath.Join(dir, "a"))
 	gotRows, gotManifest := all(t, filepath.Join(dir, "b"))
@@ -324,12 +346,13 @@ func TestFlickr8k(t *testing.T) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(files, h.Name)), 0o755))
 		require.NoError(t, os.WriteFile(filepath.Join(files, h.Name), b, 0o644))
 	}
-	c := COCO{Images: filepath.Join(files, "images"), Out: filepath.Join(t.TempDir(), "set")}
+	c, out := COCO{Images: filepath.Join(files, "images")}, filepath.Join(t.TempDir(), "set")
 	for _, split := range []string{"train", "val", "test"} {
 		c.Captions = append(c.Captions, filepath.Join(files, "annotations", "captions_"+split+".json"))
 	}
-	require.NoError(t, c.Import(ctx))
-	set, err := arrowset.Open(c.Out)
+	_, err = Run(ctx, c, Options{Out: out})
+	require.NoError(t, err)
+	set, err := arrowset.Open(out)
 	require.NoError(t, err)
 	defer set.Close()
 	require.NoError(t, set.Verify(ctx))
@@ -344,20 +367,29 @@ func FuzzCOCO(f *testing.F) {
 	f.Add([]byte(`{"annotations":[],"images":[]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c := newCOCO(bytes.NewReader(b), int64(len(b)))
-		count := 0
-		if err := c.scan(func(int, []field) error { count++; return nil }); err != nil {
+		c.close = func() error { return nil }
+		s := &cocoSource{files: []*cocoFile{c}, splits: []string{"s"}, names: map[string]string{}}
+		var o Options
+		if err := s.scan(ctx, c, &o); err != nil {
 			require.ErrorIs(t, err, ErrInput)
 			return
 		}
-		// What was found in the first pass is found again, and each caption once.
-		images, captions := 0, 0
-		require.NoError(t, c.eachImage(func(record int, fs []field) error {
-			require.Equal(t, images, record)
-			images++
-			return c.captions(string(member(fs, "id")), func(cocoAnnotation) { captions++ })
-		}))
-		require.Equal(t, count, images)
-		require.Equal(t, len(c.annotations), captions)
+		s.attributes = o.Attributes
+		// What was found in the first pass is found again: each record is good or named as bad, each caption read once.
+		records, captions := 0, 0
+		for {
+			rec, err := s.Next()
+			if err == io.EOF {
+				break
+			}
+			if records++; err != nil {
+				require.IsType(t, &RecordError{}, err)
+				continue
+			}
+			captions += len(rec.Row.Captions)
+		}
+		require.LessOrEqual(t, o.Total, records)
+		require.LessOrEqual(t, captions, len(c.annotations))
 	})
 }
 
