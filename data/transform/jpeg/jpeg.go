@@ -191,7 +191,7 @@ func (d *Decoder) layOut() error {
 		c.latched, c.coef = false, nil
 		total += c.stride * c.blocksY * c.size
 	}
-	d.samples = slices.Grow(d.samples[:0], total)[:total]
+	d.samples = slices.Grow(d.samples[:0], total+margin)[:total]
 	rest := d.samples
 	for i := range d.comps {
 		c := &d.comps[i]

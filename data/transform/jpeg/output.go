@@ -90,28 +90,26 @@ func (d *Decoder) upsample(c *component, buf []uint8, y int) []uint8 {
 		return in
 	}
 	if d.size > 1 && h <= 2 && v <= 2 && (h == 1 || c.w > 2) {
-		far := min(max(near-1+2*(y%2), 0), c.rows-1) // with v = 2: the row above for even y, below for odd y
+		far := near
+		if v == 2 { // the row above for even y, below for odd y
+			far = min(max(near-1+2*(y%2), 0), c.rows-1)
+		}
 		other := c.plane[far*c.stride:][:c.stride]
-		if h == 1 {
-			bias := int32(1 + y%2)
-			for x, p := range in[:c.w] {
-				buf[x] = uint8((3*int32(p) + int32(other[x]) + bias) >> 2)
+		s := d.sums[margin-1 : margin+c.w+1]
+		blend(d.sums[margin:], in, other, c.w) // with v = 1: four times the sample
+		switch {
+		case h == 1:
+			bias := int16(1 + y%2)
+			for x, p := range s[1 : 1+c.w] {
+				buf[x] = uint8((p + bias) >> 2)
 			}
 			return buf
-		}
-		s := d.sums[margin-1 : margin+c.w+1]
-		if v == 2 {
-			blend(d.sums[margin:], in, other, c.w)
-		} else {
-			for x, p := range in[:c.w] {
-				s[1+x] = int16(p)
-			}
-		}
-		s[0], s[c.w+1] = s[1], s[c.w]
-		if v == 2 {
-			widen(buf, d.sums, c.w, 8, 7, 4)
-		} else {
-			widen(buf, d.sums, c.w, 1, 2, 2)
+		case v == 2:
+			s[0], s[c.w+1] = s[1], s[c.w]
+			widen(buf, d.sums, c.w, 8, 7)
+		default:
+			s[0], s[c.w+1] = s[1], s[c.w]
+			widen(buf, d.sums, c.w, 4, 8)
 		}
 		return buf
 	}
@@ -131,12 +129,12 @@ func blendGo(s []int16, near, far []uint8, n int) {
 
 // widenGo makes two values of each of n sums, which begin at sums[margin] and have one more on either side: 3 parts of the
 // sum and 1 of its neighbour.
-func widenGo(dst []uint8, sums []int16, n int, even, odd int16, shift int) {
+func widenGo(dst []uint8, sums []int16, n int, even, odd int16) {
 	s := sums[margin-1 : margin+n+1]
 	dst = dst[:2*n]
 	for x := range n {
 		p := 3 * s[x+1]
-		dst[2*x], dst[2*x+1] = uint8((p+s[x]+even)>>shift), uint8((p+s[x+2]+odd)>>shift)
+		dst[2*x], dst[2*x+1] = uint8((p+s[x]+even)>>4), uint8((p+s[x+2]+odd)>>4)
 	}
 }
 
