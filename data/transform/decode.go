@@ -54,7 +54,7 @@ type options struct {
 func Decode(b []byte, dst *Image) error { return DecodeLimit(b, DefaultMaxPixels, dst) }
 
 // DecodeLimit reads a JPEG, PNG, WebP, GIF, BMP or TIFF file into dst, whose memory it reuses, as Pillow's convert("RGB")
-// gives it: grey is repeated, alpha is dropped, palettes are looked up, of 16-bit colour the high byte is kept, 16-bit grey
+// gives it (two-level BMP files are not read): grey is repeated, alpha is dropped, palettes are looked up, of 16-bit colour the high byte is kept, 16-bit grey
 // is clipped at 255, CMYK is converted as Pillow does. Of an animation it is the first picture. A header that asks for more
 // than maxPixels is refused before any pixel is read. Errors wrap ErrBadPicture; those about formats and modes that are not
 // read wrap ErrUnsupported too. JPEG files are decoded without allocating.

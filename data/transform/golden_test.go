@@ -249,7 +249,9 @@ func TestOpenCLIPGolden(t *testing.T) {
 	}
 	require.Len(t, tests, 6+17)
 	for _, c := range tests {
-		t.Run(c.tensor, func(t *testing.T) { requireSame(t, pixels(t, f, "out.open_clip."+c.tensor), applied(t, c.specs, c.side, c.file)) })
+		t.Run(c.tensor, func(t *testing.T) {
+			requireSame(t, pixels(t, f, "out.open_clip."+c.tensor), applied(t, c.specs, c.side, c.file))
+		})
 	}
 	shortest = shortest[1:]
 	shortest = append(shortest, Spec{"op": "normalize", "stats": "clip"})
