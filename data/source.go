@@ -216,7 +216,7 @@ func (s *Source) fill(ctx context.Context, u, i, group, row int, p *batch.Pair, 
 		if err != nil {
 			return "", err
 		}
-		err = transform.Decode(raw, &w.decoded)
+		err = s.pipe.Decode(raw, &w.decoded, &w.scratch)
 		if err == nil {
 			err = s.pipe.Prepare(&w.decoded, &w.prepared, &w.scratch)
 		}

@@ -47,7 +47,7 @@ func (e *encoder) ImageSide() int { return e.parts.model.Config.Vision.ImageSize
 func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 	s := e.scratch.Get().(*decodeScratch)
 	defer e.scratch.Put(s)
-	if err := transform.Decode(encoded, &s.image); err != nil {
+	if err := e.parts.eval.Decode(encoded, &s.image, &s.scratch); err != nil {
 		return err
 	}
 	return e.parts.eval.Apply(&s.image, 0, dst, &s.scratch)

@@ -28,7 +28,9 @@ var mayImport = map[string][]string{
 	"data/demo":              {"data/arrowset"},
 	"data/demo/vocab":        {},
 	"data/convert":           {"data/arrowset"},
-	"data/transform":         {"internal/addr"},
+	"data/transform":         {"internal/addr", "data/transform/jpeg"},
+	"data/transform/jpeg":    {},
+	"data/transform/asmgen":  {},
 	"data/tokenizer":         {"data/demo/vocab"},
 	"data/tokenizer/clip":    {},
 	"data":                   {"data/arrowset", "data/batch", "data/tokenizer", "data/transform", "internal/addr"},
@@ -42,7 +44,7 @@ var onlyIn = map[string][]string{
 	"gorgonia.org/":                {"ops"},
 	"github.com/chewxy/hm":         {"ops"},
 	"github.com/apache/arrow/":     {"data/arrowset", "data/convert"},
-	"github.com/mmcloughlin/avo":   {"internal/kernel/asmgen"},
+	"github.com/mmcloughlin/avo":   {"internal/kernel/asmgen", "data/transform/asmgen"},
 	"github.com/spf13/cobra":       {"cmd/trainer"},
 	"github.com/stretchr/testify/": {"internal/gradcheck"}, // tests aside
 }

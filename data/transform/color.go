@@ -9,20 +9,28 @@ func (grey) side(in int) int { return in }
 
 func (o grey) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
 	dst := sc.other(im)
+	o.run(dst, im)
+	return dst, nil
+}
+
+func (o grey) run(dst, im *Image) {
 	dst.resize(im.W, im.H)
 	out := dst.Pix[:len(im.Pix)]
 	for i := 0; i+3 <= len(im.Pix); i += 3 {
 		p, o3 := im.Pix[i:i+3:i+3], out[i:i+3:i+3]
-		r, g, b := uint32(p[0]), uint32(p[1]), uint32(p[2])
 		var v uint8
 		if o.mean {
-			v = uint8((r + g + b + 1) / 3) // rounded
+			v = uint8((uint32(p[0]) + uint32(p[1]) + uint32(p[2]) + 1) / 3) // rounded
 		} else {
-			v = uint8((19595*r + 38470*g + 7471*b + 1<<15) >> 16) // ITU-R 601-2, as Pillow and torchvision compute it
+			v = luma(p[0], p[1], p[2])
 		}
 		o3[0], o3[1], o3[2] = v, v, v
 	}
-	return dst, nil
+}
+
+// luma is the grey of ITU-R 601-2, as Pillow and torchvision compute it.
+func luma(r, g, b uint8) uint8 {
+	return uint8((19595*uint32(r) + 38470*uint32(g) + 7471*uint32(b) + 1<<15) >> 16)
 }
 
 // colorGain stretches and shifts each channel: a level x in [-1, 1] becomes x·(1+u) + v, clamped, with one uniform u in
@@ -43,11 +51,6 @@ func (o colorGain) apply(im *Image, d draws, sc *Scratch) (*Image, error) {
 		}
 	}
 	dst := sc.other(im)
-	dst.resize(im.W, im.H)
-	out := dst.Pix[:len(im.Pix)]
-	for i := 0; i+3 <= len(im.Pix); i += 3 {
-		p, o3 := im.Pix[i:i+3:i+3], out[i:i+3:i+3]
-		o3[0], o3[1], o3[2] = tables[0][p[0]], tables[1][p[1]], tables[2][p[2]]
-	}
+	lookUp(dst, im, &tables)
 	return dst, nil
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/color"
-	"image/jpeg"
-	"image/png"
+	"sync"
+
+	"diptych/data/transform/jpeg"
 )
 
 // DefaultMaxPixels bounds the pictures that Decode accepts: 25 million pixels, 75 MB of RGB.
@@ -15,60 +15,155 @@ const DefaultMaxPixels = 25_000_000
 
 const pngMagic = "\x89PNG\r\n\x1a\n"
 
-// formats are the signatures of picture files that people keep, so that an error can name what it was given.
+// formats are the signatures of picture files that people keep: those that are read, and others, so that an error can
+// name what it was given.
 var formats = []struct {
 	name, magic string
 	at          int
+	read        *reader // nil for those that are not read
 }{
-	{"GIF", "GIF8", 0},
-	{"WebP", "WEBP", 8},
-	{"BMP", "BM", 0},
-	{"TIFF", "II*\x00", 0},
-	{"TIFF", "MM\x00*", 0},
-	{"AVIF", "ftypavi", 4},
-	{"HEIC", "ftyphe", 4},
-	{"HEIC", "ftypmif1", 4},
-	{"JPEG 2000", "\x00\x00\x00\x0cjP  ", 0},
-	{"JPEG XL", "\x00\x00\x00\x0cJXL ", 0},
-	{"JPEG XL", "\xff\x0a", 0},
-	{"Photoshop", "8BPS", 0},
-	{"icon", "\x00\x00\x01\x00", 0},
-	{"SVG", "<svg", 0},
-	{"XML (perhaps SVG)", "<?xml", 0},
-	{"HTML", "<!DOCTYPE", 0},
-	{"HTML", "<html", 0},
+	{"PNG", pngMagic, 0, &pngReader},
+	{"GIF", "GIF8", 0, &gifReader},
+	{"WebP", "WEBP", 8, &webpReader},
+	{"BMP", "BM", 0, &bmpReader},
+	{"TIFF", "II*\x00", 0, &tiffReader},
+	{"TIFF", "MM\x00*", 0, &tiffReader},
+	{"AVIF", "ftypavi", 4, nil},
+	{"HEIC", "ftyphe", 4, nil},
+	{"HEIC", "ftypmif1", 4, nil},
+	{"JPEG 2000", "\x00\x00\x00\x0cjP  ", 0, nil},
+	{"JPEG XL", "\x00\x00\x00\x0cJXL ", 0, nil},
+	{"JPEG XL", "\xff\x0a", 0, nil},
+	{"Photoshop", "8BPS", 0, nil},
+	{"icon", "\x00\x00\x01\x00", 0, nil},
+	{"SVG", "<svg", 0, nil},
+	{"XML (perhaps SVG)", "<?xml", 0, nil},
+	{"HTML", "<!DOCTYPE", 0, nil},
+	{"HTML", "<html", 0, nil},
 }
 
-// Decode reads a PNG or JPEG file into dst, whose memory it reuses, with DefaultMaxPixels.
-// See DecodeLimit.
+// options say how a picture is decoded; the zero value is Decode's way. See the operation decode.
+type options struct {
+	turn  bool      // by the EXIF orientation
+	side  int       // of what is made of the picture at least, for a JPEG to be decoded at a fraction of its size; 0: whole
+	white bool      // what is transparent is laid on white
+	late  *resizeOp // is run before the conversion to RGB
+}
+
+// Decode reads a picture file into dst, whose memory it reuses, with DefaultMaxPixels. See DecodeLimit.
 func Decode(b []byte, dst *Image) error { return DecodeLimit(b, DefaultMaxPixels, dst) }
 
-// DecodeLimit reads a PNG or JPEG file into dst, whose memory it reuses, as Pillow's convert("RGB") gives it: grey is
-// repeated, alpha is dropped, palettes are looked up, of 16-bit colour the high byte is kept, 16-bit grey is clipped at
-// 255. Of an animated PNG it is the still picture. A header that asks for more than maxPixels is refused before any
-// pixel is read. Errors wrap ErrBadPicture; those about other formats and about CMYK wrap ErrUnsupported too.
+// DecodeLimit reads a JPEG, PNG, WebP, GIF, BMP or TIFF file into dst, whose memory it reuses, as Pillow's convert("RGB")
+// gives it (two-level BMP files are not read): grey is repeated, alpha is dropped, palettes are looked up, of 16-bit colour the high byte is kept, 16-bit grey
+// is clipped at 255, CMYK is converted as Pillow does. Of an animation it is the first picture. A header that asks for more
+// than maxPixels is refused before any pixel is read. Errors wrap ErrBadPicture; those about formats and modes that are not
+// read wrap ErrUnsupported too. JPEG files are decoded without allocating.
 func DecodeLimit(b []byte, maxPixels int, dst *Image) error {
-	if err := decode(b, maxPixels, dst); err != nil {
+	sc := scratches.Get().(*Scratch)
+	defer scratches.Put(sc)
+	return decode(b, maxPixels, &options{}, dst, sc)
+}
+
+var scratches = sync.Pool{New: func() any { return new(Scratch) }}
+
+func decode(b []byte, maxPixels int, o *options, dst *Image, sc *Scratch) error {
+	if sc.decoder == nil {
+		sc.decoder = new(decoder)
+	}
+	if err := sc.decoder.decode(b, maxPixels, o, dst, sc); err != nil {
 		return fmt.Errorf("transform: %w", err)
 	}
 	return nil
 }
 
-func decode(b []byte, maxPixels int, dst *Image) error {
+// decoder is what decoding reuses.
+type decoder struct {
+	jpeg           jpeg.Decoder
+	native, turned native
+	parts          [4]Image // of a picture that is resized before it is converted
+}
+
+func (d *decoder) decode(b []byte, maxPixels int, o *options, dst *Image, sc *Scratch) error {
+	orientation := 1
 	switch {
-	case hasMagic(b, pngMagic, 0):
-		return decodePNG(b, maxPixels, dst)
-	case hasMagic(b, "\xff\xd8\xff", 0):
-		return decodeJPEG(b, maxPixels, dst)
 	case len(b) == 0:
 		return fmt.Errorf("%w: no bytes", ErrBadPicture)
-	}
-	for _, f := range formats {
-		if hasMagic(b, f.magic, f.at) {
-			return fmt.Errorf("%w format %s; convert it to PNG or JPEG", ErrUnsupported, f.name)
+	case hasMagic(b, "\xff\xd8\xff", 0):
+		direct, turn, err := d.readJPEG(b, maxPixels, o, dst)
+		if err != nil || direct {
+			return err
+		}
+		orientation = turn
+	default:
+		if err := d.readOther(b, maxPixels); err != nil {
+			return err
 		}
 	}
-	return fmt.Errorf("%w: neither PNG nor JPEG (begins with % x)", ErrBadPicture, b[:min(len(b), 8)])
+	n := &d.native
+	if orientation > 1 {
+		n.turn(&d.turned, orientation)
+		n = &d.turned
+	}
+	if o.white {
+		n.onWhite()
+	}
+	if o.late != nil {
+		return n.resize(dst, o.late, d, sc)
+	}
+	n.toRGB(dst)
+	return nil
+}
+
+// readJPEG reads a JPEG file into d.native, or directly into dst where nothing else is to be done.
+func (d *decoder) readJPEG(b []byte, maxPixels int, o *options, dst *Image) (direct bool, orientation int, err error) {
+	h, err := d.jpeg.Open(b)
+	if err != nil {
+		return false, 0, broken("JPEG", err)
+	}
+	if err := checkSize("JPEG", image.Config{Width: h.W, Height: h.H}, maxPixels); err != nil {
+		return false, 0, err
+	}
+	by := 1
+	for o.side > 0 && by < 8 && min(h.W, h.H)/(2*by) >= o.side {
+		by *= 2
+	}
+	orientation = 1
+	if o.turn {
+		orientation = h.Orientation
+	}
+	w, height := h.Size(by)
+	if direct = h.Channels == 3 && orientation == 1; direct {
+		dst.resize(w, height)
+		err = d.jpeg.Read(dst.Pix, by) // channels of RGB are resized alike before and after
+	} else {
+		d.native.size(w, height, [5]kind{1: grey8, 3: rgb, 4: cmyk}[h.Channels])
+		err = d.jpeg.Read(d.native.pix, by)
+	}
+	if err != nil {
+		return false, 0, broken("JPEG", err)
+	}
+	return direct, orientation, nil
+}
+
+// readOther reads a file of any other format into d.native.
+func (d *decoder) readOther(b []byte, maxPixels int) error {
+	for _, f := range formats {
+		if !hasMagic(b, f.magic, f.at) {
+			continue
+		}
+		if f.read == nil {
+			return fmt.Errorf("%w format %s; convert it to PNG or JPEG", ErrUnsupported, f.name)
+		}
+		c, err := f.read.config(bytes.NewReader(b))
+		if err != nil {
+			return broken(f.name, err)
+		}
+		if err := checkSize(f.name, c, maxPixels); err != nil {
+			return err
+		}
+		return f.read.read(b, c, &d.native, f.name)
+	}
+	return fmt.Errorf("%w: no picture format that is known (begins with % x)", ErrBadPicture, b[:min(len(b), 8)])
 }
 
 func hasMagic(b []byte, magic string, at int) bool {
@@ -85,120 +180,10 @@ func checkSize(format string, c image.Config, maxPixels int) error {
 	return nil
 }
 
-// broken wraps what Go's decoders report.
+// broken wraps what a decoder reports.
 func broken(format string, err error) error {
-	var j jpeg.UnsupportedError
-	var p png.UnsupportedError
-	switch {
-	case errors.As(err, &j):
-		return fmt.Errorf("%w %s: %s", ErrUnsupported, format, string(j))
-	case errors.As(err, &p):
-		return fmt.Errorf("%w %s: %s", ErrUnsupported, format, string(p))
+	if errors.Is(err, jpeg.ErrUnsupported) || unsupported(err) {
+		return fmt.Errorf("%w %s: %w", ErrUnsupported, format, err)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrBadPicture, format, err)
-}
-
-func decodePNG(b []byte, maxPixels int, dst *Image) error {
-	c, err := png.DecodeConfig(bytes.NewReader(b))
-	if err != nil {
-		return broken("PNG", err)
-	}
-	if err := checkSize("PNG", c, maxPixels); err != nil {
-		return err
-	}
-	m, err := png.Decode(bytes.NewReader(b))
-	if err != nil {
-		return broken("PNG", err)
-	}
-	dst.resize(c.Width, c.Height)
-	switch m := m.(type) {
-	case *image.Gray:
-		fromGray(dst, m)
-	case *image.RGBA: // opaque
-		from32(dst, m.Pix, m.Stride)
-	case *image.NRGBA: // alpha is dropped, not composited
-		from32(dst, m.Pix, m.Stride)
-	case *image.RGBA64: // opaque
-		from64(dst, m.Pix, m.Stride, false)
-	case *image.NRGBA64:
-		// Grey of 16 bits with a transparent level arrives here too (colour type 0, byte 25 of the file).
-		from64(dst, m.Pix, m.Stride, b[25] == 0)
-	case *image.Gray16:
-		fromGray16(dst, m)
-	case *image.Paletted:
-		fromPalette(dst, m)
-	default:
-		return fmt.Errorf("%w PNG mode %T", ErrUnsupported, m)
-	}
-	return nil
-}
-
-func fromGray(dst *Image, m *image.Gray) {
-	for y := range dst.H {
-		out, in := dst.row(y), m.Pix[y*m.Stride:][:dst.W]
-		for x, v := range in {
-			o := out[3*x : 3*x+3 : 3*x+3]
-			o[0], o[1], o[2] = v, v, v
-		}
-	}
-}
-
-func from32(dst *Image, pix []uint8, stride int) {
-	for y := range dst.H {
-		out, in := dst.row(y), pix[y*stride:][:4*dst.W]
-		for x := range dst.W {
-			o, i := out[3*x:3*x+3:3*x+3], in[4*x:4*x+3:4*x+3]
-			o[0], o[1], o[2] = i[0], i[1], i[2]
-		}
-	}
-}
-
-// clipped is Pillow's conversion of a 16-bit grey level, high and low byte, to 8 bits.
-func clipped(hi, lo uint8) uint8 {
-	if hi > 0 {
-		return 255
-	}
-	return lo
-}
-
-func from64(dst *Image, pix []uint8, stride int, gray bool) {
-	for y := range dst.H {
-		out, in := dst.row(y), pix[y*stride:][:8*dst.W]
-		for x := range dst.W {
-			o, i := out[3*x:3*x+3:3*x+3], in[8*x:8*x+8:8*x+8]
-			if gray {
-				v := clipped(i[0], i[1])
-				o[0], o[1], o[2] = v, v, v
-			} else {
-				o[0], o[1], o[2] = i[0], i[2], i[4]
-			}
-		}
-	}
-}
-
-func fromGray16(dst *Image, m *image.Gray16) {
-	for y := range dst.H {
-		out, in := dst.row(y), m.Pix[y*m.Stride:][:2*dst.W]
-		for x := range dst.W {
-			v := clipped(in[2*x], in[2*x+1])
-			out[3*x], out[3*x+1], out[3*x+2] = v, v, v
-		}
-	}
-}
-
-func fromPalette(dst *Image, m *image.Paletted) {
-	var table [256][3]uint8
-	for i, c := range m.Palette {
-		n := color.NRGBAModel.Convert(c).(color.NRGBA)
-		if s, ok := c.(color.NRGBA); ok {
-			n = s // as stored: going through premultiplied alpha would lose the colour of transparent entries
-		}
-		table[i] = [3]uint8{n.R, n.G, n.B}
-	}
-	for y := range dst.H {
-		out, in := dst.row(y), m.Pix[y*m.Stride:][:dst.W]
-		for x, i := range in {
-			copy(out[3*x:3*x+3], table[i][:])
-		}
-	}
 }

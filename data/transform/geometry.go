@@ -47,6 +47,7 @@ func (o *resizeOp) target(w, h int) (int, int) {
 type centerCrop struct {
 	size int
 	fill uint8
+	down bool // offsets are rounded down instead
 }
 
 func (o *centerCrop) side(int) int { return o.size }
@@ -75,6 +76,9 @@ func (o *centerCrop) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
 func (o *centerCrop) offset(n int) (crop, pad int) {
 	if n < o.size {
 		return 0, (o.size - n) / 2
+	}
+	if o.down {
+		return (n - o.size) / 2, 0
 	}
 	return int(math.RoundToEven(float64(n-o.size) / 2)), 0
 }

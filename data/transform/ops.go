@@ -12,15 +12,22 @@ var operations = []struct {
 	random bool
 	make   func(p *params, side int) step
 }{
+	// decode (the first entry): exif (ignore, or apply: the picture is turned as its EXIF orientation says; JPEG only), size
+	// (full, or scaled: a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as long as no side gets shorter than what the
+	// next entry makes of it, which is faster and changes pixels), convert (first, or last: the resize that must follow runs in
+	// the file's own mode, as open_clip does with single files: palettes by nearest neighbour, alpha premultiplied), alpha
+	// (drop, or white: transparent pictures are laid on white, as transformers 5 does). The first of each is the default.
+	{"decode", false, newDecode},
 	// resize: size (default the model's), mode (shortest, longest or squash; default shortest), filter (bicubic,
 	// bilinear, box, nearest, lanczos or hamming; default bicubic). shortest gives the shorter side size pixels, longest
 	// the longer one, squash both.
 	{"resize", false, func(p *params, side int) step {
 		return &resizeOp{size: p.int("size", 1, maxSize, side), mode: p.choice("mode", []string{"shortest", "longest", "squash"}), filter: p.filter()}
 	}},
-	// center_crop: size, fill (the level, 0 to 255, of what is added to smaller pictures; default 0).
+	// center_crop: size, fill (the level, 0 to 255, of what is added to smaller pictures; default 0), rounding (of half pixels:
+	// even, as torchvision does, or down, as transformers does; default even).
 	{"center_crop", false, func(p *params, side int) step {
-		return &centerCrop{size: p.int("size", 1, maxSize, side), fill: uint8(p.int("fill", 0, 255, 0))}
+		return &centerCrop{size: p.int("size", 1, maxSize, side), fill: uint8(p.int("fill", 0, 255, 0)), down: p.choice("rounding", []string{"even", "down"}) == "down"}
 	}},
 	// random_resized_crop: scale ([least, most] share of the area), ratio ([least, most] width/height, drawn
 	// log-uniformly; default [3/4, 4/3]), size, filter. CLIP's is scale: [0.9, 1].
@@ -49,6 +56,29 @@ var operations = []struct {
 	{"grey", true, func(p *params, _ int) step {
 		p.chance(nil)
 		return grey{mean: p.choice("weights", []string{"luma", "mean"}) == "mean"}
+	}},
+	// color_jitter (torchvision's ColorJitter): brightness, contrast, saturation (each way of factor 1; default 0), hue (each
+	// way, of the colour circle; default 0), prob (default 1). Their order is drawn.
+	{"color_jitter", true, func(p *params, _ int) step {
+		p.chance(&always)
+		return &colorJitter{[3]float64{p.float("brightness", 0, 10, new(float64)), p.float("contrast", 0, 10, new(float64)),
+			p.float("saturation", 0, 10, new(float64))}, p.float("hue", 0, 0.5, new(float64))}
+	}},
+	// hue: shift (each way, of the colour circle), prob (default 1).
+	{"hue", true, func(p *params, _ int) step {
+		p.chance(&always)
+		return &colorJitter{hue: p.float("shift", 0, 0.5, nil)}
+	}},
+	// rand_augment: n (operations for each picture; default 2), magnitude (0 to 30; default 9), ops (names from augments; default
+	// ViLT's fourteen), filter and fill (of rotations, shears and shifts: nearest, bilinear or bicubic, and the level outside;
+	// default nearest and 0), prob (default 1). Operations are drawn with replacement.
+	{"rand_augment", true, newRandAugment},
+	// random_erasing (torchvision's): prob, scale ([least, most] share of the area; default [0.02, 0.33]), ratio ([least, most]
+	// height/width, drawn log-uniformly; default [0.3, 3.3]), with (level or noise; default level), fill (the level; default 0).
+	{"random_erasing", true, func(p *params, _ int) step {
+		p.chance(nil)
+		return &randomErasing{scale: p.span("scale", 1e-4, 1, &[2]float64{0.02, 0.33}), ratio: p.span("ratio", 0.01, 100, &[2]float64{0.3, 3.3}),
+			noise: p.choice("with", []string{"level", "noise"}) == "noise", fill: uint8(p.int("fill", 0, 255, 0))}
 	}},
 	// normalize: stats (clip, imagenet or half), or mean and std (three numbers each, of levels in [0, 1]).
 	{"normalize", false, newNormalize},

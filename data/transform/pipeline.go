@@ -15,6 +15,7 @@ type Pipeline struct {
 	Mean, Std [3]float32
 
 	side    int
+	decode  options
 	entries []entry
 	fixed   int // how many entries come before the first random one
 }
@@ -51,8 +52,11 @@ type Scratch struct {
 	between      Image    // between the two passes of a resize
 	across, down axis
 	pair         []int64
+	mixed        []uint8 // four rows of pixels side by side
 	sums         []int32
 	spread       []uint64
+	aside        Image // what a colour operation mixes with
+	decoder      *decoder
 }
 
 // other returns a buffer that is not im.
@@ -97,12 +101,19 @@ func New(specs []Spec, side int) (*Pipeline, error) {
 			}
 			continue
 		}
+		if n, ok := e.step.(*decodeOp); ok {
+			if i != 0 {
+				errs = append(errs, fmt.Errorf("transform: entry %d (decode): it must be the first entry", i+1))
+			}
+			errs = append(errs, n.link(p, specs, side))
+			continue
+		}
 		if !e.random && p.fixed == len(p.entries) {
 			p.fixed++
 		}
 		p.entries = append(p.entries, e)
 	}
-	if len(errs) == 0 {
+	if errors.Join(errs...) == nil {
 		errs = append(errs, p.checkSide())
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -139,6 +150,12 @@ func (p *Pipeline) checkSide() error {
 
 // Side returns the side of the pictures that Apply makes, in pixels.
 func (p *Pipeline) Side() int { return p.side }
+
+// Decode reads a picture file as the list's decode entry says; without one it is the function Decode. It allocates nothing
+// for JPEG files once sc has grown.
+func (p *Pipeline) Decode(b []byte, dst *Image, sc *Scratch) error {
+	return decode(b, DefaultMaxPixels, &p.decode, dst, sc)
+}
 
 // Apply runs the list on im, which is not changed, and writes (side, side, 3) levels to dst. key is the address of the
 // picture's place in the run: the same key gives the same bits on every machine. A picture that cannot be used gives an

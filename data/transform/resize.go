@@ -74,7 +74,10 @@ type axis struct {
 	size    int // weights kept for each output
 	bounds  []bound
 	weights []int32
-	real    []float64
+
+	filter             Filter
+	lo, scale, support float64   // in source pixels
+	real               []float64 // of one output
 }
 
 type bound struct{ first, count int }
@@ -82,32 +85,43 @@ type bound struct{ first, count int }
 // fill computes the weights that map the part [lo, hi) of an axis of in pixels to out pixels (Pillow's
 // precompute_coeffs and normalize_coeffs_8bpc).
 func (a *axis) fill(in int, lo, hi float32, out int, f Filter) {
-	scale := float64(hi-lo) / float64(out)
-	shrink := max(scale, 1)
-	support := f.support() * shrink
-	a.size = int(math.Ceil(support))*2 + 1
+	a.begin(lo, hi, out, f)
 	a.bounds = slices.Grow(a.bounds[:0], out)[:out]
 	a.weights = slices.Grow(a.weights[:0], out*a.size)[:out*a.size]
-	a.real = slices.Grow(a.real[:0], a.size)[:a.size]
 	for i := range out {
-		centre := float64(lo) + float64((float64(i)+0.5)*scale)
-		first := max(int(centre-support+0.5), 0)
-		count := min(int(centre+support+0.5), in) - first
-		a.bounds[i] = bound{first, count}
-		sum := 0.0
-		for k := range count {
-			w := f.at((float64(k+first) - centre + 0.5) * (1 / shrink))
-			a.real[k] = w
-			sum += w
-		}
-		for k := range count {
-			w := a.real[k]
-			if sum != 0 {
-				w /= sum
-			}
+		a.bounds[i] = a.window(i, in)
+		for k, w := range a.real[:a.bounds[i].count] {
 			a.weights[i*a.size+k] = int32(math.Copysign(0.5, w) + w*(1<<weightBits)) // exact product; truncation rounds half away
 		}
 	}
+}
+
+// begin prepares for window.
+func (a *axis) begin(lo, hi float32, out int, f Filter) {
+	a.filter, a.lo = f, float64(lo)
+	a.scale = float64(hi-lo) / float64(out)
+	a.support = f.support() * max(a.scale, 1)
+	a.size = int(math.Ceil(a.support))*2 + 1
+	a.real = slices.Grow(a.real[:0], a.size)[:a.size]
+}
+
+// window writes the weights of output i, whose sum is 1, to the first of a.real, and returns what they are for.
+func (a *axis) window(i, in int) bound {
+	centre := a.lo + float64((float64(i)+0.5)*a.scale)
+	first := max(int(centre-a.support+0.5), 0)
+	count := min(int(centre+a.support+0.5), in) - first
+	sum := 0.0
+	for k := range count {
+		w := a.filter.at((float64(k+first) - centre + 0.5) * (1 / max(a.scale, 1)))
+		a.real[k] = w
+		sum += w
+	}
+	if sum != 0 {
+		for k := range count {
+			a.real[k] /= sum
+		}
+	}
+	return bound{first, count}
 }
 
 // Resize makes dst the picture src at w×h pixels, bit-equal to Pillow's Image.resize. dst must not be src. A result of no
@@ -131,8 +145,8 @@ func resample(dst, src *Image, w, h int, f Filter, box [4]float32, sc *Scratch) 
 	if int(f) >= len(filterNames) {
 		return fmt.Errorf("filter %d is none of %s", f, list(filterNames))
 	}
-	if w <= 0 || h <= 0 || w > DefaultMaxPixels/h {
-		return fmt.Errorf("%w: %d×%d pixels cannot become %d×%d", ErrBadPicture, src.W, src.H, w, h)
+	if err := checkResize(src.W, src.H, w, h); err != nil {
+		return err
 	}
 	left, top, right, bottom := box[0], box[1], box[2], box[3]
 	if !(0 <= left && left < right && right <= float32(src.W) && 0 <= top && top < bottom && bottom <= float32(src.H)) {
@@ -154,15 +168,32 @@ func resample(dst, src *Image, w, h int, f Filter, box [4]float32, sc *Scratch) 
 		return nil
 	}
 	sc.down.fill(src.H, top, bottom, h, f)
-	first, last := 0, sc.down.bounds[h-1]
-	if across {
-		// Only the rows that the second pass reads are made. What lies between the passes has 8 bits, as in Pillow.
-		first = sc.down.bounds[0].first
-		sc.across.fill(src.W, left, right, w, f)
-		resizeAcross(&sc.between, src, w, first, last.first+last.count, &sc.across, sc)
-		src = &sc.between
+	if !across {
+		resizeDown(dst, src, h, 0, &sc.down, sc)
+		return nil
 	}
-	resizeDown(dst, src, h, first, &sc.down, sc)
+	// What lies between the passes has 8 bits, so that their order shows.
+	sc.across.fill(src.W, left, right, w, f)
+	if downFirst(src.W, src.H, w, h) {
+		resizeDown(&sc.between, src, h, 0, &sc.down, sc)
+		resizeAcross(dst, &sc.between, w, 0, h, &sc.across, sc)
+		return nil
+	}
+	// Only the rows that the second pass reads are made.
+	first, last := sc.down.bounds[0].first, sc.down.bounds[h-1]
+	resizeAcross(&sc.between, src, w, first, last.first+last.count, &sc.across, sc)
+	resizeDown(dst, &sc.between, h, first, &sc.down, sc)
+	return nil
+}
+
+// downFirst reports whether Pillow resizes the columns first: since version 13 it does so where the height shrinks by more
+// than twice as many pixels as the width (pull request 9549). Before, rows always came first.
+func downFirst(w, h, toW, toH int) bool { return toH < h && h-toH > 2*(w-toW) }
+
+func checkResize(w, h, toW, toH int) error {
+	if toW <= 0 || toH <= 0 || toW > DefaultMaxPixels/toH {
+		return fmt.Errorf("%w: %d×%d pixels cannot become %d×%d", ErrBadPicture, w, h, toW, toH)
+	}
 	return nil
 }
 
@@ -174,7 +205,7 @@ const half = 1 << (weightBits - 1)
 func resizeAcross(dst, src *Image, w, y0, y1 int, a *axis, sc *Scratch) {
 	dst.resize(w, y1-y0)
 	sc.pair = slices.Grow(sc.pair[:0], 3*src.W)[:3*src.W]
-	for y := 0; y < dst.H; y += 2 {
+	for y := acrossVector(dst, src, y0, a, sc); y < dst.H; y += 2 {
 		next := min(y+1, dst.H-1) // an odd last row is paired with itself
 		in0, in1 := src.row(y0 + y)[:len(sc.pair)], src.row(y0 + next)[:len(sc.pair)]
 		for i := range sc.pair {
@@ -221,6 +252,9 @@ func resizeDown(dst, src *Image, h, y0 int, a *axis, sc *Scratch) {
 	sc.sums = slices.Grow(sc.sums[:0], n)[:n]
 	sums := sc.sums
 	for y, b := range a.bounds {
+		if downVector(dst.row(y), src, b.first-y0, a.weights[y*a.size:][:b.count]) {
+			continue
+		}
 		for i := range sums {
 			sums[i] = half
 		}

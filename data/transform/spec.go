@@ -136,6 +136,31 @@ func (p *params) choice(key string, names []string) string {
 	return name
 }
 
+// names reads a list of one or more of the names allowed.
+func (p *params) names(key string, allowed, def []string) []string {
+	if !p.has(key) {
+		return def
+	}
+	var out []string
+	switch v := p.spec[key].(type) {
+	case []string:
+		out = v
+	case []any:
+		for _, e := range v {
+			out = append(out, fmt.Sprint(e))
+		}
+	}
+	if len(out) == 0 {
+		p.fail("%s: %v is not a list of names: %s", key, p.spec[key], list(allowed))
+	}
+	for _, name := range out {
+		if !slices.Contains(allowed, name) {
+			p.fail("%s: unknown name %q%s", key, name, meant(name, allowed))
+		}
+	}
+	return out
+}
+
 func (p *params) filter() Filter {
 	return Filter(slices.Index(filterNames, p.choice("filter", filterNames)))
 }

@@ -1,0 +1,52 @@
+package transform
+
+import "fmt"
+
+// decodeOp is the list's first entry: New takes its options for Pipeline.Decode, and it is not run.
+type decodeOp struct {
+	step
+	turn, scaled, late, white bool
+}
+
+func newDecode(p *params, _ int) step {
+	return &decodeOp{
+		turn:   p.choice("exif", []string{"ignore", "apply"}) == "apply",
+		scaled: p.choice("size", []string{"full", "scaled"}) == "scaled",
+		late:   p.choice("convert", []string{"first", "last"}) == "last",
+		white:  p.choice("alpha", []string{"drop", "white"}) == "white",
+	}
+}
+
+// link reads of the next entry what decoding has to know of it.
+func (o *decodeOp) link(p *Pipeline, specs []Spec, side int) error {
+	p.decode = options{turn: o.turn, white: o.white}
+	if !o.scaled && !o.late {
+		return nil
+	}
+	var next step
+	if len(specs) > 1 {
+		e, err := parse(specs[1], 2, side)
+		if err != nil {
+			return nil // reported with the entry itself
+		}
+		next = e.step
+	}
+	switch next := next.(type) {
+	case *resizeOp:
+		if o.late { // what the entry finds is of its size already
+			p.decode.late = next
+		}
+		p.decode.side = next.size
+	case *randomResizedCrop:
+		if o.late {
+			return fmt.Errorf("transform: entry 1 (decode): convert: last needs {op: resize} as entry 2")
+		}
+		p.decode.side = next.size
+	default:
+		return fmt.Errorf("transform: entry 1 (decode): size: scaled and convert: last need a resize as entry 2")
+	}
+	if !o.scaled {
+		p.decode.side = 0
+	}
+	return nil
+}
