@@ -82,10 +82,11 @@ The kinds: %s.`, check.NearBits, check.FixesName, kindNames(check.Kinds())),
 				return err
 			} else {
 				defer set.Close()
-				if r, err = check.Run(cmd.Context(), set, o); err != nil {
-					if published != "" && r == nil && cmd.Context().Err() == nil {
-						return usageError{err}
-					}
+				r, err = check.Run(cmd.Context(), set, o)
+				if errors.Is(err, check.ErrOption) {
+					return usageError{err}
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -295,7 +296,7 @@ func writeCheckSheet(ctx context.Context, set *arrowset.Set, r *check.Report, fi
 			}
 			row = append(row, cell)
 			if f.Other >= 0 && len(row) <= sheetFindings {
-				cell, err := pictureCell(ctx, set, f.Other)
+				cell, err := rowCell(ctx, set, f.Other)
 				if err != nil {
 					return err
 				}
@@ -312,7 +313,7 @@ func writeCheckSheet(ctx context.Context, set *arrowset.Set, r *check.Report, fi
 }
 
 func findingCell(ctx context.Context, set *arrowset.Set, f check.Finding) (sheet.Cell, error) {
-	cell, err := pictureCell(ctx, set, f.Row)
+	cell, err := rowCell(ctx, set, f.Row)
 	if f.Caption >= 0 {
 		cell.Text = visibleText(set.Captions(f.Row)[f.Caption].Text)
 	} else if f.Other < 0 || cell.Picture == nil {
@@ -332,8 +333,8 @@ func visibleText(s string) string {
 	return s
 }
 
-// pictureCell is the picture of a row with its first caption; one that does not decode has no picture.
-func pictureCell(ctx context.Context, set *arrowset.Set, row int) (sheet.Cell, error) {
+// rowCell is the picture of a row with its first caption; one that does not decode has no picture.
+func rowCell(ctx context.Context, set *arrowset.Set, row int) (sheet.Cell, error) {
 	m := &set.Meta()[row]
 	cell := sheet.Cell{Note: fmt.Sprintf("row %d, %s", row, m.Split)}
 	if captions := set.Captions(row); len(captions) > 0 {

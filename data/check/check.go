@@ -11,6 +11,7 @@ package check
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -21,6 +22,9 @@ import (
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
 )
+
+// ErrOption is wrapped by errors about Options.
+var ErrOption = errors.New("bad option")
 
 // Severity is error or warning.
 type Severity string

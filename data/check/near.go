@@ -11,14 +11,14 @@ import (
 )
 
 // Near-duplicates are found in two steps. Candidates are pictures whose perceptual hashes differ in at most NearBits of 63
-// bits. Of two candidates, thumbnails of thumbSide×thumbSide pixels in colour are compared: they must agree to within
-// nearMean levels on average and nearMost at the worst place. So the warning holds for the same picture in another size,
-// format or quality, and not for two drawings of one kind, which the hash alone confuses.
+// bits. Of two candidates, thumbnails of thumbSide×thumbSide pixels are compared: they must agree to within nearMean levels of
+// red, green and blue on average and nearMost levels of grey at the worst place. So the warning holds for the same picture in
+// another size, format or quality, and not for two drawings of one kind, which the hash alone confuses.
 const (
 	NearBits  = 5
 	thumbSide = 32
 	nearMean  = 4.0
-	nearMost  = 48
+	nearMost  = 40
 )
 
 // noLook stands for a picture without a perceptual hash: it does not decode or has one colour. The hash's highest bit is 0.
@@ -34,8 +34,10 @@ var cosines = func() (c [8][thumbSide]float64) {
 	return c
 }()
 
-// lookOf is the perceptual hash of w.image (Zauner 2010, §3.2.1): the signs of the 63 lowest frequencies of the grey thumbnail
-// but the constant, against their median.
+// lookOf is a perceptual hash of w.image after Zauner 2010, §3.2.1: one bit for each of the 63 lowest frequencies of the grey
+// thumbnail but the constant. There a bit says whether the coefficient is above the median. Half the coefficients of a symmetric
+// drawing are zero but for noise, and so is their median; here a bit says whether the coefficient is above a quarter of the mean
+// size, which lies away from them.
 func lookOf(w *pictureWorker) (uint64, error) {
 	if err := transform.Resize(&w.small, &w.image, thumbSide, thumbSide, transform.Box, &w.scratch); err != nil {
 		return 0, err
@@ -61,12 +63,13 @@ func lookOf(w *pictureWorker) (uint64, error) {
 			}
 		}
 	}
-	sorted := freq
-	slices.Sort(sorted[1:])
-	median := sorted[32]
+	size := 0.0
+	for _, f := range freq[1:] {
+		size += math.Abs(f)
+	}
 	var look uint64
 	for k, f := range freq[1:] {
-		if f > median {
+		if f > size/(4*63) {
 			look |= 1 << k
 		}
 	}
@@ -113,13 +116,16 @@ func (c *checker) thumb(ctx context.Context, w *pictureWorker, row int) error {
 	return transform.Resize(&w.small, &w.image, thumbSide, thumbSide, transform.Box, &w.scratch)
 }
 
-func difference(a, b []uint8) (mean float64, most int) {
+// difference compares thumbnails: the mean over all channels, the most of the grey.
+func difference(a, b []uint8) (mean, most float64) {
 	total := 0
-	for i := range a {
-		d := int(a[i]) - int(b[i])
-		d = max(d, -d)
-		total += d
-		most = max(most, d)
+	for i := 0; i < len(a); i += 3 {
+		var d [3]int
+		for k := range d {
+			d[k] = int(a[i+k]) - int(b[i+k])
+			total += max(d[k], -d[k])
+		}
+		most = max(most, math.Abs(0.299*float64(d[0])+0.587*float64(d[1])+0.114*float64(d[2])))
 	}
 	return float64(total) / float64(len(a)), most
 }
@@ -139,10 +145,14 @@ const (
 
 // candidates lists pairs of rows of two splits whose hashes are near. Of a pair, the row of the split that --fix rather leaves
 // out comes first. Two hashes that differ in NearBits of 63 bits agree in one of NearBits+1 bands of bits (pigeonhole), so
-// only rows that share a band are compared.
+// only rows that share a band are compared. A band takes every sixth bit, so that each has low and high frequencies.
 func (c *checker) candidates(ctx context.Context) ([]candidate, error) {
 	const bands = NearBits + 1
-	const width = 11 // bits: 6·11 ≥ 63
+	var everySixth uint64
+	for k := 0; k < 64; k += bands {
+		everySixth |= 1 << k
+	}
+	of := func(look uint64, band int) uint64 { return look & (everySixth << band) }
 	type distinct struct {
 		look uint64
 		rows []int
@@ -166,12 +176,11 @@ func (c *checker) candidates(ctx context.Context) ([]candidate, error) {
 		near[i] = []int32{int32(i)}
 	}
 	for band := range bands {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		buckets := make([][]int32, 1<<width)
-		of := func(look uint64, band int) uint64 { return look >> (width * band) & (1<<width - 1) }
+		buckets := map[uint64][]int32{}
 		for i := range all {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			b := of(all[i].look, band)
 			for _, j := range buckets[b] {
 				x := all[i].look ^ all[j].look

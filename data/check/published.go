@@ -68,7 +68,7 @@ func (c *checker) findPublished() (*PublishedSet, error) {
 		for i := range Published {
 			names[i] = Published[i].Name
 		}
-		return nil, fmt.Errorf("check: no published set %q; known are %s", c.Published, strings.Join(names, ", "))
+		return nil, fmt.Errorf("check: %w: no published set %q; known are %s", ErrOption, c.Published, strings.Join(names, ", "))
 	}
 	return best, nil
 }

@@ -262,14 +262,19 @@ func markup(s string) string {
 	return ""
 }
 
-// plain is a text without markup and invisible characters.
+// plain is a text without markup. Texts of the web are often escaped twice, so it goes on while anything changes.
 func plain(s string) string {
-	s = tag.ReplaceAllString(s, " ")
-	s = reference.ReplaceAllStringFunc(s, html.UnescapeString)
-	s = reference.ReplaceAllStringFunc(s, html.UnescapeString) // texts of the web are often escaped twice
+	for range 4 {
+		now := tag.ReplaceAllString(reference.ReplaceAllStringFunc(s, html.UnescapeString), " ")
+		if now == s {
+			break
+		}
+		s = now
+	}
 	return s
 }
 
+// visible is a text without invisible characters.
 func visible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if invisible(r) {
