@@ -47,7 +47,9 @@ splits whose perceptual hashes differ in at most %d of 63 bits and whose thumbna
 --fix writes a copy without the rows and captions that have errors, and %s in it, which says for each what was done and
 why. --also names kinds of warnings to act on as well, or all.
 
-The kinds: %s.`, check.NearBits, check.FixesName, kindNames(check.Kinds())),
+Errors: %s.
+
+Warnings: %s.`, check.NearBits, check.FixesName, kindLines(check.Error), kindLines(check.Warning)),
 		Example: `  trainer data check my-data --sheet worst.png
   trainer data check my-data --recipe recipe.yaml --json > report.json
   trainer data check my-data --fix --also pair-repeated,image-tiny --out my-clean-data`,
@@ -133,6 +135,28 @@ The kinds: %s.`, check.NearBits, check.FixesName, kindNames(check.Kinds())),
 	f.StringVar(&out, "out", "", "`folder` of the cleaned copy, which must not exist or be empty")
 	f.IntVar(&threads, "threads", 0, "threads; 0 takes all cores")
 	return cmd
+}
+
+// kindLines lists the kinds of a severity in lines for the help.
+func kindLines(s check.Severity) string {
+	var b strings.Builder
+	line := 0
+	for _, k := range check.Kinds() {
+		if k.Severity() != s {
+			continue
+		}
+		switch {
+		case b.Len() == 0:
+		case line+len(k) > 110:
+			b.WriteString(",\n  ")
+			line = 0
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(string(k))
+		line += len(k) + 2
+	}
+	return b.String()
 }
 
 func kindNames(kinds []check.Kind) string {

@@ -127,8 +127,9 @@ type checker struct {
 	Options
 	set      *arrowset.Set
 	findings []Finding
-	sums     []sum    // of the pixels; zero for pictures that have none to compare
-	looks    []uint64 // perceptual hashes; noLook for pictures that have none
+	sums     []sum        // of the pixels; zero for pictures that have none to compare
+	looks    []uint64     // perceptual hashes; noLook for pictures that have none
+	leaks    map[int]bool // rows that have ImageLeak
 }
 
 // Run checks a set. An error is about the check itself, such as a set that cannot be read, not about what was found.
@@ -142,7 +143,7 @@ func Run(ctx context.Context, set *arrowset.Set, o Options) (*Report, error) {
 	if o.MinSide <= 0 {
 		o.MinSide = DefaultMinSide
 	}
-	c := &checker{Options: o, set: set, sums: make([]sum, set.Len()), looks: make([]uint64, set.Len())}
+	c := &checker{Options: o, set: set, sums: make([]sum, set.Len()), looks: make([]uint64, set.Len()), leaks: map[int]bool{}}
 	published, err := c.findPublished()
 	if err != nil {
 		return nil, err

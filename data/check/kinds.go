@@ -75,6 +75,7 @@ var kinds = []kindInfo{
 	{SplitEmpty, Error, byHand, "the split has no rows; remove it from the manifest or import its pictures"},
 
 	{ImageNearLeak, Warning, dropRow, "it looks like a picture of another split; look at both, then leave one out"},
+	{ImageTwoNames, Warning, dropRow, "what is measured on was seen in training under another name; look at both, then leave one out"},
 	{ImageTwoGroups, Warning, dropRow, "one picture in two groups is its own negative; give both rows one group"},
 	{ImageRepeated, Warning, dropRow, "one picture in several rows is its own negative; give the rows one group, or make them one row"},
 	{PairRepeated, Warning, dropRow, "the same picture with the same sentences; leave one out"},
@@ -101,6 +102,9 @@ var kinds = []kindInfo{
 func (k Kind) info() *kindInfo {
 	return &kinds[slices.IndexFunc(kinds, func(i kindInfo) bool { return i.kind == k })]
 }
+
+// Severity is how bad a finding of this kind is.
+func (k Kind) Severity() Severity { return k.info().severity }
 
 // Kinds are the names of all kinds, errors first.
 func Kinds() []Kind {

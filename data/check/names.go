@@ -2,6 +2,7 @@ package check
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -27,14 +28,11 @@ func rank(split string) int {
 	return 2
 }
 
-// keptBefore says whether a picture of both splits stays in a.
-func keptBefore(a, b string) bool {
-	return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b)) < 0
-}
+// bySplit orders splits: a picture of two stays in the one that comes first.
+func bySplit(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b)) }
 
 // samePictures finds pictures of equal pixels.
 func (c *checker) samePictures() {
-	meta := c.set.Meta()
 	first := map[sum]int{}
 	same := map[int][]int{} // rows by the first that shows the picture, where there are more
 	for i, s := range c.sums {
@@ -51,39 +49,84 @@ func (c *checker) samePictures() {
 		}
 	}
 	for _, rows := range same {
-		kept := rows[0]
-		for _, i := range rows {
-			if keptBefore(meta[i].Split, meta[kept].Split) {
-				kept = i
+		c.otherSplits(rows)
+		c.oneSplit(rows)
+	}
+}
+
+// otherSplits finds those of rows, which show one picture, that are in the way of a row of another split. A picture in two groups
+// is claimed to show two things: then what is measured, the pair, was not trained on, though the picture was.
+func (c *checker) otherSplits(rows []int) {
+	meta := c.set.Meta()
+	type place struct{ split, group string }
+	first, firstOf := map[place]int{}, map[string]int{}
+	for _, i := range rows {
+		m := &meta[i]
+		if _, ok := first[place{m.Split, m.Group}]; !ok {
+			first[place{m.Split, m.Group}] = i
+		}
+		if _, ok := firstOf[m.Split]; !ok {
+			firstOf[m.Split] = i
+		}
+	}
+	splits := slices.SortedFunc(maps.Keys(firstOf), bySplit)
+	for _, i := range rows {
+		m := &meta[i]
+		kind, twin := ImageTwoNames, -1
+		for _, s := range splits[:slices.Index(splits, m.Split)] {
+			if twin < 0 {
+				twin = firstOf[s]
+			}
+			for _, p := range []place{{s, m.Group}, {s, ""}} {
+				if o, ok := first[p]; ok && kind == ImageTwoNames {
+					kind, twin = ImageLeak, o
+				}
+			}
+			if m.Group == "" && kind == ImageTwoNames {
+				kind, twin = ImageLeak, firstOf[s]
 			}
 		}
-		type key struct {
-			split    string
-			captions uint64
-		}
-		pair, one := map[key]int{}, map[string]int{} // the first row with these captions; the first row of the split
-		for _, i := range rows {
-			m := &meta[i]
-			if m.Split != meta[kept].Split {
-				c.add(ImageLeak, i, -1, kept, "split %s; row %d (%s) of split %s has the same pixels", m.Split, kept, meta[kept].ImageID, meta[kept].Split)
-				continue
+		if twin >= 0 {
+			group := ""
+			if kind == ImageTwoNames {
+				group = fmt.Sprintf(", group %s instead of %s,", meta[twin].Group, m.Group)
 			}
-			k := key{m.Split, captionsKey(c.set.Captions(i))}
-			twin, doubled := pair[k]
-			before, repeated := one[m.Split]
-			switch {
-			case doubled:
-				c.add(PairRepeated, i, -1, twin, "row %d (%s) has the same pixels and captions", twin, meta[twin].ImageID)
-				continue
-			case !repeated:
-				one[m.Split] = i
-			case m.Group != meta[before].Group && m.Group != "" && meta[before].Group != "":
-				c.add(ImageTwoGroups, i, -1, before, "group %s; row %d (%s) of group %s has the same pixels", m.Group, before, meta[before].ImageID, meta[before].Group)
-			case m.Group == "" || meta[before].Group == "":
-				c.add(ImageRepeated, i, -1, before, "row %d (%s) has the same pixels and other captions", before, meta[before].ImageID)
-			}
-			pair[k] = i
+			c.add(kind, i, -1, twin, "split %s; row %d (%s) of split %s%s has the same pixels", m.Split, twin, meta[twin].ImageID, meta[twin].Split, group)
 		}
+		if kind == ImageLeak {
+			c.leaks[i] = true
+		}
+	}
+}
+
+// oneSplit finds those of rows, which show one picture, that are in the way of a row of their own split.
+func (c *checker) oneSplit(rows []int) {
+	meta := c.set.Meta()
+	type key struct {
+		split    string
+		captions uint64
+	}
+	pair, one := map[key]int{}, map[string]int{} // the first row with these captions; the first row of the split
+	for _, i := range rows {
+		if c.leaks[i] { // it is to go anyway
+			continue
+		}
+		m := &meta[i]
+		k := key{m.Split, captionsKey(c.set.Captions(i))}
+		twin, doubled := pair[k]
+		before, repeated := one[m.Split]
+		switch {
+		case doubled:
+			c.add(PairRepeated, i, -1, twin, "row %d (%s) has the same pixels and captions", twin, meta[twin].ImageID)
+			continue
+		case !repeated:
+			one[m.Split] = i
+		case m.Group == "" || meta[before].Group == "":
+			c.add(ImageRepeated, i, -1, before, "row %d (%s) has the same pixels and other captions", before, meta[before].ImageID)
+		case m.Group != meta[before].Group:
+			c.add(ImageTwoGroups, i, -1, before, "group %s; row %d (%s) of group %s has the same pixels", m.Group, before, meta[before].ImageID, meta[before].Group)
+		}
+		pair[k] = i
 	}
 }
 
@@ -201,12 +244,7 @@ func (c *checker) groups(r *Report) {
 		}
 	}
 	r.Overlaps = []Overlap{}
-	names := slices.SortedFunc(maps.Keys(first), func(a, b string) int {
-		if keptBefore(a, b) {
-			return -1
-		}
-		return 1
-	})
+	names := slices.SortedFunc(maps.Keys(first), bySplit)
 	for x, kept := range names {
 		for _, other := range names[x+1:] {
 			var shared []string

@@ -205,7 +205,7 @@ func (c *checker) candidates(ctx context.Context) ([]candidate, error) {
 			var others []int
 			for _, j := range near[i] {
 				for _, other := range all[j].rows {
-					if meta[other].Split != meta[row].Split && c.sums[other] != c.sums[row] && keptBefore(meta[other].Split, meta[row].Split) {
+					if c.sums[other] != c.sums[row] && bySplit(meta[other].Split, meta[row].Split) < 0 {
 						others = append(others, other)
 					}
 				}
