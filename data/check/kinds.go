@@ -20,6 +20,7 @@ const (
 	SplitEmpty      Kind = "split-empty"
 
 	ImageNearLeak   Kind = "image-two-splits-near"
+	ImageTwoNames   Kind = "image-two-splits-two-groups"
 	ImageTwoGroups  Kind = "image-two-groups"
 	ImageRepeated   Kind = "image-repeated"
 	PairRepeated    Kind = "pair-repeated"

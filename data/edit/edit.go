@@ -401,7 +401,7 @@ func prefixes(sets []*arrowset.Set) ([]string, error) {
 	for s, set := range sets {
 		for i := range set.Len() {
 			id := set.Meta()[i].ImageID
-			if before, ok := seen[id]; ok && before != s {
+			if before, ok := seen[id]; ok && before != s && twice == "" {
 				twice = id
 			}
 			seen[id] = s

@@ -285,7 +285,7 @@ func size(t *testing.T, set *arrowset.Set, i int) (string, int, int) {
 
 func TestResize(t *testing.T) {
 	rows := rowsOf(t, 4, "a") // 30×20, 31×20, 32×20, 33×20; PNG and JPEG in turn
-	rows = append(rows, arrowset.Row{RowMeta: rows[0].RowMeta, Image: picture(t, "x.png", 1, 8, 6)})
+	rows = append(rows, arrowset.Row{RowMeta: rows[0].RowMeta, Image: picture(t, "x.png", 1, 8, 6), Captions: rows[0].Captions})
 	rows[4].ImageID = "small.png"
 	from := write(t, given1, rows)
 	for _, c := range []struct {
