@@ -319,7 +319,7 @@ func (p *planter) nearLeak() error {
 		encode    func(image.Image) ([]byte, error)
 	}{
 		{"a larger picture of train in test", ".png", func(m image.Image) ([]byte, error) { return encodePNG(scaled(m, 150, 2)) }},
-		{"a JPEG of train in test", ".jpg", encodeJPEG},
+		{"a JPEG of train in test", ".jpg", func(m image.Image) ([]byte, error) { return encodeJPEG(scaled(m, 150, 0)) }},
 	} {
 		i, r, err := p.copied(c.ext)
 		if err != nil {
