@@ -96,7 +96,7 @@ func preview(ctx context.Context, in *experiments.Input, set *arrowset.Set, n, d
 		samples = append(samples, s)
 		cells = append(cells, []sheet.Cell{
 			{Picture: sheet.RGB(im.W, im.H, im.Pix), Text: m.ImageID, Note: fmt.Sprintf("row %d, %d×%d", s.Row, im.W, im.H)},
-			{Picture: sheet.RGB(side, side, eval), Note: "evaluation"},
+			{Picture: sheet.RGB(side, side, eval)},
 		})
 	}
 	if len(samples) > 0 {

@@ -130,7 +130,17 @@ func TestSet(t *testing.T) {
 
 // TestFiles holds the faults of the files: they are written by hand into a set that was sound.
 func TestFiles(t *testing.T) {
-	set := write(t, arrowset.Manifest{Name: "files"}, plainRows(t, 20))
+	rows := plainRows(t, 20)
+	for i := range rows { // of noise, which the file does not compress
+		m, rng := image.NewRGBA(image.Rect(0, 0, 24, 24)), rand.New(rand.NewPCG(uint64(i), 0))
+		for k := range m.Pix {
+			m.Pix[k] = uint8(rng.Uint32()) | uint8(k%4/3*255)
+		}
+		var b bytes.Buffer
+		require.NoError(t, png.Encode(&b, m))
+		rows[i].Image = b.Bytes()
+	}
+	set := write(t, arrowset.Manifest{Name: "files"}, rows)
 	manifest := filepath.Join(set.Path(), "manifest.json")
 	text, err := os.ReadFile(manifest)
 	require.NoError(t, err)
@@ -180,7 +190,7 @@ func TestFix(t *testing.T) {
 	rows[2].Captions = append(rows[2].Captions, arrowset.Caption{})
 	rows[3].Captions = []arrowset.Caption{{}, {Text: "\t"}}
 	rows[4].Captions[0].Text = "donâ€™t"
-	rows[5].Image = rows[9].Image // train and test
+	rows[5].Image, rows[5].Group = rows[9].Image, rows[9].Group // train and test
 	m := arrowset.Manifest{Name: "n", Description: "d", Attributes: []string{}, Licenses: []arrowset.License{{Name: "MIT"}}}
 	set := write(t, m, rows)
 	r, err := Run(t.Context(), set, Options{})
