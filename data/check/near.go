@@ -12,12 +12,14 @@ import (
 
 // Near-duplicates are found in two steps. Candidates are pictures whose perceptual hashes differ in at most NearBits of 63
 // bits. Of two candidates, thumbnails of thumbSide×thumbSide pixels are compared: they must agree to within nearMean levels of
-// red, green and blue on average and nearMost levels of grey at the worst place. So the warning holds for the same picture in
+// red, green and blue and nearShare of their contrast on average, and to within nearMost levels of grey at the worst place. So the
+// warning holds for the same picture in
 // another size, format or quality, and not for two drawings of one kind, which the hash alone confuses.
 const (
 	NearBits  = 5
 	thumbSide = 32
 	nearMean  = 4.0
+	nearShare = 0.1
 	nearMost  = 40
 )
 
@@ -92,7 +94,7 @@ func (c *checker) nearPictures(ctx context.Context) error {
 			if err := c.thumb(ctx, &w[1], other); err != nil {
 				return nil, err
 			}
-			if mean, most := difference(w[0].small.Pix, w[1].small.Pix); mean <= nearMean && most <= nearMost && mean < bestMean {
+			if mean, near := alike(w[0].small.Pix, w[1].small.Pix); near && mean < bestMean {
 				best, bestMean = other, mean
 			}
 		}
@@ -114,6 +116,25 @@ func (c *checker) thumb(ctx context.Context, w *pictureWorker, row int) error {
 		return err
 	}
 	return transform.Resize(&w.small, &w.image, thumbSide, thumbSide, transform.Box, &w.scratch)
+}
+
+// alike says whether two thumbnails show one picture, and how far they are from each other.
+func alike(a, b []uint8) (mean float64, near bool) {
+	mean, most := difference(a, b)
+	return mean, mean <= min(nearMean, nearShare*contrast(a), nearShare*contrast(b)) && most <= nearMost
+}
+
+// contrast is how far the levels of a thumbnail are from their mean, on average.
+func contrast(a []uint8) float64 {
+	var sum [3]int
+	for i, v := range a {
+		sum[i%3] += int(v)
+	}
+	total, n := 0.0, float64(len(a))/3
+	for i, v := range a {
+		total += math.Abs(float64(v) - float64(sum[i%3])/n)
+	}
+	return total / float64(len(a))
 }
 
 // difference compares thumbnails: the mean over all channels, the most of the grey.

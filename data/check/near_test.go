@@ -15,7 +15,7 @@ import (
 )
 
 // TestNear changes pictures of the demo as the web does and measures how many are still known: the hash within NearBits and the
-// thumbnail within nearMean and nearMost.
+// thumbnails alike.
 func TestNear(t *testing.T) {
 	rows, _ := some(t, 30)
 	scaled := func(side int) func(m image.Image) image.Image {
@@ -57,12 +57,12 @@ func TestNear(t *testing.T) {
 				require.NoError(t, err)
 				y, err := lookOf(&w[1])
 				require.NoError(t, err)
-				mean, most := difference(w[0].small.Pix, w[1].small.Pix)
+				_, near := alike(w[0].small.Pix, w[1].small.Pix)
 				all++
 				switch d := bits.OnesCount64(x ^ y); {
 				case d > NearBits:
 					far++
-				case mean > nearMean || most > nearMost:
+				case !near:
 					other++
 				default:
 					known++
