@@ -12,9 +12,9 @@ import (
 
 // Near-duplicates are found in two steps. Candidates are pictures whose perceptual hashes differ in at most NearBits of 63
 // bits. Of two candidates, thumbnails of thumbSide×thumbSide pixels are compared: they must agree to within nearMean levels of
-// red, green and blue and nearShare of their contrast on average, and to within nearMost levels of grey at the worst place. So the
-// warning holds for the same picture in
-// another size, format or quality, and not for two drawings of one kind, which the hash alone confuses.
+// red, green and blue and nearShare of their contrast on average, and to within nearMost levels of grey at the worst place. So
+// the warning holds for the same picture in another size, format or quality, and not for two drawings of one kind, which the
+// hash alone confuses.
 const (
 	NearBits  = 5
 	thumbSide = 32
