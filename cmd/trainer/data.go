@@ -18,7 +18,7 @@ import (
 func newData() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "data",
-		Short:   "Import, show and export data sets, and train vocabularies on them",
+		Short:   "Import, check, edit, show and export data sets, and train vocabularies on them",
 		Example: "  trainer data show demo\n  trainer data export demo --out demo",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -33,7 +33,10 @@ func newData() *cobra.Command {
 		parent("export", "Write a data set as picture files and COCO captions JSON", newExportDemo()),
 		newShow(),
 		newTokenizer(),
+		newCheck(),
+		newPreview(),
 	)
+	cmd.AddCommand(newEdits()...)
 	return cmd
 }
 

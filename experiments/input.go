@@ -1,0 +1,38 @@
+package experiments
+
+import (
+	"diptych/data"
+	"diptych/data/arrowset"
+	"diptych/data/tokenizer"
+	"diptych/data/transform"
+)
+
+// Input is what a recipe makes of a data set's rows before a model sees them.
+type Input struct {
+	Config      *Config
+	Tokenizer   tokenizer.Tokenizer
+	Train, Eval *transform.Pipeline
+}
+
+// LoadInput reads a recipe as Load does, checks it whole and builds its input. The recipe's data set is not opened.
+func LoadInput(recipe string, sets []string) (*Input, error) {
+	c, err := Load(recipe, sets)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.build()
+	if err != nil {
+		return nil, err
+	}
+	return &Input{Config: c, Tokenizer: p.tok, Train: p.train, Eval: p.eval}, nil
+}
+
+// Admits says whether the recipe uses captions of this kind and language.
+func (in *Input) Admits(c arrowset.Caption) bool {
+	return admits(in.Config.Data.CaptionKinds, c.Kind) && admits(in.Config.Data.CaptionLangs, c.Lang)
+}
+
+// Samples lists the rows of a set that the recipe trains on, with the captions it admits.
+func (in *Input) Samples(set *arrowset.Set) ([]data.Sample, error) {
+	return samples(set, &in.Config.Data)
+}
