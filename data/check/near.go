@@ -12,15 +12,16 @@ import (
 
 // Near-duplicates are found in two steps. Candidates are pictures whose perceptual hashes differ in at most NearBits of 63
 // bits. Of two candidates, thumbnails of thumbSide×thumbSide pixels are compared: they must agree to within nearMean levels of
-// red, green and blue and nearShare of their contrast on average, and to within nearMost levels of grey at the worst place. So
-// the warning holds for the same picture in another size, format or quality, and not for two drawings of one kind, which the
-// hash alone confuses.
+// red, green and blue and nearShare of their contrast on average, and to within nearMost levels of grey and
+// nearColour of any channel at the worst place; JPEG keeps grey better than colours. So the warning holds for the same picture
+// in another size, format or quality, and not for two drawings of one kind, which the hash alone confuses.
 const (
-	NearBits  = 5
-	thumbSide = 32
-	nearMean  = 4.0
-	nearShare = 0.1
-	nearMost  = 40
+	NearBits   = 5
+	thumbSide  = 32
+	nearMean   = 4.0
+	nearShare  = 0.1
+	nearMost   = 40
+	nearColour = 96
 )
 
 // noLook stands for a picture without a perceptual hash: it does not decode or has one colour. The hash's highest bit is 0.
@@ -120,8 +121,8 @@ func (c *checker) thumb(ctx context.Context, w *pictureWorker, row int) error {
 
 // alike says whether two thumbnails show one picture, and how far they are from each other.
 func alike(a, b []uint8) (mean float64, near bool) {
-	mean, most := difference(a, b)
-	return mean, mean <= min(nearMean, nearShare*contrast(a), nearShare*contrast(b)) && most <= nearMost
+	mean, grey, colour := difference(a, b)
+	return mean, mean <= min(nearMean, nearShare*contrast(a), nearShare*contrast(b)) && grey <= nearMost && colour <= nearColour
 }
 
 // contrast is how far the levels of a thumbnail are from their mean, on average.
@@ -137,18 +138,20 @@ func contrast(a []uint8) float64 {
 	return total / float64(len(a))
 }
 
-// difference compares thumbnails: the mean over all channels, the most of the grey.
-func difference(a, b []uint8) (mean, most float64) {
+// difference compares thumbnails: the mean over all channels, the most of the grey and of any channel.
+func difference(a, b []uint8) (mean, grey float64, colour int) {
 	total := 0
 	for i := 0; i < len(a); i += 3 {
 		var d [3]int
 		for k := range d {
 			d[k] = int(a[i+k]) - int(b[i+k])
-			total += max(d[k], -d[k])
+			size := max(d[k], -d[k])
+			total += size
+			colour = max(colour, size)
 		}
-		most = max(most, math.Abs(0.299*float64(d[0])+0.587*float64(d[1])+0.114*float64(d[2])))
+		grey = max(grey, math.Abs(0.299*float64(d[0])+0.587*float64(d[1])+0.114*float64(d[2])))
 	}
-	return float64(total) / float64(len(a)), most
+	return float64(total) / float64(len(a)), grey, colour
 }
 
 // candidate is a row and those rows of splits before its own that it may look like.

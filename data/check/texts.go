@@ -49,7 +49,7 @@ type Loss struct {
 // A byte-pair vocabulary can spell every word, so no word is unknown to it in the strict sense. Here a word is unknown when it
 // costs a token for every unknownBytes bytes or fewer: the model has to learn it letter by letter.
 const (
-	unknownBytes  = 1.5
+	unknownBytes  = 4.0 / 3
 	unknownShare  = 0.05 // of the words, above which there is a warning
 	mostWords     = 1 << 22
 	wordExamples  = 10
