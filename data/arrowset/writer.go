@@ -274,11 +274,14 @@ func (w *Writer) Close() (err error) {
 		}
 	}
 	w.builder.Release()
+	if err := writeIndex(w.temp, &w.manifest); err != nil {
+		return err
+	}
 	text, err := json.MarshalIndent(w.manifest, "", " ")
 	if err != nil {
 		return fmt.Errorf("arrowset: %w", err)
 	}
-	if err := writeSynced(filepath.Join(w.temp, manifestName), append(text, '\n')); err != nil {
+	if err := writeSynced(filepath.Join(w.temp, ManifestName), append(text, '\n')); err != nil {
 		return fmt.Errorf("arrowset: %w", err)
 	}
 	if err := syncDir(w.temp); err != nil {
