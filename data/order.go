@@ -80,3 +80,6 @@ func turn(seed uint64, group, e, n int) int {
 	inner := addr.NewPerm(addr.Hash(seed, addr.Name("rows"), uint64(group), uint64(e/n)), uint64(n))
 	return int(inner.At(uint64(e % n)))
 }
+
+// PartSeed is the seed of the order of part i of several. The first has the run's own.
+func PartSeed(seed uint64, i int) uint64 { return addr.Hash(seed, addr.Name("part"), uint64(i)) }

@@ -33,13 +33,13 @@ type Fetcher interface {
 
 // Part is one of the data sets that a source takes its pairs from.
 type Part struct {
-	Name     string // of the set, for errors
-	Rows     Rows   // may be a Fetcher
+	Name     string                                               // of the set, for errors
+	Rows     Rows                                                 // may be a Fetcher
 	Captions func(ctx context.Context, row int) ([]string, error) // those that may be drawn, at least one
 	ID       func(row int) string                                 // the picture's name or "", for messages; may be nil
-	Order    *Order // of the part's share of each batch
-	Len      int    // rows of the whole set: those of the next part are numbered from here on
-	Samples  int    // rows that the order is over
+	Order    *Order                                               // of the part's share of each batch
+	Len      int                                                  // rows of the whole set: those of the next part are numbered from here on
+	Samples  int                                                  // rows that the order is over
 }
 
 // part is a Part at its place among the others.
@@ -217,6 +217,9 @@ func (s *Source) RowName(row int) string {
 	}
 	return name
 }
+
+// Samples returns the number of rows that the order is over.
+func (s *Source) Samples() int { return s.samples }
 
 // Groups returns the number of groups that the samples fall into.
 func (s *Source) Groups() int {

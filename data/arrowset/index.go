@@ -285,6 +285,12 @@ func (d *indexReader) index(m *Manifest) (*Index, error) {
 		x.Shards = append(x.Shards, s)
 		first += s.Rows
 	}
+	if len(d.buf) > 0 {
+		return nil, fmt.Errorf("%w: it has more than the %d shards of the manifest", ErrCorrupt, len(m.Shards))
+	}
+	if n, err := d.r.Read(make([]byte, 1)); n != 0 || err != io.EOF { // also the frame's checksum is checked here
+		return nil, fmt.Errorf("%w: it does not end where it should: %v", ErrCorrupt, err)
+	}
 	for name, n := range m.Splits {
 		if counts[name] != n {
 			return nil, fmt.Errorf("%w: split %q has %d rows in it, the manifest says %d", ErrCorrupt, name, counts[name], n)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,7 @@ type Cache struct {
 	mu       sync.Mutex
 	known    map[string]bool  // sums of files that this process has checked
 	calls    map[string]*call // files that are being fetched
+	reserved map[string]int64 // bytes that these will have
 	sets     []*Set           // that are open
 	work     chan struct{}    // tells the fetchers of new wishes
 	evicting sync.Mutex
@@ -49,7 +51,10 @@ type remoteFile struct {
 	sum   string
 }
 
-const partSuffix = ".part"
+const (
+	partSuffix = ".part"
+	sumLen     = 2 * sha256.Size // of a sum as text
+)
 
 // NewCache opens a cache, which is made when it is not there. Close must follow, after that of the sets.
 func NewCache(o Options) (*Cache, error) {
@@ -57,7 +62,7 @@ func NewCache(o Options) (*Cache, error) {
 	if err := os.MkdirAll(o.Dir, 0o777); err != nil {
 		return nil, fmt.Errorf("remote: the cache: %w", err)
 	}
-	c := &Cache{Options: o, known: map[string]bool{}, calls: map[string]*call{}, work: make(chan struct{}, 1)}
+	c := &Cache{Options: o, known: map[string]bool{}, calls: map[string]*call{}, reserved: map[string]int64{}, work: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	for range o.Parallel {
 		c.wg.Go(c.fetchAhead)
@@ -67,7 +72,9 @@ func NewCache(o Options) (*Cache, error) {
 
 // Close stops what is being fetched.
 func (c *Cache) Close() {
+	c.mu.Lock() // nothing begins after it
 	c.cancel()
+	c.mu.Unlock()
 	c.wg.Wait()
 }
 
@@ -77,6 +84,10 @@ func (c *Cache) path(sum string) string { return filepath.Join(c.Dir, sum) }
 // get sees that a file is in the cache and returns its path. Another process may remove it at any time.
 func (c *Cache) get(ctx context.Context, f remoteFile) (string, error) {
 	c.mu.Lock()
+	if err := c.ctx.Err(); err != nil {
+		c.mu.Unlock()
+		return "", err
+	}
 	if c.known[f.sum] && c.has(f) {
 		c.mu.Unlock()
 		return c.path(f.sum), nil
@@ -90,6 +101,7 @@ func (c *Cache) get(ctx context.Context, f remoteFile) (string, error) {
 			c.mu.Lock()
 			c.known[f.sum] = k.err == nil
 			delete(c.calls, f.sum)
+			delete(c.reserved, f.sum)
 			c.mu.Unlock()
 			close(k.done)
 		})
@@ -124,6 +136,7 @@ func (c *Cache) bring(f remoteFile) error {
 		return nil
 	}
 	if err := c.makeRoom(f); err != nil {
+		os.Remove(part.Name())
 		return err
 	}
 	if err := c.download(f, part); err != nil {
@@ -186,9 +199,6 @@ func (c *Cache) lockPart(f remoteFile) (*os.File, error) {
 		case <-time.After(50 * time.Millisecond):
 		case <-c.ctx.Done():
 			return nil, c.ctx.Err()
-		}
-		if c.has(f) { // the other has finished; a lock is needed no more, but the caller asks for one and looks again
-			continue
 		}
 	}
 }
@@ -285,19 +295,25 @@ func (c *Cache) makeRoom(f remoteFile) error {
 	}
 	var files []entry
 	rank := c.ranks()
-	total := f.bytes
+	c.mu.Lock()
+	c.reserved[f.sum] = f.bytes
+	reserved := maps.Clone(c.reserved)
+	c.mu.Unlock()
+	var total int64
+	for _, n := range reserved {
+		total += n
+	}
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil || !e.Type().IsRegular() || !ours(e.Name()) { // it was removed meanwhile, or is not the cache's
 			continue
 		}
-		if strings.HasSuffix(e.Name(), partSuffix) {
-			if strings.HasPrefix(e.Name(), f.sum) || !c.abandoned(e.Name(), info) {
-				if !strings.HasPrefix(e.Name(), f.sum) {
-					total += info.Size()
-				}
-				continue
-			}
+		if _, ok := reserved[e.Name()[:sumLen]]; ok {
+			continue
+		}
+		if strings.HasSuffix(e.Name(), partSuffix) && !c.abandoned(e.Name(), info) { // another process is at it
+			total += info.Size()
+			continue
 		}
 		total += info.Size()
 		files = append(files, entry{e.Name(), info.Size(), info.ModTime(), rank[e.Name()]})
@@ -316,10 +332,10 @@ func (c *Cache) makeRoom(f remoteFile) error {
 
 // ours tells whether a file of the folder is one that the cache made.
 func ours(name string) bool {
-	if len(name) < 64 {
+	if len(name) < sumLen {
 		return false
 	}
-	_, err := hex.DecodeString(name[:64])
+	_, err := hex.DecodeString(name[:sumLen])
 	return err == nil
 }
 

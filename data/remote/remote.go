@@ -58,11 +58,6 @@ func (o *Options) defaults() {
 	}
 }
 
-// Is tells whether a path is the address of a remote set.
-func Is(path string) bool {
-	return strings.HasPrefix(path, "https://") || strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "s3://")
-}
-
 // Set is a remote data set. Its methods are safe for concurrent use.
 type Set struct {
 	cache    *Cache
@@ -143,11 +138,12 @@ func (s *Set) small(ctx context.Context, name string, limit int64) ([]byte, erro
 // openIndex fetches the set's index, or makes it. text is the manifest's.
 func (s *Set) openIndex(ctx context.Context, text []byte) error {
 	if x := s.manifest.Index; x != nil {
-		path, err := s.cache.get(ctx, remoteFile{store: s.store, name: x.File, bytes: x.Bytes, sum: strings.ToLower(x.SHA256)})
+		f, err := s.openCached(ctx, remoteFile{store: s.store, name: x.File, bytes: x.Bytes, sum: strings.ToLower(x.SHA256)})
 		if err != nil {
 			return err
 		}
-		b, err := os.ReadFile(path)
+		defer f.Close()
+		b, err := io.ReadAll(f)
 		if err != nil {
 			return fmt.Errorf("remote: the cache: %w", err)
 		}
@@ -233,10 +229,13 @@ func (s *Set) shardOf(row int) int {
 	return sort.Search(len(sh), func(k int) bool { return sh[k].First > row }) - 1
 }
 
-// openFile opens shard i in the cache, fetched if it must be.
-func (s *Set) openFile(ctx context.Context, i int) (fs.File, error) {
+// openFile opens shard i.
+func (s *Set) openFile(ctx context.Context, i int) (fs.File, error) { return s.openCached(ctx, s.file(i)) }
+
+// openCached opens a file in the cache, fetched if it must be.
+func (s *Set) openCached(ctx context.Context, file remoteFile) (fs.File, error) {
 	for {
-		path, err := s.cache.get(ctx, s.file(i))
+		path, err := s.cache.get(ctx, file)
 		if err != nil {
 			return nil, err
 		}
@@ -251,7 +250,16 @@ func (s *Set) openFile(ctx context.Context, i int) (fs.File, error) {
 func (s *Set) use(ctx context.Context, i int) (*arrowset.Set, func(), error) {
 	s.mu.Lock()
 	sh := s.open[i]
-	if sh == nil || sh.err != nil {
+	if sh != nil {
+		select {
+		case <-sh.ready:
+			if sh.err != nil { // who asks again tries again
+				sh = nil
+			}
+		default:
+		}
+	}
+	if sh == nil {
 		sh = &shard{ready: make(chan struct{})}
 		s.open[i] = sh
 		go func() { // not bound to this caller: others may wait
@@ -422,4 +430,23 @@ func (s *Set) Need(w int) int64 {
 		sum += n
 	}
 	return sum
+}
+
+// ID is the image_id of a row that was read just now, or "" when its shard is no longer open: for messages.
+func (s *Set) ID(row int) string {
+	i := s.shardOf(row)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := s.open[i]
+	if sh == nil {
+		return ""
+	}
+	select {
+	case <-sh.ready:
+		if sh.err == nil {
+			return sh.set.Meta()[row-s.index.Shards[i].First].ImageID
+		}
+	default:
+	}
+	return ""
 }
