@@ -230,7 +230,9 @@ func (s *Set) shardOf(row int) int {
 }
 
 // openFile opens shard i.
-func (s *Set) openFile(ctx context.Context, i int) (fs.File, error) { return s.openCached(ctx, s.file(i)) }
+func (s *Set) openFile(ctx context.Context, i int) (fs.File, error) {
+	return s.openCached(ctx, s.file(i))
+}
 
 // openCached opens a file in the cache, fetched if it must be.
 func (s *Set) openCached(ctx context.Context, file remoteFile) (fs.File, error) {
