@@ -33,8 +33,8 @@ func (c *Cache) retry(ctx context.Context, patience time.Duration, do func(ctx c
 				stall.Reset(c.Stall)
 				pause, last = firstPause, time.Now()
 			})
-			if err != nil && attempt.Err() != nil && ctx.Err() == nil {
-				return fmt.Errorf("%w: %w", err, context.Cause(attempt))
+			if cause := context.Cause(attempt); err != nil && cause != nil && ctx.Err() == nil && !errors.Is(err, cause) {
+				return fmt.Errorf("%w: %w", err, cause)
 			}
 			return err
 		}()

@@ -86,7 +86,6 @@ func openStore(address string, o *Options) (store, string, error) {
 func (o *Options) transport() http.RoundTripper {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableCompression = true
-	t.ResponseHeaderTimeout = o.Stall
 	t.MaxIdleConnsPerHost = o.Parallel + 4
 	return t
 }
