@@ -86,7 +86,7 @@ func TestScale(t *testing.T) {
 	}
 	report("one sample's place", "%v", time.Since(start)/asked)
 	report("memory of manifest, index and order", "%.1f MB", (heap()-before)/1e6)
-	runtime.KeepAlive(parsed)
+	runtime.KeepAlive([]any{m, text, file, parsed, x})
 
 	_, grouped := synthetic(shards/100, rows, 3)
 	file, err = grouped.Encode()
@@ -96,7 +96,7 @@ func TestScale(t *testing.T) {
 	require.NoError(t, err)
 	count := float64(shards / 100 * rows)
 	report("with groups of three, per row", "%.2f bytes of index file, 4 of index, %.1f of order", float64(len(file))/count, (heap()-before)/count)
-	runtime.KeepAlive(og)
+	runtime.KeepAlive([]any{og, grouped, file})
 
 	// How even the shuffle is, beside a permutation of all.
 	whole := addr.NewPerm(99, uint64(shards*rows))

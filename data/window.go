@@ -113,6 +113,9 @@ func newWindowed(seed uint64, w int, index *arrowset.Index, split int) *windowed
 		home[g] = none
 	}
 	for i := range index.Shards {
+		if index.Shards[i].Groups == nil {
+			continue
+		}
 		rowsOf(&index.Shards[i], split, func(_ int, g uint32) {
 			switch home[g] {
 			case none:
