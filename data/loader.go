@@ -65,6 +65,7 @@ func (l *Loader) schedule(from, to int, slots chan<- slotJob) {
 		case <-l.ctx.Done():
 			return
 		}
+		l.s.fetch(u)
 		l.s.prepare(u, b)
 		j := &job{b: b, done: make(chan struct{})}
 		j.left.Store(int64(len(b.Pairs)))

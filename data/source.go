@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -23,6 +25,31 @@ type Rows interface {
 	Image(ctx context.Context, row int) ([]byte, error)
 }
 
+// Fetcher is Rows that lie elsewhere and can be brought near before they are asked for.
+type Fetcher interface {
+	// Fetch is told of a row of each shard that will be needed, the nearest first; nil means all. It does not wait.
+	Fetch(rows []int)
+}
+
+// Part is one of the data sets that a source takes its pairs from.
+type Part struct {
+	Name     string                                               // of the set, for errors
+	Rows     Rows                                                 // may be a Fetcher
+	Captions func(ctx context.Context, row int) ([]string, error) // those that may be drawn, at least one
+	ID       func(row int) string                                 // the picture's name or "", for messages; may be nil
+	Order    *Order                                               // of the part's share of each batch
+	Len      int                                                  // rows of the whole set: those of the next part are numbered from here on
+	Samples  int                                                  // rows that the order is over
+}
+
+// part is a Part at its place among the others.
+type part struct {
+	Part
+	base  int   // what is added to its rows and groups, so that no two parts have one in common
+	slots int   // where its share of a batch begins, before slots are mixed
+	ahead []int // what it was told to fetch
+}
+
 // Sample is a row of the split with what training needs of it beside the picture.
 type Sample struct {
 	Row      int      // in the data set
@@ -31,18 +58,16 @@ type Sample struct {
 	Captions []string // at least one
 }
 
-func (s *Sample) String() string {
-	if s.ID == "" {
-		return fmt.Sprintf("row %d", s.Row)
-	}
-	return fmt.Sprintf("row %d (%s)", s.Row, s.ID)
-}
-
 // Source gives the batch of any update. It is safe for concurrent use.
+//
+// Of several parts, each has the same share of every batch (see Shares), in the order of its own and with its own epochs, so
+// the position of each follows from the update alone. Which slots a part has is drawn for each update: slot i holds number
+// μ(seed, update)[i] of the parts' shares laid end to end. No batch holds a group twice, as none of the parts' does; groups of
+// different sets are different groups, whatever their names.
 type Source struct {
-	rows    Rows
-	samples map[int]*Sample
-	order   *Order
+	parts   []part
+	batch   int
+	samples int
 	seed    uint64
 	side    int
 	pipe    *transform.Pipeline
@@ -68,33 +93,142 @@ type Options struct {
 
 // NewSource returns a source over samples, in the order given.
 func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
-	s := &Source{
-		rows: rows, samples: make(map[int]*Sample, len(samples)), seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer,
-		cache: cache{left: o.CacheBytes}, limit: int(o.BrokenLimit * float64(len(samples))), broken: map[int]string{}, taken: map[int]string{},
-	}
+	index := make(map[int]*Sample, len(samples))
+	length := 0
 	var groups [][]int32
-	index := map[string]int{}
+	numbers := map[string]int{}
 	for i := range samples {
 		sm := &samples[i]
 		if len(sm.Captions) == 0 {
-			return nil, fmt.Errorf("data: %s has no caption of the chosen kinds and languages", sm)
+			return nil, fmt.Errorf("data: row %d (%s) has no caption of the chosen kinds and languages", sm.Row, sm.ID)
 		}
-		s.samples[sm.Row] = sm
-		g, ok := index[sm.Group]
+		index[sm.Row] = sm
+		length = max(length, sm.Row+1)
+		g, ok := numbers[sm.Group]
 		if !ok || sm.Group == "" {
 			g = len(groups)
 			groups = append(groups, nil)
-			index[sm.Group] = g
+			numbers[sm.Group] = g
 		}
 		groups[g] = append(groups[g], int32(sm.Row))
 	}
-	var err error
-	s.order, err = NewOrder(o.Seed, o.Batch, groups)
-	return s, err
+	order, err := NewOrder(o.Seed, o.Batch, groups)
+	if err != nil {
+		return nil, err
+	}
+	return NewMixed([]Part{{
+		Rows: rows, Order: order, Len: length, Samples: len(samples),
+		Captions: func(_ context.Context, row int) ([]string, error) { return index[row].Captions, nil },
+		ID:       func(row int) string { return index[row].ID },
+	}}, o)
 }
 
-// Order returns the order of samples.
-func (s *Source) Order() *Order { return s.order }
+// NewMixed returns a source over parts, whose orders' batches must add up to o.Batch.
+func NewMixed(parts []Part, o Options) (*Source, error) {
+	s := &Source{
+		batch: o.Batch, seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer,
+		cache: cache{left: o.CacheBytes}, broken: map[int]string{}, taken: map[int]string{},
+	}
+	base, slots := 0, 0
+	for _, p := range parts {
+		s.parts = append(s.parts, part{Part: p, base: base, slots: slots})
+		base, slots, s.samples = base+p.Len, slots+p.Order.batch, s.samples+p.Samples
+	}
+	if slots != o.Batch {
+		return nil, fmt.Errorf("data: the parts have %d pairs in a batch of %d", slots, o.Batch)
+	}
+	if base > math.MaxInt32 {
+		return nil, fmt.Errorf("data: %d rows in all; at most 2³¹-1 are possible", base)
+	}
+	s.limit = int(o.BrokenLimit * float64(s.samples))
+	return s, nil
+}
+
+// Shares divides a batch of n pairs by weights: ⌊n·w/Σw⌋ each, and one more for those with the largest remainders, the first
+// of equals first. A weight too small for one pair is an error.
+func Shares(weights []float64, n int) ([]int, error) {
+	sum := 0.0
+	for i, w := range weights {
+		if !(w > 0) || math.IsInf(w, 0) {
+			return nil, fmt.Errorf("data: weight %d is %v, want a positive number", i+1, w)
+		}
+		sum += w
+	}
+	shares, order, left := make([]int, len(weights)), make([]int, len(weights)), n
+	rest := make([]float64, len(weights))
+	for i, w := range weights {
+		exact := float64(n) * w / sum
+		shares[i] = int(exact)
+		rest[i], order[i] = exact-math.Floor(exact), i
+		left -= shares[i]
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(rest[b], rest[a]) })
+	for _, i := range order[:left] {
+		shares[i]++
+	}
+	for i, k := range shares {
+		if k == 0 {
+			return nil, fmt.Errorf("data: weight %d, %v of %v in all, is less than a pair in a batch of %d; give it at least %.3g", i+1, weights[i], sum, n, sum/float64(n))
+		}
+	}
+	return shares, nil
+}
+
+// at returns the part that slot i of update u belongs to, and the slot's number in the part's share.
+func (s *Source) at(u, i int) (*part, int) {
+	if len(s.parts) == 1 {
+		return &s.parts[0], i
+	}
+	perm := addr.NewPerm(addr.Hash(s.seed, addr.Name("mix"), uint64(u)), uint64(s.batch))
+	i = int(perm.At(uint64(i)))
+	k := sort.Search(len(s.parts), func(k int) bool { return s.parts[k].slots > i }) - 1
+	return &s.parts[k], i - s.parts[k].slots
+}
+
+// fetch tells the parts that lie elsewhere what the updates from u on need.
+func (s *Source) fetch(u int) {
+	for k := range s.parts {
+		p := &s.parts[k]
+		if f, ok := p.Rows.(Fetcher); ok {
+			rows := p.Order.Ahead(u)
+			s.mu.Lock()
+			same := p.ahead != nil && slices.Equal(rows, p.ahead)
+			p.ahead = append([]int{}, rows...)
+			s.mu.Unlock()
+			if !same {
+				f.Fetch(rows)
+			}
+		}
+	}
+}
+
+// RowName is what messages call a row of a batch.
+func (s *Source) RowName(row int) string {
+	k := sort.Search(len(s.parts), func(k int) bool { return s.parts[k].base > row }) - 1
+	p := &s.parts[k]
+	name := fmt.Sprintf("row %d", row-p.base)
+	if p.ID != nil {
+		if id := p.ID(row - p.base); id != "" {
+			name += " (" + id + ")"
+		}
+	}
+	if len(s.parts) > 1 {
+		name = p.Name + ", " + name
+	}
+	return name
+}
+
+// Samples returns the number of rows that the order is over.
+func (s *Source) Samples() int { return s.samples }
+
+// Groups returns the number of groups that the samples fall into.
+func (s *Source) Groups() int {
+	n := 0
+	for i := range s.parts {
+		n += s.parts[i].Order.Groups()
+	}
+	return n
+}
 
 // At fills b with the batch of update u, the positions [u·N, (u+1)·N) of the run's order. It depends on nothing but the
 // recipe, the data and u, so resuming is calling it with another u. A picture that does not decode is replaced by the
@@ -114,8 +248,8 @@ func (s *Source) prepare(u int, b *batch.Batch) {
 	b.Step, b.Broken = u, b.Broken[:0]
 	if len(b.Pairs) == 0 {
 		n := s.side * s.side * 3
-		b.Pairs = make([]batch.Pair, s.order.batch)
-		b.Pixels = make([]uint8, n*s.order.batch)
+		b.Pairs = make([]batch.Pair, s.batch)
+		b.Pixels = make([]uint8, n*s.batch)
 		for i := range b.Pairs {
 			b.Pairs[i].Pixels = b.Pixels[i*n : (i+1)*n]
 		}
@@ -131,15 +265,17 @@ type worker struct {
 // slot fills pair i of b.
 func (s *Source) slot(ctx context.Context, b *batch.Batch, i int, w *worker) error {
 	u := b.Step
-	for k := range s.order.perEp {
-		group, row := s.order.substitute(u, i, k)
-		reason, err := s.fill(ctx, u, i, group, row, &b.Pairs[i], w)
+	p, j := s.at(u, i)
+	for k := range p.Order.perEp {
+		group, row := p.Order.substitute(u, j, k)
+		reason, err := s.fill(ctx, u, i, p, group, row, &b.Pairs[i], w)
 		if err != nil {
 			return fmt.Errorf("data: update %d, slot %d: %w", u, i, err)
 		}
 		if reason == "" {
 			return nil
 		}
+		row += p.base
 		s.mu.Lock()
 		s.broken[row] = reason
 		b.Broken = append(b.Broken, batch.Broken{Row: row, Slot: i, Reason: reason})
@@ -151,7 +287,7 @@ func (s *Source) slot(ctx context.Context, b *batch.Batch, i int, w *worker) err
 			return err
 		}
 	}
-	return fmt.Errorf("data: update %d, slot %d: none of the %d pictures that could stand there decodes: %w", u, i, s.order.perEp, transform.ErrBadPicture)
+	return fmt.Errorf("data: update %d, slot %d: none of the %d pictures that could stand there decodes: %w", u, i, p.Order.perEp, transform.ErrBadPicture)
 }
 
 // take counts the broken rows of a batch that is handed out, or that err refuses. They count in the order of updates, not when
@@ -181,10 +317,10 @@ func (s *Source) tooMany(rows []batch.Broken) error {
 			names.WriteString("; …")
 			break
 		}
-		fmt.Fprintf(&names, "; %s: %s", s.samples[x.Row], x.Reason)
+		fmt.Fprintf(&names, "; %s: %s", s.RowName(x.Row), x.Reason)
 	}
 	return fmt.Errorf("data: %d pictures do not decode, data.brokenLimit allows %d of %d: %s: %w",
-		len(rows), s.limit, len(s.samples), names.String()[2:], transform.ErrBadPicture)
+		len(rows), s.limit, s.samples, names.String()[2:], transform.ErrBadPicture)
 }
 
 // Broken returns the broken rows of all batches that were handed out, and why each is: what a checkpoint must hold so that the
@@ -202,17 +338,18 @@ func (s *Source) Resume(broken map[int]string) {
 	maps.Copy(s.taken, broken)
 }
 
-// fill makes the pair of row for slot i of update u. reason says why its picture is broken.
-func (s *Source) fill(ctx context.Context, u, i, group, row int, p *batch.Pair, w *worker) (reason string, err error) {
+// fill makes the pair of a part's row for slot i of update u. reason says why its picture is broken.
+func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int, p *batch.Pair, w *worker) (reason string, err error) {
+	number := from.base + row // in all parts
 	s.mu.Lock()
-	reason, known := s.broken[row]
+	reason, known := s.broken[number]
 	s.mu.Unlock()
 	if known {
 		return reason, nil
 	}
-	im := s.cache.get(row)
+	im := s.cache.get(number)
 	if im == nil {
-		raw, err := s.rows.Image(ctx, row)
+		raw, err := from.Rows.Image(ctx, row)
 		if err != nil {
 			return "", err
 		}
@@ -224,16 +361,19 @@ func (s *Source) fill(ctx context.Context, u, i, group, row int, p *batch.Pair, 
 			return err.Error(), nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", s.samples[row], err)
+			return "", fmt.Errorf("%s: %w", s.RowName(number), err)
 		}
-		im = s.cache.put(row, &w.prepared)
+		im = s.cache.put(number, &w.prepared)
 	}
 	at := func(purpose string) uint64 { return addr.Hash(s.seed, addr.Name(purpose), uint64(u), uint64(i)) }
 	if err := s.pipe.Finish(im, at("transform"), p.Pixels, &w.scratch); err != nil {
-		return "", fmt.Errorf("%s: %w", s.samples[row], err)
+		return "", fmt.Errorf("%s: %w", s.RowName(number), err)
 	}
-	captions := s.samples[row].Captions
-	p.Row, p.Group = row, int32(group)
+	captions, err := from.Captions(ctx, row)
+	if err != nil {
+		return "", err
+	}
+	p.Row, p.Group = number, int32(from.base+group)
 	p.Tokens = s.tok.Encode(captions[addr.Below(at("caption"), len(captions))], p.Tokens[:0])
 	return "", nil
 }

@@ -7,7 +7,9 @@ import (
 	"sync"
 
 	"diptych/checkpoints"
+	"diptych/data"
 	"diptych/data/arrowset"
+	"diptych/data/remote"
 	"diptych/data/transform"
 	"diptych/internal/kernel"
 	"diptych/model"
@@ -175,12 +177,29 @@ func (m *Model) Close() {
 	kernel.FreeSlab(m.weights)
 }
 
-// OpenData opens a data set by path; an empty one is the run's own.
-func (m *Model) OpenData(path string) (*arrowset.Set, error) {
+// OpenData opens a data set by path; an empty one is the run's own, or the first of several. Of a remote set, which cache
+// holds, the shards with rows of splits are opened; no splits are all but train.
+func (m *Model) OpenData(ctx context.Context, path string, cache remote.Options, splits ...string) (*arrowset.Set, error) {
 	if path == "" {
-		path = m.config.Data.Path
+		path = m.config.Data.All()[0].Path
 	}
-	return openSet(path)
+	if !data.IsAddress(path) {
+		return openSet(path)
+	}
+	c, err := OpenCache(cache)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	far, err := remote.Open(ctx, path, c)
+	if err != nil {
+		return nil, err
+	}
+	defer far.Close()
+	if len(splits) == 0 {
+		splits = m.config.evalOptions(far.Manifest(), m.config.Train.Steps).Splits
+	}
+	return far.OpenSplits(ctx, splits...)
 }
 
 // Files of a checkpoint.

@@ -39,7 +39,7 @@ func BenchmarkLoader(b *testing.B) {
 	set, err := demo.Open()
 	require.NoError(b, err)
 	defer set.Close()
-	rows, err := samples(set, &c.Data)
+	rows, err := samples(set, &c.Data.All()[0])
 	require.NoError(b, err)
 	source, err := data.NewSource(set, rows, data.Options{
 		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: p.train, Tokenizer: p.tok,

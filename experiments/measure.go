@@ -11,25 +11,25 @@ import (
 
 // lang is the language of the captions that a run measures with: English, unless the recipe trains on others only.
 func (c *Config) lang() string {
-	if l := c.Data.CaptionLangs; len(l) > 0 && !slices.Contains(l, "en") {
+	if l := c.Data.All()[0].CaptionLangs; len(l) > 0 && !slices.Contains(l, "en") {
 		return l[0]
 	}
 	return "en"
 }
 
 // evalOptions says what is measured after an update: little during the run, all that the recipe names at its end.
-func (c *Config) evalOptions(set *arrowset.Set, step int) eval.Options {
+func (c *Config) evalOptions(man *arrowset.Manifest, step int) eval.Options {
 	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Lang: c.lang()}
 	if step < c.Train.Steps {
 		o.Splits, o.Tasks = c.Eval.During, []eval.Task{eval.TaskRetrieval}
-		if len(o.Splits) == 0 && set.Manifest().Splits["val"] > 0 {
+		if len(o.Splits) == 0 && man.Splits["val"] > 0 {
 			o.Splits = []string{"val"}
 		}
 	}
 	if len(o.Splits) == 0 { // all but train, or train where there is nothing else
-		o.Splits = slices.DeleteFunc(splitNames(set), func(s string) bool { return s == "train" })
+		o.Splits = slices.DeleteFunc(splitNames(man), func(s string) bool { return s == "train" })
 		if len(o.Splits) == 0 {
-			o.Splits = splitNames(set)
+			o.Splits = splitNames(man)
 		}
 	}
 	if len(o.Tasks) == 0 {
@@ -40,7 +40,7 @@ func (c *Config) evalOptions(set *arrowset.Set, step int) eval.Options {
 
 // checkEval names what the evaluations of the recipe ask for and the data set does not have, before anything is trained.
 func (r *Run) checkEval() error {
-	c, set := r.Config, r.set
+	c, set, man := r.Config, r.set, r.data[0].manifest()
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: "+format, append([]any{ErrRecipe}, args...)...)
 	}
@@ -61,22 +61,22 @@ func (r *Run) checkEval() error {
 	check := func(key string, o eval.Options) error {
 		for _, s := range o.Splits {
 			switch {
-			case set.Manifest().Splits[s] == 0:
-				return bad("%s: %s has no split %q; it has %s", key, set.Manifest().Name, s, strings.Join(splitNames(set), ", "))
+			case man.Splits[s] == 0:
+				return bad("%s: %s has no split %q; it has %s", key, man.Name, s, strings.Join(splitNames(man), ", "))
 			case slices.Contains(o.Tasks, eval.TaskRetrieval) && !spoken[s]:
 				return bad("%s: split %q of %s has no captions of language %q to retrieve; name theirs first in data.captionLangs, or leave the split or the task out",
-					key, s, set.Manifest().Name, c.lang())
+					key, s, man.Name, c.lang())
 			}
 		}
 		return nil
 	}
-	last := c.evalOptions(set, c.Train.Steps)
+	last := c.evalOptions(man, c.Train.Steps)
 	if err := check("eval.splits", last); err != nil {
 		return err
 	}
 	during := last
 	if c.Train.EvalEvery > 0 {
-		during = c.evalOptions(set, 0)
+		during = c.evalOptions(man, 0)
 		if err := check("eval.during", during); err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func (m *measurer) weights() []float32 {
 
 // measure runs the recipe's evaluation: the short one during the run, the whole one at its end.
 func (m *measurer) measure(ctx context.Context, step int) (*eval.Result, error) {
-	o := m.run.Config.evalOptions(m.run.set, step)
+	o := m.run.Config.evalOptions(m.run.data[0].manifest(), step)
 	o.Pool, o.Progress = m.trainer.Pool(), m.observer.Measuring
 	res, err := eval.Run(ctx, m.enc, m.run.set, o)
 	if errors.Is(err, eval.ErrNotFinite) {

@@ -7,9 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"diptych/data"
-	"diptych/data/arrowset"
-	"diptych/data/demo"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
 	"diptych/losses"
@@ -55,6 +52,7 @@ func (c *Config) build() (*parts, error) {
 			check(fmt.Errorf("model.text.vocabSize: %d, the tokenizer has %d entries", text.VocabSize, p.tok.VocabSize()))
 		}
 	}
+	c.Data.Resolve()
 	check(c.Data.Validate())
 	check(c.Model.Validate())
 	check(losses.Validate(c.Losses))
@@ -95,48 +93,4 @@ func paramNames(m *model.CLIP) string {
 		}
 	}
 	return strings.Join(names, ", ")
-}
-
-// openSet opens a data set by the name that recipes and commands use for it.
-func openSet(path string) (*arrowset.Set, error) {
-	if path == "demo" {
-		return demo.Open()
-	}
-	return arrowset.Open(path)
-}
-
-// samples lists the rows of a split with the captions that the recipe admits.
-func samples(set *arrowset.Set, c *data.Config) ([]data.Sample, error) {
-	var out []data.Sample
-	for i, m := range set.Meta() {
-		if m.Split != c.Split {
-			continue
-		}
-		s := data.Sample{Row: i, ID: m.ImageID, Group: m.Group}
-		for _, cp := range set.Captions(i) {
-			if admits(c.CaptionKinds, cp.Kind) && admits(c.CaptionLangs, cp.Lang) {
-				s.Captions = append(s.Captions, cp.Text)
-			}
-		}
-		if len(s.Captions) == 0 {
-			return nil, fmt.Errorf("%w: data: %s, row %d (%s) has no caption of data.captionKinds %v and data.captionLangs %v: widen them, or leave such rows out of the set",
-				ErrRecipe, set.Manifest().Name, i, m.ImageID, c.CaptionKinds, c.CaptionLangs)
-		}
-		out = append(out, s)
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: data.split: %s has no rows of split %q; it has %s", ErrRecipe, set.Manifest().Name, c.Split, strings.Join(splitNames(set), ", "))
-	}
-	return out, nil
-}
-
-func admits(list []string, v string) bool { return len(list) == 0 || slices.Contains(list, v) }
-
-func splitNames(set *arrowset.Set) []string {
-	var names []string
-	for name := range set.Manifest().Splits {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }

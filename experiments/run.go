@@ -2,8 +2,6 @@ package experiments
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +16,7 @@ import (
 	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/batch"
+	"diptych/data/remote"
 	"diptych/eval"
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
@@ -36,6 +35,8 @@ type Options struct {
 	Workers int      // replicas of the graph
 	Threads int      // shared by the workers; 0: all cores
 	Memory  int64    // bytes that the run may use; 0: what the machine has free
+	// Cache says where and how shards of remote data sets are kept; Note and Getenv in it are filled in.
+	Cache remote.Options
 	// FS, if not nil, is the disk that checkpoints are written to; a test stops it.
 	FS checkpoints.FS
 }
@@ -70,7 +71,9 @@ type Run struct {
 
 	opt    Options
 	parts  *parts
-	set    *arrowset.Set // while it trains
+	cache  *remote.Cache // of the sets that lie elsewhere, while it trains; nil without one
+	data   []*dataset    // while it trains
+	set    *arrowset.Set // what the model is measured on: the first, as far as it is needed
 	source *data.Source
 	state  *checkpoints.Checkpoint // to go on from; nil at the beginning
 	notes  []string
@@ -136,26 +139,13 @@ func Resolve(o Options) (*Run, error) {
 func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	defer kernel.CatchNoMemory(&err)
 	c := r.Config
-	set, err := openSet(c.Data.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: data.path: %w", ErrRecipe, err)
-	}
+	ob = &oneByOne{to: ob}
+	source, err := r.openData(ctx, ob)
+	defer func() { err = errors.Join(err, r.closeData()) }()
 	if err != nil {
 		return err
 	}
-	defer set.Close()
-	rows, err := samples(set, &c.Data)
-	if err != nil {
-		return err
-	}
-	source, err := data.NewSource(set, rows, data.Options{
-		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
-		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20,
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRecipe, err)
-	}
-	r.set, r.source = set, source
+	r.source = source
 	if err := r.checkEval(); err != nil {
 		return err
 	}
@@ -190,7 +180,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	for _, n := range r.notes {
 		ob.Note("%s", n)
 	}
-	plan, err := r.plan(t, from, len(rows))
+	plan, err := r.plan(t, from)
 	if err != nil {
 		return err
 	}
@@ -207,7 +197,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 					continue
 				}
 				noted[bad.Row] = bad.Reason
-				ob.Note("row %d (%s) does not decode and is replaced: %s", bad.Row, set.Meta()[bad.Row].ImageID, bad.Reason)
+				ob.Note("%s does not decode and is replaced: %s", source.RowName(bad.Row), bad.Reason)
 			}
 			last = rec.Step
 			ob.Step(rec, wait)
@@ -374,9 +364,9 @@ func (r *Run) restore(c *checkpoints.Checkpoint, t *train.Trainer) error {
 	if err := extra(c, extraData, &sum); err != nil {
 		return err
 	}
-	if now := dataSum(r.set); sum != "" && sum != now {
+	if now := dataSum(r.data); sum != "" && sum != now {
 		return fmt.Errorf("%s: %w: data.path: %s held other rows then (its shards' checksums differ); put them back, or give another --out",
-			c.Dir, ErrDiffers, r.Config.Data.Path)
+			c.Dir, ErrDiffers, r.Config.Data.Paths())
 	}
 	broken := map[int]string{}
 	if err := extra(c, extraBroken, &broken); err != nil {
@@ -433,7 +423,7 @@ func extra(c *checkpoints.Checkpoint, name string, v any) error {
 // describe puts into a checkpoint what it needs beside its tensors.
 func (r *Run) describe(s *checkpoints.State, step int) error {
 	s.Step, s.Position, s.Recipe = step, step*r.Config.Train.GlobalBatch, string(r.Config.YAML())
-	entries := map[string]any{extraData: dataSum(r.set)}
+	entries := map[string]any{extraData: dataSum(r.data)}
 	if broken := r.source.Broken(); len(broken) > 0 {
 		entries[extraBroken] = broken
 	}
@@ -451,18 +441,9 @@ func (r *Run) describe(s *checkpoints.State, step int) error {
 	return nil
 }
 
-// dataSum tells a data set from another: a hash of its shards' checksums, in order.
-func dataSum(set *arrowset.Set) string {
-	h := sha256.New()
-	for _, s := range set.Manifest().Shards {
-		fmt.Fprintln(h, s.Rows, strings.ToLower(s.SHA256))
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
 // plan says what the run will take and refuses what the disk cannot hold.
-func (r *Run) plan(t *train.Trainer, from, pairs int) (Plan, error) {
-	p := Plan{Plan: t.Plan(), From: from, Steps: r.Config.Train.Steps, Pairs: pairs, Groups: r.source.Order().Groups(), Data: r.dataMemory(),
+func (r *Run) plan(t *train.Trainer, from int) (Plan, error) {
+	p := Plan{Plan: t.Plan(), From: from, Steps: r.Config.Train.Steps, Pairs: r.source.Samples(), Groups: r.source.Groups(), Data: r.dataMemory(),
 		DiskFree: machine.FreeDisk(r.Dir), MemoryFree: machine.AvailableMemory()}
 	one := p.Weights
 	kept := r.Config.Train.KeepLast + 1

@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"optim":                  {"internal/kernel"},
 	"data/arrowset":          {},
 	"data/demo":              {"data/arrowset"},
+	"data/remote":            {"data/arrowset"},
 	"data/demo/vocab":        {},
 	"data/convert":           {"data/arrowset", "data/transform", "internal/addr", "internal/runlog"},
 	"data/check":             {"data/arrowset", "data/tokenizer", "data/transform", "internal/addr"},
@@ -49,6 +50,7 @@ var onlyIn = map[string][]string{
 	"github.com/apache/arrow/":     {"data/arrowset", "data/convert"},
 	"github.com/mmcloughlin/avo":   {"internal/kernel/asmgen", "data/transform/asmgen"},
 	"github.com/spf13/cobra":       {"cmd/trainer"},
+	"github.com/minio/":            {"data/remote"},
 	"github.com/stretchr/testify/": {"internal/gradcheck"}, // tests aside
 }
 

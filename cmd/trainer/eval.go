@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"diptych/data/arrowset"
+	"diptych/data/remote"
 	"diptych/eval"
 	"diptych/experiments"
 	"diptych/experiments/report"
@@ -26,6 +27,7 @@ func newEval() *cobra.Command {
 	var splits, tasks, systems []string
 	var threads int
 	var asJSON bool
+	var cache remote.Options
 	cmd := &cobra.Command{
 		Use:   "eval RUN",
 		Short: "Measure a trained model: retrieval both ways and zero-shot classification",
@@ -53,8 +55,9 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 			for _, t := range tasks {
 				opt.Tasks = append(opt.Tasks, eval.Task(t))
 			}
-			set, err := m.OpenData(data)
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, arrowset.ErrSchema) {
+			cache.Note = notes(cmd.ErrOrStderr())
+			set, err := m.OpenData(cmd.Context(), data, cache, splits...)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, remote.ErrAddress) || errors.Is(err, arrowset.ErrSchema) {
 				return usageError{err}
 			}
 			if err != nil {
@@ -87,7 +90,8 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&data, "data", "", "data set `directory`, or demo; the run's own if not given")
+	f.StringVar(&data, "data", "", "data set `directory` or address, or demo; the run's own if not given")
+	addCacheFlags(cmd, &cache)
 	f.StringSliceVar(&splits, "split", nil, "`names` of splits; all but train if not given")
 	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot; both if not given")
 	f.StringSliceVar(&systems, "classes", nil, "`names` of class systems; all if not given")
@@ -109,7 +113,7 @@ func factsOf(m *experiments.Model) []report.Fact {
 	c := m.Config()
 	return []report.Fact{
 		{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)}, {Name: "updates", Value: fmt.Sprint(m.Step)},
-		{Name: "trained on", Value: c.Data.Path}, {Name: "picture side", Value: fmt.Sprintf("%d pixels", m.ImageSide())},
+		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture side", Value: fmt.Sprintf("%d pixels", m.ImageSide())},
 	}
 }
 

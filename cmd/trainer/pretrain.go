@@ -27,7 +27,9 @@ bits as one that was not; one that is finished says so. The workers, threads and
 Interrupt it (Ctrl-C) and it stops after the update at hand, with a checkpoint and exit code 130.`,
 		Example: `  trainer pretrain
   trainer pretrain experiments/clip-emoji.yaml --out runs/a --set train.steps=500 --set optim.lr=3e-4
-  trainer pretrain --out runs/a        # goes on with it`,
+  trainer pretrain --out runs/a        # goes on with it
+  trainer pretrain recipe.yaml --set data.path=https://example.com/pairs/manifest.json --cache /scratch/shards --cache-size 200
+  trainer pretrain recipe.yaml --set data.path=s3://bucket/pairs`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -67,6 +69,7 @@ Interrupt it (Ctrl-C) and it stops after the update at hand, with a checkpoint a
 	f.IntVar(&o.Workers, "workers", 1, "replicas of the model that share the threads; must divide the recipe's train.lanes")
 	f.IntVar(&o.Threads, "threads", 0, fmt.Sprintf("threads, shared by the workers; 0 takes all cores (%d)", runtime.NumCPU()))
 	f.Float64Var(&memory, "memory", 0, "`GiB` that the run may use; 0 takes what is free. Activations that do not fit are computed again")
+	addCacheFlags(cmd, &o.Cache)
 	f.BoolVar(&asJSON, "json", false, "write plan, updates and evaluations as JSON lines to standard output")
 	return cmd
 }

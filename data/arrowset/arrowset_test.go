@@ -329,12 +329,12 @@ func TestManifestErrors(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			text, err := json.Marshal(c.m)
 			require.NoError(t, err)
-			_, err = OpenFS(fstest.MapFS{manifestName: {Data: text}})
+			_, err = OpenFS(fstest.MapFS{ManifestName: {Data: text}})
 			require.ErrorIs(t, err, c.is)
 			require.ErrorContains(t, err, c.want)
 		})
 	}
-	_, err := OpenFS(fstest.MapFS{manifestName: {Data: []byte(`{"version": 1,}`)}})
+	_, err := OpenFS(fstest.MapFS{ManifestName: {Data: []byte(`{"version": 1,}`)}})
 	require.ErrorIs(t, err, ErrCorrupt)
 	require.ErrorContains(t, err, "byte 15")
 	_, err = OpenFS(fstest.MapFS{})
@@ -416,7 +416,7 @@ func folder(t testing.TB, shard []byte, attributes ...string) fstest.MapFS {
 	text, err := json.Marshal(Manifest{Version: 1, Attributes: attributes, Rows: 2, Splits: map[string]int{"train": 1, "test": 1},
 		Shards: []Shard{{File: "0.arrow", Rows: 2, Bytes: int64(len(shard)), SHA256: hex.EncodeToString(sum[:])}}})
 	require.NoError(t, err)
-	return fstest.MapFS{manifestName: {Data: text}, "0.arrow": {Data: shard}}
+	return fstest.MapFS{ManifestName: {Data: text}, "0.arrow": {Data: shard}}
 }
 
 func TestPlainArrow(t *testing.T) {
@@ -586,9 +586,9 @@ func FuzzShard(f *testing.F) {
 
 func FuzzManifest(f *testing.F) {
 	shard := plainTable().file(f)
-	f.Add(folder(f, shard)[manifestName].Data)
+	f.Add(folder(f, shard)[ManifestName].Data)
 	f.Add([]byte(`{"version":1,"classes":[{"name":"c","column":"group","templates":["{}"],"classes":[{"id":"a","text":"b"}]}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		readAllOf(t, fstest.MapFS{manifestName: {Data: b}, "0.arrow": {Data: shard}})
+		readAllOf(t, fstest.MapFS{ManifestName: {Data: b}, "0.arrow": {Data: shard}})
 	})
 }

@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	manifestName    = "manifest.json"
+	// ManifestName is the file of a set that holds its Manifest, in at most MaxManifest bytes.
+	ManifestName    = "manifest.json"
 	manifestVersion = 1
-	maxManifest     = 64 << 20 // bytes; a class system of 20,000 names has about 2 MB
+	MaxManifest     = 64 << 20 // a class system of 20,000 names has about 2 MB, a hundred thousand shards have 14
 )
 
 // Manifest says what a data set is. The caller of Create gives the first part; Writer.Close fills the second.
@@ -29,7 +30,15 @@ type Manifest struct {
 	Rows   int            `json:"rows"`
 	Groups int            `json:"groups"` // distinct groups; a row without a group counts as one
 	Schema []Column       `json:"schema"`
+	Index  *IndexFile     `json:"index,omitempty"` // sets of older programs have none
 	Shards []Shard        `json:"shards"`
+}
+
+// IndexFile is the file with the set's Index, beside the shards.
+type IndexFile struct {
+	File   string `json:"file"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
 }
 
 // ClassSystem is a way to sort the pictures into named classes, for zero-shot classification. The class of a row is the one
@@ -67,19 +76,19 @@ type Shard struct {
 	SHA256 string `json:"sha256"`
 }
 
-// parseManifest reads the text of a manifest.json. Errors wrap ErrSchema, or ErrCorrupt where it contradicts itself.
-func parseManifest(text []byte) (Manifest, error) {
+// ParseManifest reads the text of a manifest.json. Errors wrap ErrSchema, or ErrCorrupt where it contradicts itself.
+func ParseManifest(text []byte) (Manifest, error) {
 	var m Manifest
 	dec := json.NewDecoder(bytes.NewReader(text))
 	if err := dec.Decode(&m); err != nil {
 		var syntax *json.SyntaxError
 		if errors.As(err, &syntax) {
-			return m, fmt.Errorf("%w: %s is not JSON at byte %d: %v", ErrCorrupt, manifestName, syntax.Offset, err)
+			return m, fmt.Errorf("%w: %s is not JSON at byte %d: %v", ErrCorrupt, ManifestName, syntax.Offset, err)
 		}
-		return m, fmt.Errorf("%w: %s: %v", ErrSchema, manifestName, err)
+		return m, fmt.Errorf("%w: %s: %v", ErrSchema, ManifestName, err)
 	}
 	if m.Version != manifestVersion {
-		return m, fmt.Errorf("%w: %s has version %d, this program reads version %d; import the data again", ErrSchema, manifestName, m.Version, manifestVersion)
+		return m, fmt.Errorf("%w: %s has version %d, this program reads version %d; import the data again", ErrSchema, ManifestName, m.Version, manifestVersion)
 	}
 	if err := m.checkGiven(); err != nil {
 		return m, err
@@ -90,19 +99,25 @@ func parseManifest(text []byte) (Manifest, error) {
 		sum, err := hex.DecodeString(s.SHA256)
 		switch {
 		case s.File == "" || path.Base(s.File) != s.File || strings.ContainsAny(s.File, `\:`) || s.File == "..":
-			return m, fmt.Errorf("%w: %s: shard %d is named %q, which is not a file of the folder", ErrSchema, manifestName, i, s.File)
+			return m, fmt.Errorf("%w: %s: shard %d is named %q, which is not a file of the folder", ErrSchema, ManifestName, i, s.File)
 		case files[s.File]:
-			return m, fmt.Errorf("%w: %s: shard %s is listed twice", ErrSchema, manifestName, s.File)
+			return m, fmt.Errorf("%w: %s: shard %s is listed twice", ErrSchema, ManifestName, s.File)
 		case s.Rows < 0 || s.Bytes < 0 || s.Rows > maxRows-rows:
-			return m, fmt.Errorf("%w: %s: shard %s has %d rows, %d bytes", ErrCorrupt, manifestName, s.File, s.Rows, s.Bytes)
+			return m, fmt.Errorf("%w: %s: shard %s has %d rows, %d bytes", ErrCorrupt, ManifestName, s.File, s.Rows, s.Bytes)
 		case err != nil || len(sum) != 32:
-			return m, fmt.Errorf("%w: %s: shard %s: %q is not a SHA-256 sum", ErrCorrupt, manifestName, s.File, s.SHA256)
+			return m, fmt.Errorf("%w: %s: shard %s: %q is not a SHA-256 sum", ErrCorrupt, ManifestName, s.File, s.SHA256)
 		}
 		files[s.File] = true
 		rows += s.Rows
 	}
+	if x := m.Index; x != nil {
+		sum, err := hex.DecodeString(x.SHA256)
+		if x.File == "" || path.Base(x.File) != x.File || strings.ContainsAny(x.File, `\:`) || x.File == ".." || files[x.File] || x.Bytes < 0 || err != nil || len(sum) != 32 {
+			return m, fmt.Errorf("%w: %s: the index is file %q of %d bytes with SHA-256 %q", ErrCorrupt, ManifestName, x.File, x.Bytes, x.SHA256)
+		}
+	}
 	if rows != m.Rows {
-		return m, fmt.Errorf("%w: %s says %d rows, its shards have %d", ErrCorrupt, manifestName, m.Rows, rows)
+		return m, fmt.Errorf("%w: %s says %d rows, its shards have %d", ErrCorrupt, ManifestName, m.Rows, rows)
 	}
 	return m, nil
 }

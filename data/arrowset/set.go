@@ -70,39 +70,55 @@ func openFS(fsys fs.FS, dir string) (_ *Set, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("arrowset: %s: %w", s.name(), err)
 	}
-	if s.manifest, err = parseManifest(text); err != nil {
+	if s.manifest, err = ParseManifest(text); err != nil {
 		return nil, fmt.Errorf("arrowset: %s: %w", s.name(), err)
 	}
-	s.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxBuffer), zstd.WithDecoderLowmem(true))
-	if err != nil {
-		return nil, fmt.Errorf("arrowset: %w", err)
+	if err := s.load(func(i int) (fs.File, error) { return fsys.Open(s.manifest.Shards[i].File) }); err != nil {
+		return nil, err
 	}
-	guess := min(s.manifest.Rows, 1<<16) // not more: the manifest may be wrong
-	s.meta, s.pics, s.first = make([]RowMeta, 0, guess), make([]picture, 0, guess), make([]uint32, 1, guess+1)
-	l := &loader{set: s, words: map[string]string{}}
-	for _, sh := range s.manifest.Shards {
-		if err := l.shard(fsys, sh); err != nil {
-			return nil, fmt.Errorf("arrowset: %s: %s: %w", s.name(), sh.File, err)
-		}
-	}
-	if err := l.checkSplits(); err != nil {
+	if err := s.checkSplits(); err != nil {
 		return nil, fmt.Errorf("arrowset: %s: %w", s.name(), err)
 	}
 	return s, nil
 }
 
+// load reads the shards of the manifest.
+func (s *Set) load(open func(shard int) (fs.File, error)) error {
+	var err error
+	s.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxBuffer), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return fmt.Errorf("arrowset: %w", err)
+	}
+	guess := min(s.manifest.Rows, 1<<16) // not more: the manifest may be wrong
+	s.meta, s.pics, s.first = make([]RowMeta, 0, guess), make([]picture, 0, guess), make([]uint32, 1, guess+1)
+	l := &loader{set: s, words: map[string]string{}}
+	for i, sh := range s.manifest.Shards {
+		f, err := open(i)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: the shard is missing; copy it here or import the data again", ErrCorrupt)
+		}
+		if err == nil {
+			err = l.shard(f, sh)
+		}
+		if err != nil {
+			return fmt.Errorf("arrowset: %s: %s: %w", s.name(), sh.File, err)
+		}
+	}
+	return nil
+}
+
 func readManifest(fsys fs.FS) ([]byte, error) {
-	f, err := fsys.Open(manifestName)
+	f, err := fsys.Open(ManifestName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: no %s: this is not a data set's folder; `trainer data import` makes one", ErrSchema, manifestName)
+		return nil, fmt.Errorf("%w: no %s: this is not a data set's folder; `trainer data import` makes one", ErrSchema, ManifestName)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
-	if err == nil && len(text) > maxManifest {
-		err = fmt.Errorf("%w: %s has more than %d bytes", ErrCorrupt, manifestName, maxManifest)
+	text, err := io.ReadAll(io.LimitReader(f, MaxManifest+1))
+	if err == nil && len(text) > MaxManifest {
+		err = fmt.Errorf("%w: %s has more than %d bytes", ErrCorrupt, ManifestName, MaxManifest)
 	}
 	return text, err
 }
@@ -244,15 +260,8 @@ func (l *loader) word(b []byte) string {
 	return w
 }
 
-func (l *loader) shard(fsys fs.FS, entry Shard) error {
+func (l *loader) shard(f fs.File, entry Shard) error {
 	s := l.set
-	f, err := fsys.Open(entry.File)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: the shard is missing; copy it here or import the data again", ErrCorrupt)
-	}
-	if err != nil {
-		return err
-	}
 	r, ok := f.(io.ReaderAt)
 	if !ok {
 		f.Close()
@@ -441,18 +450,18 @@ func (l *loader) captions(b *batchReader, col func(string) int, base int) error 
 }
 
 // checkSplits compares the rows of each split with the manifest.
-func (l *loader) checkSplits() error {
+func (s *Set) checkSplits() error {
 	count := map[string]int{}
-	for i := range l.set.meta {
-		count[l.set.meta[i].Split]++
+	for i := range s.meta {
+		count[s.meta[i].Split]++
 	}
-	for name, n := range l.set.manifest.Splits {
+	for name, n := range s.manifest.Splits {
 		if count[name] != n {
 			return fmt.Errorf("%w: split %q has %d rows, the manifest says %d", ErrCorrupt, name, count[name], n)
 		}
 	}
 	for name := range count {
-		if _, ok := l.set.manifest.Splits[name]; !ok {
+		if _, ok := s.manifest.Splits[name]; !ok {
 			return fmt.Errorf("%w: split %q is not in the manifest", ErrCorrupt, name)
 		}
 	}

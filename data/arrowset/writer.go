@@ -350,11 +350,14 @@ func (w *Writer) Close() (err error) {
 	if rows != w.manifest.Rows {
 		return fmt.Errorf("arrowset: the shards have %d rows, %d were counted", rows, w.manifest.Rows)
 	}
+	if err := writeIndex(w.temp, &w.manifest); err != nil {
+		return err
+	}
 	text, err := json.MarshalIndent(w.manifest, "", " ")
 	if err != nil {
 		return fmt.Errorf("arrowset: %w", err)
 	}
-	if err := writeSynced(filepath.Join(w.temp, manifestName), append(text, '\n')); err != nil {
+	if err := writeSynced(filepath.Join(w.temp, ManifestName), append(text, '\n')); err != nil {
 		return fmt.Errorf("arrowset: %w", err)
 	}
 	if err := syncDir(w.temp); err != nil {

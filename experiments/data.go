@@ -1,0 +1,301 @@
+package experiments
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"diptych/data"
+	"diptych/data/arrowset"
+	"diptych/data/demo"
+	"diptych/data/remote"
+)
+
+// openSet opens a data set on this machine by the name that recipes and commands use for it.
+func openSet(path string) (*arrowset.Set, error) {
+	if path == "demo" {
+		return demo.Open()
+	}
+	return arrowset.Open(path)
+}
+
+// dataset is one of the data sets of a recipe. Either near or far is not nil.
+type dataset struct {
+	config data.SourceConfig
+	near   *arrowset.Set
+	far    *remote.Set
+}
+
+func (d *dataset) manifest() *arrowset.Manifest {
+	if d.far != nil {
+		return d.far.Manifest()
+	}
+	return d.near.Manifest()
+}
+
+func (d *dataset) Close() error {
+	if d.far != nil {
+		return d.far.Close()
+	}
+	return d.near.Close()
+}
+
+// openData opens the data sets of the recipe and what the model is measured on, and makes the run's source of them. closeData
+// must follow, also after an error.
+func (r *Run) openData(ctx context.Context, ob Observer) (*data.Source, error) {
+	c := r.Config
+	all := c.Data.All()
+	for i, sc := range all {
+		d, err := r.openOne(ctx, sc, ob)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, remote.ErrAddress) {
+			key := "data.path"
+			if len(c.Data.Sources) > 0 {
+				key = fmt.Sprintf("data.sources[%d].path", i)
+			}
+			return nil, fmt.Errorf("%w: %s: %w", ErrRecipe, key, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.data = append(r.data, d)
+	}
+	if err := r.checkCache(); err != nil {
+		return nil, err
+	}
+	source, err := r.newSource()
+	if err != nil {
+		return nil, err
+	}
+	if r.set = r.data[0].near; r.set != nil {
+		return source, nil
+	}
+	splits := map[string]bool{}
+	for _, step := range []int{0, c.Train.Steps} {
+		for _, s := range c.evalOptions(r.data[0].manifest(), step).Splits {
+			splits[s] = true
+		}
+	}
+	r.set, err = r.data[0].far.OpenSplits(ctx, slices.Sorted(maps.Keys(splits))...)
+	return source, err
+}
+
+// openOne opens one data set.
+func (r *Run) openOne(ctx context.Context, sc data.SourceConfig, ob Observer) (*dataset, error) {
+	if !data.IsAddress(sc.Path) {
+		set, err := openSet(sc.Path)
+		return &dataset{config: sc, near: set}, err
+	}
+	if r.cache == nil {
+		o := r.opt.Cache
+		o.Note = ob.Note
+		var err error
+		if r.cache, err = OpenCache(o); err != nil {
+			return nil, err
+		}
+	}
+	far, err := remote.Open(ctx, sc.Path, r.cache)
+	return &dataset{config: sc, far: far}, err
+}
+
+// OpenCache opens the cache of remote data sets, in the user's cache folder if o names none.
+func OpenCache(o remote.Options) (*remote.Cache, error) {
+	if o.Dir == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return nil, fmt.Errorf("experiments: no folder for the cache of remote data; name one (--cache): %w", err)
+		}
+		o.Dir = filepath.Join(dir, "diptych")
+	}
+	if o.Getenv == nil {
+		o.Getenv = os.Getenv
+	}
+	return remote.NewCache(o)
+}
+
+// closeData closes what openData opened.
+func (r *Run) closeData() error {
+	var errs []error
+	for _, d := range r.data {
+		errs = append(errs, d.Close())
+	}
+	if r.set != nil && len(r.data) > 0 && r.set != r.data[0].near {
+		errs = append(errs, r.set.Close())
+	}
+	if r.cache != nil {
+		r.cache.Close()
+	}
+	r.data, r.set, r.cache = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// checkCache refuses windows that do not fit the cache: each shard would be fetched again and again.
+func (r *Run) checkCache() error {
+	var need int64
+	var names []string
+	for _, d := range r.data {
+		if d.far != nil {
+			need += d.far.Need(d.config.WindowShards)
+			names = append(names, fmt.Sprintf("%d shards of %s", min(d.config.WindowShards, len(d.manifest().Shards)), d.manifest().Name))
+		}
+	}
+	if r.cache != nil && r.cache.Limit > 0 && need > r.cache.Limit {
+		return fmt.Errorf("%w: data.windowShards: %s are shuffled together and have up to %d MiB, the cache holds %d MiB: make it larger (--cache-size), or lower the number",
+			ErrRecipe, strings.Join(names, " and "), need>>20, r.cache.Limit>>20)
+	}
+	return nil
+}
+
+// newSource makes the source of the data sets that are open.
+func (r *Run) newSource() (*data.Source, error) {
+	c := r.Config
+	o := data.Options{
+		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
+		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20,
+	}
+	var weights []float64
+	for _, d := range r.data {
+		weights = append(weights, d.config.Weight)
+	}
+	shares, err := data.Shares(weights, o.Batch)
+	if err != nil {
+		return nil, fmt.Errorf("%w: data.sources: %w", ErrRecipe, err)
+	}
+	var parts []data.Part
+	for i, d := range r.data {
+		if err := d.checkSplit(); err != nil {
+			return nil, err
+		}
+		if d.near != nil && d.config.WindowShards == 0 && len(r.data) == 1 {
+			rows, err := samples(d.near, &d.config)
+			if err != nil {
+				return nil, err
+			}
+			source, err := data.NewSource(d.near, rows, o)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
+			}
+			return source, nil
+		}
+		// Each set has an order of its own, also one that is mixed with itself.
+		seed := c.Seed
+		if i > 0 {
+			seed = data.PartSeed(c.Seed, i)
+		}
+		part, err := d.part(seed, shares[i])
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+	}
+	source, err := data.NewMixed(parts, o)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	return source, nil
+}
+
+// part is what the source takes from a data set: n pairs of each batch.
+func (d *dataset) part(seed uint64, n int) (data.Part, error) {
+	m := d.manifest()
+	p := data.Part{Name: m.Name, Len: m.Rows, Samples: m.Splits[d.config.Split]}
+	var index *arrowset.Index
+	if d.far != nil {
+		index = d.far.Index()
+		p.Rows, p.ID = d.far, d.far.ID
+		p.Captions = func(ctx context.Context, row int) ([]string, error) {
+			all, err := d.far.Captions(ctx, row)
+			if err != nil {
+				return nil, err
+			}
+			texts := admitted(all, &d.config)
+			if len(texts) == 0 {
+				return nil, noCaption(m, row, d.far.ID(row), &d.config)
+			}
+			return texts, nil
+		}
+	} else {
+		index = d.near.Index()
+		rows, err := samples(d.near, &d.config)
+		if err != nil {
+			return p, err
+		}
+		captions := make(map[int][]string, len(rows))
+		for _, s := range rows {
+			captions[s.Row] = s.Captions
+		}
+		p.Rows, p.ID = d.near, func(row int) string { return d.near.Meta()[row].ImageID }
+		p.Captions = func(_ context.Context, row int) ([]string, error) { return captions[row], nil }
+	}
+	window := d.config.WindowShards
+	if window == 0 {
+		window = max(len(m.Shards), 1)
+	}
+	var err error
+	if p.Order, err = data.NewWindowed(seed, n, window, index, d.config.Split); err != nil {
+		return p, fmt.Errorf("%w: %s: %w", ErrRecipe, m.Name, err)
+	}
+	return p, nil
+}
+
+// checkSplit says what splits there are when the recipe's is not among them.
+func (d *dataset) checkSplit() error {
+	if m := d.manifest(); m.Splits[d.config.Split] == 0 {
+		return fmt.Errorf("%w: data.split: %s has no rows of split %q; it has %s", ErrRecipe, m.Name, d.config.Split, strings.Join(splitNames(m), ", "))
+	}
+	return nil
+}
+
+// samples lists the rows of a split with the captions that the recipe admits.
+func samples(set *arrowset.Set, c *data.SourceConfig) ([]data.Sample, error) {
+	var out []data.Sample
+	for i, m := range set.Meta() {
+		if m.Split != c.Split {
+			continue
+		}
+		s := data.Sample{Row: i, ID: m.ImageID, Group: m.Group, Captions: admitted(set.Captions(i), c)}
+		if len(s.Captions) == 0 {
+			return nil, noCaption(set.Manifest(), i, m.ImageID, c)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// admitted are the captions of a picture that the recipe admits.
+func admitted(captions []arrowset.Caption, c *data.SourceConfig) []string {
+	var out []string
+	for _, cp := range captions {
+		if admits(c.CaptionKinds, cp.Kind) && admits(c.CaptionLangs, cp.Lang) {
+			out = append(out, cp.Text)
+		}
+	}
+	return out
+}
+
+func admits(list []string, v string) bool { return len(list) == 0 || slices.Contains(list, v) }
+
+func noCaption(m *arrowset.Manifest, row int, id string, c *data.SourceConfig) error {
+	return fmt.Errorf("%w: data: %s, row %d (%s) has no caption of data.captionKinds %v and data.captionLangs %v: widen them, or leave such rows out of the set",
+		ErrRecipe, m.Name, row, id, c.CaptionKinds, c.CaptionLangs)
+}
+
+func splitNames(m *arrowset.Manifest) []string { return slices.Sorted(maps.Keys(m.Splits)) }
+
+// dataSum tells data sets from others: a hash of their shards' checksums, in order.
+func dataSum(sets []*dataset) string {
+	h := sha256.New()
+	for _, d := range sets {
+		for _, s := range d.manifest().Shards {
+			fmt.Fprintln(h, s.Rows, strings.ToLower(s.SHA256))
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
