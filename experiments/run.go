@@ -159,12 +159,16 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	if err := r.checkEval(); err != nil {
 		return err
 	}
-	lock, err := r.lock()
+	res, err := r.resources()
+	if err != nil {
+		return err
+	}
+	lock, err := r.lock() // what is refused before this leaves nothing behind
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	t, err := r.trainer()
+	t, err := r.trainer(res)
 	if err != nil {
 		return err
 	}
@@ -229,8 +233,8 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	return m.finish(ctx)
 }
 
-// trainer plans and allocates the run's trainer.
-func (r *Run) trainer() (*train.Trainer, error) {
+// resources are what the run gives its trainer: what the person says or the machine has, without the loader's share.
+func (r *Run) resources() (train.Resources, error) {
 	c := r.Config
 	res := train.Resources{Workers: max(r.opt.Workers, 1), Threads: r.opt.Threads, Memory: r.opt.Memory}
 	if res.Threads <= 0 {
@@ -240,15 +244,21 @@ func (r *Run) trainer() (*train.Trainer, error) {
 		res.Memory = machine.AvailableMemory()
 	}
 	if err := res.Check(&c.Train); err != nil {
-		return nil, fmt.Errorf("%w: --workers: %w", ErrRecipe, err)
+		return res, fmt.Errorf("%w: --workers: %w", ErrRecipe, err)
 	}
 	if own := r.dataMemory(); res.Memory > 0 {
 		if res.Memory <= own {
-			return nil, fmt.Errorf("experiments: data.cacheMiB: %d MiB of decoded pictures, and the batches that are read ahead, leave nothing of the %d MiB that are free: lower it, or give the run more memory",
+			return res, fmt.Errorf("experiments: data.cacheMiB: %d MiB of decoded pictures, and the batches that are read ahead, leave nothing of the %d MiB that are free: lower it, or give the run more memory",
 				c.Data.CacheMiB, res.Memory>>20)
 		}
 		res.Memory -= own
 	}
+	return res, nil
+}
+
+// trainer plans and allocates the run's trainer.
+func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
+	c := r.Config
 	return train.New(c.Train, train.Options{
 		Model: r.parts.model, Losses: c.Losses, Optim: c.Optim, Mean: r.parts.train.Mean, Std: r.parts.train.Std,
 		Seed: c.Seed, Resources: res,

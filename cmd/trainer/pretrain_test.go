@@ -44,7 +44,7 @@ func tiny(out string, more ...string) []string {
 	args := []string{"pretrain", "clip-emoji", "--out", out, "--threads", "1"}
 	for _, s := range append([]string{
 		"train.steps=4", "train.globalBatch=16", "train.grainSize=4", "train.checkpointEvery=2", "train.evalEvery=0", "eval.splits=[test_both]", "eval.tasks=[retrieval]",
-		"model.embedDim=16", "model.vision.width=32", "model.vision.depth=1", "model.vision.numHeads=2",
+		"optim.lr=1e-3", "optim.ema.decay=0.9", "train.lanes=4", "model.embedDim=16", "model.vision.imageSize=32", "model.vision.patchSize=8", "model.vision.width=32", "model.vision.depth=1", "model.vision.numHeads=2",
 		"model.text.width=32", "model.text.depth=1", "model.text.numHeads=2",
 	}, more...) {
 		args = append(args, "--set", s)
@@ -82,7 +82,7 @@ func TestPretrainMistakes(t *testing.T) {
 			[]string{"i.yaml:2:10: train.steps: many, want a whole number", "i.yaml:3:9: losses: {name: itc}, want a list", "i.yaml:4:8: model: 3, want keys: embedDim"}},
 		{"a part of a step", []string{"--set", "train.steps=1.5"}, []string{"--set train.steps=1.5: train.steps: 1.5, want a whole number"}},
 		{"not YAML", []string{recipe("e.yaml", "train: [\n")}, []string{"e.yaml"}},
-		{"empty recipe", []string{recipe("g.yaml", "")}, []string{"train.steps: 0, want a positive number", "model.embedDim: 0", "data.transforms: empty"}},
+		{"empty recipe", []string{recipe("g.yaml", "")}, []string{"train.globalBatch: 0, want at least 2 pairs", "model.embedDim: 0", "data.transforms: empty"}},
 		{"no such recipe", []string{"clip-emojy"}, []string{"clip-emojy", "built in: clip-emoji"}},
 		{"no such file", []string{filepath.Join(dir, "none.yaml")}, []string{"none.yaml"}},
 		{"a folder", []string{dir}, []string{dir}},
@@ -93,10 +93,10 @@ func TestPretrainMistakes(t *testing.T) {
 		{"unknown preset", []string{"--set", "model.preset=ViT-X"}, []string{`model.preset: "ViT-X" is unknown; known: ViT-B-16, ViT-B-32, ViT-S-32-alt`}},
 		{"unknown loss", []string{"--set", "losses=[{name: triplet}]"}, []string{`losses[0].name: "triplet" is unknown; known: itc, sigmoid`}},
 		{"unknown transform", []string{"--set", "data.transforms=[{op: rotate}]"}, []string{`data.transforms: transform: entry 1: unknown op "rotate"`}},
-		{"picture size against patch", []string{"--set", "model.vision.patchSize=12"}, []string{"model.vision: imageSize 64 is not a multiple of patchSize 12"}},
-		{"heads", []string{"--set", "model.text.numHeads=3"}, []string{"model.text: width 128 is not a multiple of numHeads 3"}},
-		{"batch against lanes", []string{"--set", "train.globalBatch=126"}, []string{"train.globalBatch: 126 pairs do not divide into 4 lanes"}},
-		{"batch against grains", []string{"--set", "train.grainSize=3"}, []string{"train.grainSize: 128 pairs of globalBatch 128 do not divide into grains of 3"}},
+		{"picture size against patch", []string{"--set", "model.vision.imageSize=64", "--set", "model.vision.patchSize=12"}, []string{"model.vision: imageSize 64 is not a multiple of patchSize 12"}},
+		{"heads", []string{"--set", "model.text.width=128", "--set", "model.text.numHeads=3"}, []string{"model.text: width 128 is not a multiple of numHeads 3"}},
+		{"batch against lanes", []string{"--set", "train.globalBatch=126", "--set", "train.lanes=4", "--set", "train.grainSize=0"}, []string{"train.globalBatch: 126 pairs do not divide into 4 lanes"}},
+		{"batch against grains", []string{"--set", "train.globalBatch=128", "--set", "train.grainSize=3"}, []string{"train.grainSize: 128 pairs of globalBatch 128 do not divide into grains of 3"}},
 		{"lanes", []string{"--set", "train.lanes=3"}, []string{"train.lanes: 3, want a power of two"}},
 		{"several faults", []string{"--set", "optim.lr=-1", "--set", "train.keepLast=0", "--set", "seed=3"}, []string{"optim: lr is -1", "train.keepLast: 0, want at least 1"}},
 		{"batch larger than the groups", []string{"--set", "train.globalBatch=2048"}, []string{"a batch of 2048 pairs needs as many groups, the split has 1461: lower train.globalBatch"}},
@@ -104,7 +104,7 @@ func TestPretrainMistakes(t *testing.T) {
 		{"missing split to measure", []string{"--set", "eval.splits=[exam]"}, []string{`eval.splits: emoji has no split "exam"; it has test_both`}},
 		{"no data set", []string{"--set", "data.path=" + filepath.ToSlash(filepath.Join(dir, "nodata"))}, []string{"data.path: ", "nodata"}},
 		{"vocabulary", []string{"--set", "model.text.vocabSize=100"}, []string{"model.text.vocabSize: 100, the tokenizer has 3072 entries"}},
-		{"workers against lanes", []string{"--workers", "3"}, []string{"--workers: 3 workers do not divide the recipe's 4 lanes"}},
+		{"workers against lanes", []string{"--workers", "3", "--set", "train.lanes=4"}, []string{"--workers: 3 workers do not divide the recipe's 4 lanes"}},
 		{"no workers", []string{"--workers", "0"}, []string{"--workers 0: want at least 1"}},
 		{"threads", []string{"--threads", "-1"}, []string{"--threads -1"}},
 		{"memory", []string{"--memory", "-1"}, []string{"--memory -1"}},
@@ -113,7 +113,7 @@ func TestPretrainMistakes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := filepath.Join(dir, "out")
-			code, stdout, errs := trainer(t, append([]string{"pretrain", "--out", out}, c.args...)...)
+			code, stdout, errs := trainer(t, append([]string{"pretrain", "--out", out, "--set", "train.steps=1"}, c.args...)...)
 			require.Equal(t, exitUsage, code, errs)
 			for _, w := range c.want {
 				require.Contains(t, errs, w)
@@ -124,7 +124,7 @@ func TestPretrainMistakes(t *testing.T) {
 		})
 	}
 	t.Run("too little memory", func(t *testing.T) {
-		code, _, errs := trainer(t, append(tiny(filepath.Join(dir, "small"), "data.cacheMiB=0"), "--memory", "0.001")...)
+		code, _, errs := trainer(t, append(tiny(filepath.Join(dir, "small"), "data.cacheMiB=0"), "--memory", "0.003")...)
 		require.NotZero(t, code)
 		require.Contains(t, errs, "lower train.grainSize or the model's size")
 		requirePlain(t, errs)
