@@ -27,12 +27,14 @@ func LoadInput(recipe string, sets []string) (*Input, error) {
 	return &Input{Config: c, Tokenizer: p.tok, Train: p.train, Eval: p.eval}, nil
 }
 
-// Admits says whether the recipe uses captions of this kind and language.
+// Admits says whether the recipe uses captions of this kind and language; of several sources the first decides.
 func (in *Input) Admits(c arrowset.Caption) bool {
-	return admits(in.Config.Data.CaptionKinds, c.Kind) && admits(in.Config.Data.CaptionLangs, c.Lang)
+	first := in.Config.Data.All()[0]
+	return admits(first.CaptionKinds, c.Kind) && admits(first.CaptionLangs, c.Lang)
 }
 
-// Samples lists the rows of a set that the recipe trains on, with the captions it admits.
+// Samples lists the rows of a set that the recipe trains on, with the captions it admits; of several sources as the first does.
 func (in *Input) Samples(set *arrowset.Set) ([]data.Sample, error) {
-	return samples(set, &in.Config.Data)
+	first := in.Config.Data.All()[0]
+	return samples(set, &first)
 }
