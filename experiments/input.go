@@ -35,6 +35,9 @@ func (in *Input) Admits(c arrowset.Caption) bool {
 
 // Samples lists the rows of a set that the recipe trains on, with the captions it admits; of several sources as the first does.
 func (in *Input) Samples(set *arrowset.Set) ([]data.Sample, error) {
-	first := in.Config.Data.All()[0]
-	return samples(set, &first)
+	d := dataset{config: in.Config.Data.All()[0], near: set}
+	if err := d.checkSplit(); err != nil {
+		return nil, err
+	}
+	return samples(set, &d.config)
 }
