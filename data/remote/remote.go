@@ -302,7 +302,7 @@ func (s *Set) use(ctx context.Context, i int) (*arrowset.Set, func(), error) {
 // trim closes the shards that were not used for longest. s.mu is held.
 func (s *Set) trim() {
 	for i, sh := range s.open {
-		if sh.err != nil && sh.users == 0 {
+		if sh.users == 0 && sh.err != nil { // a shard that nobody uses is open: who used it waited for that
 			delete(s.open, i)
 		}
 	}
