@@ -16,7 +16,7 @@ type ImageInput struct {
 	patches *ops.Seqs
 	keep    *kept // nil unless patches are dropped
 
-	vision  *Vision
+	vision                *Vision
 	offsets, patchOffsets []int32
 }
 
@@ -28,7 +28,6 @@ type kept struct {
 	offsets []int32
 	patches int // of a picture, of those that there are
 }
-
 
 // newImageInput makes an input of at most n pictures. name tells it from others of the graph; mean and std are those of the
 // pixel levels divided by 255.

@@ -15,10 +15,16 @@ var positionTables = map[string]struct {
 	multiple int // of which the width must be
 	values   func(grid, width, skip int) initializer
 }{
-	"sincos2d":           {4, func(g, w, skip int) initializer { return sinCos(g, w, skip, 4, float64(w/4), [4]wave{sinX, cosX, sinY, cosY}) }},
-	"sincos2d_timm":      {4, func(g, w, skip int) initializer { return sinCos(g, w, skip, 4, float64(w/4), [4]wave{sinY, sinX, cosY, cosX}) }},
-	"sincos2d_bigvision": {8, func(g, w, skip int) initializer { return sinCos(g, w, skip, 4, float64(w/4-1), [4]wave{sinX, cosX, sinY, cosY}) }},
-	"sincos1d":           {2, func(g, w, skip int) initializer { return sinCos(g, w, skip, 2, float64(w/2), [4]wave{sinI, cosI}) }},
+	"sincos2d": {4, func(g, w, skip int) initializer {
+		return sinCos(g, w, skip, 4, float64(w/4), [4]wave{sinX, cosX, sinY, cosY})
+	}},
+	"sincos2d_timm": {4, func(g, w, skip int) initializer {
+		return sinCos(g, w, skip, 4, float64(w/4), [4]wave{sinY, sinX, cosY, cosX})
+	}},
+	"sincos2d_bigvision": {8, func(g, w, skip int) initializer {
+		return sinCos(g, w, skip, 4, float64(w/4-1), [4]wave{sinX, cosX, sinY, cosY})
+	}},
+	"sincos1d": {2, func(g, w, skip int) initializer { return sinCos(g, w, skip, 2, float64(w/2), [4]wave{sinI, cosI}) }},
 }
 
 // wave is one of the parts of a row: the sine or cosine of a patch's column x, row y or number i.
