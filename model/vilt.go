@@ -14,7 +14,7 @@ import (
 type ViLTConfig struct {
 	Transformer   `yaml:",inline"` // layerNormEps is the trunk's
 	ImageSize     int              `yaml:"imageSize"`     // S, pixels: the shorter side of pictures; positions are learned for (S/P)² patches
-	LongestSide   int              `yaml:"longestSide"`   // pixels: the longer side of pictures at most
+	LongestSide   int              `yaml:"longestSide"`   // pixels: the longer side at most; 0: what min_max_resize gives, ⌊1333/800·S⌋ in whole patches
 	PatchSize     int              `yaml:"patchSize"`     // P, pixels
 	MaxPatches    int              `yaml:"maxPatches"`    // of a picture with more, so many are drawn in training; 0: all are taken
 	ContextLength int              `yaml:"contextLength"` // L, longest text in tokens
@@ -45,14 +45,14 @@ func DefaultViLT() ViLTConfig {
 
 // ViLTPresets are named configurations.
 var ViLTPresets = map[string]ViLTConfig{
-	"vilt-b32": viltPreset(384, 608, 32, 200, 768, 12, 12),
-	"vilt-s16": viltPreset(128, 192, 16, 0, 384, 6, 6),
-	"vilt-ti8": viltPreset(48, 72, 8, 0, 192, 4, 3),
+	"vilt-b32": viltPreset(384, 32, 200, 768, 12, 12),
+	"vilt-s16": viltPreset(128, 16, 0, 384, 6, 6),
+	"vilt-ti8": viltPreset(48, 8, 0, 192, 4, 3),
 }
 
-func viltPreset(size, longest, patch, most, width, depth, heads int) ViLTConfig {
+func viltPreset(size, patch, most, width, depth, heads int) ViLTConfig {
 	c := DefaultViLT()
-	c.ImageSize, c.LongestSide, c.PatchSize, c.MaxPatches = size, longest, patch, most
+	c.ImageSize, c.PatchSize, c.MaxPatches = size, patch, most
 	c.Width, c.Depth, c.NumHeads, c.VocabSize = width, depth, heads, 30522
 	return c
 }
@@ -64,8 +64,8 @@ func (c *ViLTConfig) Validate() error {
 	c.Transformer.validate(bad)
 	if c.PatchSize < 1 || c.ImageSize < 1 || c.ImageSize > maxSide || c.PatchSize > 0 && (c.ImageSize%c.PatchSize != 0 || c.ImageSize/c.PatchSize > maxGrid) {
 		bad("imageSize: %d pixels in patches of %d, want a multiple, at most %d pixels and %d patches", c.ImageSize, c.PatchSize, maxSide, maxGrid)
-	} else if c.LongestSide < c.ImageSize || c.LongestSide > maxSide || c.LongestSide%c.PatchSize != 0 {
-		bad("longestSide: %d, want a multiple of patchSize %d, %d to %d", c.LongestSide, c.PatchSize, c.ImageSize, maxSide)
+	} else if l := c.LongestSide; l != 0 && (l < c.ImageSize || l > maxSide || l%c.PatchSize != 0) {
+		bad("longestSide: %d, want 0 or a multiple of patchSize %d, %d to %d", l, c.PatchSize, c.ImageSize, maxSide)
 	}
 	if c.MaxPatches < 0 {
 		bad("maxPatches: %d, want 0 or more", c.MaxPatches)
@@ -115,7 +115,11 @@ func (c *ViLTConfig) Grid() int { return c.ImageSize / c.PatchSize }
 
 // MostPatches returns how many patches a picture has in a sequence at most. A picture's shorter side is at most ImageSize.
 func (c *ViLTConfig) MostPatches() int {
-	n := c.Grid() * (c.LongestSide / c.PatchSize)
+	longest := c.LongestSide
+	if longest == 0 {
+		longest = 1333 * c.ImageSize / 800
+	}
+	n := c.Grid() * (longest / c.PatchSize)
 	if c.MaxPatches > 0 {
 		n = min(n, c.MaxPatches)
 	}
@@ -309,7 +313,7 @@ func (t *transformer) forwardRead(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, rea
 
 // Pool is the pooler on the first row of each sequence, that of the text's [CLS]: (B, D) -> (B, D).
 func (m *ViLT) Pool(g *ops.Graph, first *ops.Node) *ops.Node {
-	return g.Tanh(m.pooler.forward(g, first, ops.LinearOpt{}))
+	return m.pooler.forward(g, first, ops.LinearOpt{Act: kernel.ActTanh})
 }
 
 // MatchLogits are the scores of "the picture is another" and "it is the sentence's": pooled (B, D) -> (B, 2).

@@ -503,3 +503,45 @@ func TestViLTRank(t *testing.T) {
 	r.backward(map[*ops.Node][]float32{score: d}, pooled, score)
 	f.checkGrads(r.grads)
 }
+
+// Presets are valid, and vilt-b32 has the paper's numbers: 135,660,092 parameters with the heads of pre-training (spec/vilt 1.1),
+// 228 patches at most, of which 200 are taken.
+func TestViLTPresets(t *testing.T) {
+	for name, c := range ViLTPresets {
+		require.NoError(t, c.Validate(), name)
+	}
+	c := ViLTPresets["vilt-b32"]
+	m, err := NewViLT(c, ViLTHeads{Match: true, Words: true})
+	require.NoError(t, err)
+	require.Equal(t, 135660092, m.Layout.Count())
+	require.Equal(t, 200, c.MostPatches())
+	c.MaxPatches = 0
+	require.Equal(t, 12*19, c.MostPatches())
+
+	c.ImageSize, c.LongestSide, c.MaxPatches, c.ContextLength, c.VocabSize = 100, 33, -1, 2, 0
+	c.EmbedNormEps, c.PictureTypes, c.DropPath, c.NumHeads, c.Depth, c.Dropout = math.NaN(), 3, 0.1, 5, 0, 1
+	err = c.Validate()
+	for _, want := range []string{"imageSize: 100 pixels in patches of 32", "maxPatches: -1", "contextLength: 2", "vocabSize: 0", "embedNormEps: NaN",
+		"pictureTypes: 3", "dropPath: 0.1", "width: 768 in 5 heads", "depth: 0", "dropout: 1"} {
+		require.ErrorContains(t, err, "model.vilt."+want)
+	}
+}
+
+// A draw beyond the cap takes that many different patches, and another address takes others.
+func TestPatchCap(t *testing.T) {
+	in := &PictureInput{patch: 8, most: 20}
+	seen := map[int]int{}
+	for key := range uint64(400) {
+		list := slices.Clone(in.draw(30, 0, func(int) uint64 { return key }))
+		require.Len(t, list, 20)
+		require.True(t, slices.IsSorted(list))
+		require.Len(t, slices.Compact(list), 20)
+		for _, k := range list {
+			seen[k]++
+		}
+	}
+	for k := range 30 { // 400·2/3 with a standard deviation of 9.4
+		require.InDelta(t, 267, seen[k], 50, k)
+	}
+	require.Len(t, in.draw(20, 0, nil), 20)
+}

@@ -1,35 +1,6 @@
 package ops
 
-import (
-	"math"
-
-	"diptych/internal/kernel"
-)
-
-// Tanh is the hyperbolic tangent of each element.
-func (g *GraphOf[T]) Tanh(x *Node) *Node {
-	if !g.operands("tanh", x) {
-		return nil
-	}
-	y := g.matrix(g.describe("tanh"), x.buf.rows, x.Cols())
-	o := &op[T]{name: y.name, in: []*Node{x}, out: y}
-	o.forward = func() {
-		dst := g.at(y)
-		for i, v := range g.at(x) {
-			dst[i] = T(math.Tanh(float64(v)))
-		}
-	}
-	o.backward = func(r *reverse[T]) {
-		dx := r.grad(0)
-		r.step(0, func() {
-			dst, dy := g.mem.at(dx), g.mem.at(r.dy)
-			for i, v := range g.at(y) {
-				dst[i] = dy[i] * (1 - v*v)
-			}
-		}, y.buf)
-	}
-	return g.add(o)
-}
+import "diptych/internal/kernel"
 
 // Act applies an activation to each element.
 func (g *GraphOf[T]) Act(x *Node, act kernel.Act) *Node {

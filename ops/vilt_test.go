@@ -51,7 +51,7 @@ func TestJoinedGradients(t *testing.T) {
 		z := b.CrossAttention(q, picked.Seqs, b.Linear(x, b.param("wkv", 8, 12), nil, LinearOpt{}), j.Seqs, 2)
 		first := b.First(j.Seqs)
 		require.True(t, first.One())
-		return b.SideBySide(b.Tanh(z), b.Act(b.Gather(x, first.Rows), kernel.ActGELU))
+		return b.SideBySide(b.Act(z, kernel.ActTanh), b.Act(b.Gather(x, first.Rows), kernel.ActGELU))
 	})
 }
 
