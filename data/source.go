@@ -37,7 +37,7 @@ type Part struct {
 	Rows     Rows                                                 // may be a Fetcher
 	Captions func(ctx context.Context, row int) ([]string, error) // those that may be drawn, at least one
 	ID       func(row int) string                                 // the picture's name or "", for messages; may be nil
-	Label    func(row int) (class int32, err error)               // nil where the recipe names no classes
+	Label    func(ctx context.Context, row int) (int32, error)    // class of a row; nil where the recipe names no classes
 	Order    *Order                                               // of the part's share of each batch
 	Len      int                                                  // rows of the whole set: those of the next part are numbered from here on
 	Samples  int                                                  // rows that the order is over
@@ -123,7 +123,7 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 		ID:       func(row int) string { return index[row].ID },
 	}
 	if o.Labels {
-		part.Label = func(row int) (int32, error) { return index[row].Label, nil }
+		part.Label = func(_ context.Context, row int) (int32, error) { return index[row].Label, nil }
 	}
 	return NewMixed([]Part{part}, o)
 }
@@ -385,7 +385,7 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 	p.Pixels, p.Height, p.Width = w.out.Pix, w.out.H, w.out.W
 	p.Row, p.Group = number, int32(from.base+group)
 	if from.Label != nil {
-		if p.Label, err = from.Label(row); err != nil {
+		if p.Label, err = from.Label(ctx, row); err != nil {
 			return "", fmt.Errorf("%s: %w", s.RowName(number), err)
 		}
 	}

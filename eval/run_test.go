@@ -52,6 +52,8 @@ type tinyModel struct {
 	prepared atomic.Int32
 }
 
+func (m *tinyModel) Tasks() []Task { return []Task{TaskRetrieval, TaskZeroShot} }
+
 func (m *tinyModel) Prepare(b []byte, dst []uint8) error {
 	m.prepared.Add(1)
 	if bytes.Equal(b, []byte("?")) {

@@ -26,7 +26,7 @@ func TestBuiltIn(t *testing.T) {
 			if f := c.Data.Tokenizer.File; f != "" && f != "demo" {
 				c.Data.Tokenizer = tokenizer.Config{Kind: "clip"} // instead of a vocabulary that the user makes first
 			}
-			p, err := c.build()
+			p, err := c.build(nil)
 			require.NoError(t, err)
 			require.Equal(t, c.Model.Text.VocabSize, p.tok.VocabSize())
 			again, err := ParseResolved(c.YAML(), "recipe.yaml")

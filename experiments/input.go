@@ -20,7 +20,7 @@ func LoadInput(recipe string, sets []string) (*Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.build()
+	p, err := c.build(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -39,5 +39,5 @@ func (in *Input) Samples(set *arrowset.Set) ([]data.Sample, error) {
 	if err := d.checkSplit(); err != nil {
 		return nil, err
 	}
-	return samples(set, &d.config)
+	return samples(set, &d.config, in.Tokenizer != nil)
 }

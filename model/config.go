@@ -123,7 +123,7 @@ func (c *Config) Validate() error {
 	if _, ok := initSchemes[c.InitScheme]; !ok {
 		errs = append(errs, unknown("init", c.InitScheme, initSchemes))
 	}
-	c.Vision.validate(bad)
+	c.Vision.validate(below(bad, "vision"))
 	k.validate(c, bad)
 	return errors.Join(errs...)
 }
@@ -134,7 +134,7 @@ func (c *Config) validateCLIP(bad func(format string, args ...any)) {
 	most := float64(MaxLogitScale)
 	within(bad, "initLogitScale", c.InitLogitScale, c.InitLogitScale >= 0 && c.InitLogitScale <= most, fmt.Sprintf("[0, ln 100 = %.4f]", most))
 	within(bad, "initLogitBias", c.InitLogitBias, math.Abs(c.InitLogitBias) <= 1e3, "[-1000, 1000]")
-	c.Text.Transformer.validate(bad, "text")
+	c.Text.Transformer.validate(below(bad, "text"))
 	if l := c.Text.ContextLength; l < 3 || l > maxLength {
 		bad("text.contextLength: %d, want 3 (a token between two marks) to %d", l, maxLength)
 	}
@@ -167,26 +167,31 @@ func absent[V comparable](bad func(format string, args ...any), kind, key string
 	}
 }
 
-// validate checks a stack of blocks.
-func (t *Transformer) validate(bad func(format string, args ...any), name string) {
-	positive(bad, name+".width", t.Width)
+// validate reports what is wrong with a stack of blocks.
+func (t *Transformer) validate(bad func(format string, args ...any)) {
+	positive(bad, "width", t.Width)
 	if t.Depth < 1 || t.Depth > maxDepth {
-		bad("%s.depth: %d, want 1 to %d", name, t.Depth, maxDepth)
+		bad("depth: %d, want 1 to %d", t.Depth, maxDepth)
 	}
-	positive(bad, name+".numHeads", t.NumHeads)
+	positive(bad, "numHeads", t.NumHeads)
 	if t.NumHeads > 0 && t.Width%t.NumHeads != 0 {
-		bad("%s: width %d is not a multiple of numHeads %d", name, t.Width, t.NumHeads)
+		bad("width: %d is not a multiple of numHeads %d", t.Width, t.NumHeads)
 	}
 	if h := t.MLPRatio * float64(t.Width); !(h >= 1 && h <= maxSize) {
-		bad("%s.mlpRatio: %v of width %d is %v, want 1 to %d", name, t.MLPRatio, t.Width, h, maxSize)
+		bad("mlpRatio: %v of width %d is %v, want 1 to %d", t.MLPRatio, t.Width, h, maxSize)
 	}
 	if _, err := kernel.ParseAct(t.Activation); err != nil {
-		bad("%s.activation: %w", name, err)
+		bad("activation: %w", err)
 	}
-	within(bad, name+".layerNormEps", t.LayerNormEps, t.LayerNormEps > 0 && t.LayerNormEps <= 1, "(0, 1]")
-	within(bad, name+".dropout", t.Dropout, t.Dropout >= 0 && t.Dropout < 1, "[0, 1)")
-	within(bad, name+".dropPath", t.DropPath, t.DropPath >= 0 && t.DropPath < 1, "[0, 1)")
-	within(bad, name+".layerScale", t.LayerScale, t.LayerScale >= 0 && t.LayerScale <= 1e3, "[0, 1000]")
+	within(bad, "layerNormEps", t.LayerNormEps, t.LayerNormEps > 0 && t.LayerNormEps <= 1, "(0, 1]")
+	within(bad, "dropout", t.Dropout, t.Dropout >= 0 && t.Dropout < 1, "[0, 1)")
+	within(bad, "dropPath", t.DropPath, t.DropPath >= 0 && t.DropPath < 1, "[0, 1)")
+	within(bad, "layerScale", t.LayerScale, t.LayerScale >= 0 && t.LayerScale <= 1e3, "[0, 1000]")
+}
+
+// below makes the faults of a part those of the key that holds it.
+func below(bad func(format string, args ...any), key string) func(format string, args ...any) {
+	return func(format string, args ...any) { bad(key+"."+format, args...) }
 }
 
 // hidden returns the width of the blocks' MLP, mlpRatio·D; a ratio that says no whole number is cut, as open_clip and timm do.
@@ -194,34 +199,34 @@ func (t *Transformer) hidden() int { return int(t.MLPRatio * float64(t.Width)) }
 
 // validate checks the image tower.
 func (v *Vision) validate(bad func(format string, args ...any)) {
-	v.Transformer.validate(bad, "vision")
+	v.Transformer.validate(bad)
 	if v.ImageSize < 1 || v.ImageSize > maxSide {
-		bad("vision.imageSize: %d, want 1 to %d", v.ImageSize, maxSide)
+		bad("imageSize: %d, want 1 to %d", v.ImageSize, maxSide)
 	}
-	positive(bad, "vision.patchSize", v.PatchSize)
+	positive(bad, "patchSize", v.PatchSize)
 	if v.PatchSize > 0 && v.ImageSize/v.PatchSize > maxGrid {
-		bad("vision: imageSize %d has %d patches of %d a side, want at most %d", v.ImageSize, v.ImageSize/v.PatchSize, v.PatchSize, maxGrid)
+		bad("imageSize: %d has %d patches of %d a side, want at most %d", v.ImageSize, v.ImageSize/v.PatchSize, v.PatchSize, maxGrid)
 	}
 	if v.PatchSize > 0 && v.ImageSize%v.PatchSize != 0 {
-		bad("vision: imageSize %d is not a multiple of patchSize %d", v.ImageSize, v.PatchSize)
+		bad("imageSize: %d is not a multiple of patchSize %d", v.ImageSize, v.PatchSize)
 	}
 	switch {
 	case v.Pool != "cls" && v.Pool != "avg" && v.Pool != "map":
-		bad("vision.pool: %q is unknown; known: cls, avg, map", v.Pool)
+		bad("pool: %q is unknown; known: cls, avg, map", v.Pool)
 	case v.Pool == "cls" && !v.ClassToken:
-		bad("vision: pool cls needs classToken")
+		bad("pool: cls needs classToken")
 	}
 	if table, fixed := positionTables[v.Positions]; fixed {
 		if v.Width%table.multiple != 0 {
-			bad("vision: positions %s need a width that is a multiple of %d, not %d", v.Positions, table.multiple, v.Width)
+			bad("positions: %s need a width that is a multiple of %d, not %d", v.Positions, table.multiple, v.Width)
 		}
 	} else if v.Positions != "learned" && v.Positions != "none" {
-		bad("vision.positions: %q is unknown; known: learned, none, %s", v.Positions, strings.Join(slices.Sorted(maps.Keys(positionTables)), ", "))
+		bad("positions: %q is unknown; known: learned, none, %s", v.Positions, strings.Join(slices.Sorted(maps.Keys(positionTables)), ", "))
 	}
 	if v.NoEmbedClass && !v.ClassToken {
-		bad("vision: noEmbedClass is about a class token, but classToken is false")
+		bad("noEmbedClass: it is about a class token, but classToken is false")
 	}
-	within(bad, "vision.patchDropout", v.PatchDropout, v.PatchDropout >= 0 && v.PatchDropout < 1, "[0, 1)")
+	within(bad, "patchDropout", v.PatchDropout, v.PatchDropout >= 0 && v.PatchDropout < 1, "[0, 1)")
 }
 
 // NumPatches returns N = (S/P)².
