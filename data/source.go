@@ -88,7 +88,7 @@ type Options struct {
 	Pipeline    *transform.Pipeline
 	Tokenizer   tokenizer.Tokenizer // nil: pairs have no tokens
 	Labels      bool                // NewSource: pairs have the samples' labels
-	BrokenLimit float64 // share of the samples
+	BrokenLimit float64             // share of the samples
 	CacheBytes  int
 }
 

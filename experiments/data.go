@@ -27,6 +27,24 @@ func openSet(path string) (*arrowset.Set, error) {
 	return arrowset.Open(path)
 }
 
+// readManifest reads what a data set on this machine says of itself, by the name that openSet takes.
+func readManifest(name string) (*arrowset.Manifest, error) {
+	if name == "demo" {
+		set, err := demo.Open()
+		if err != nil {
+			return nil, err
+		}
+		defer set.Close()
+		return set.Manifest(), nil
+	}
+	text, err := os.ReadFile(filepath.Join(name, arrowset.ManifestName))
+	if err != nil {
+		return nil, err
+	}
+	m, err := arrowset.ParseManifest(text)
+	return &m, err
+}
+
 // dataset is one of the data sets of a recipe. Either near or far is not nil.
 type dataset struct {
 	config data.SourceConfig

@@ -10,11 +10,12 @@ import (
 // Input is what a recipe makes of a data set's rows before a model sees them.
 type Input struct {
 	Config      *Config
-	Tokenizer   tokenizer.Tokenizer
+	Tokenizer   tokenizer.Tokenizer // nil where the model reads no texts
 	Train, Eval *transform.Pipeline
 }
 
-// LoadInput reads a recipe as Load does, checks it whole and builds its input. The recipe's data set is not opened.
+// LoadInput reads a recipe as Load does, checks it whole and builds its input. Of the recipe's data set only the
+// manifest is read, and that only for the number of its classes.
 func LoadInput(recipe string, sets []string) (*Input, error) {
 	c, err := Load(recipe, sets)
 	if err != nil {

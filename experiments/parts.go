@@ -119,12 +119,11 @@ func (c *Config) resolveClasses(p *parts) error {
 		if data.IsAddress(first) {
 			return fmt.Errorf("data.classes: the classes of %s are not known before it is fetched: name a copy on this machine", first)
 		}
-		set, err := openSet(first)
+		man, err := readManifest(first)
 		if err != nil {
 			return fmt.Errorf("data.path: %w", err)
 		}
-		defer set.Close()
-		sys, err := classSystem(set.Manifest(), c.Data.Classes)
+		sys, err := classSystem(man, c.Data.Classes)
 		if err != nil {
 			return err
 		}
