@@ -23,6 +23,7 @@ var groups = []struct {
 	{"gemm", gemm},
 	{"attention", attention},
 	{"vec", vec},
+	{"peak", peak},
 }
 
 func main() {
