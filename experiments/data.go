@@ -157,7 +157,7 @@ func (r *Run) checkCache() error {
 func (r *Run) newSource() (*data.Source, error) {
 	c := r.Config
 	o := data.Options{
-		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
+		Seed: c.Seed, Batch: c.Train.GlobalBatch, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
 		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20,
 	}
 	var weights []float64

@@ -21,6 +21,7 @@ var groups = []struct {
 	write func(*build.Context)
 }{
 	{"gemm", gemm},
+	{"bf16", bf16},
 	{"attention", attention},
 	{"vec", vec},
 	{"peak", peak},
