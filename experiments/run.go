@@ -140,7 +140,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	defer kernel.CatchNoMemory(&err)
 	c := r.Config
 	ob = &oneByOne{to: ob}
-	source, err := r.openData(ctx, ob)
+	source, err := r.openData(ctx, ob.Note)
 	defer func() { err = errors.Join(err, r.closeData()) }()
 	if err != nil {
 		return err
@@ -248,10 +248,12 @@ func (r *Run) resources() (train.Resources, error) {
 
 // trainer plans and allocates the run's trainer.
 func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
-	c := r.Config
+	return r.Config.trainer(r.parts, res)
+}
+
+func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
 	return train.New(c.Train, train.Options{
-		Model: r.parts.model, Losses: c.Losses, Optim: c.Optim, Mean: r.parts.train.Mean, Std: r.parts.train.Std,
-		Seed: c.Seed, Resources: res,
+		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Resources: res,
 	})
 }
 
