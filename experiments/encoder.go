@@ -175,11 +175,11 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
-	if err := extra(c, extraMerges, &cfg.Data.Tokenizer.Content); err != nil {
+	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
 		return nil, err
 	}
 	var classes []arrowset.Class
-	if err := extra(c, extraClass, &classes); err != nil {
+	if err := extra(c, extraClasses, &classes); err != nil {
 		return nil, err
 	}
 	p, err := cfg.build(classes)

@@ -20,7 +20,7 @@ type parts struct {
 	tok         tokenizer.Tokenizer // nil where the model reads no texts
 	train, eval *transform.Pipeline
 	model       model.Model
-	merges      []byte           // the merges file that the recipe names
+	vocabulary  []byte           // what the tokenizer's file holds, if it is not in the program
 	classes     []arrowset.Class // of the labels, where the recipe names them
 }
 
@@ -84,9 +84,11 @@ func (c *Config) buildTexts(p *parts) error {
 		check(fmt.Errorf("data.tokenizer.contextLength: %d, model.text.contextLength has %d; leave the first out", tc.ContextLength, text.ContextLength))
 	}
 	tc.ContextLength = text.ContextLength
-	if tc.Kind == "bpe" && tc.File != "" {
+	if tc.File != "" {
 		if b, err := tc.ReadFile(); err == nil { // an error comes again below
-			p.merges = b
+			if !tc.BuiltIn() {
+				p.vocabulary = b
+			}
 			if tc.SHA256 == "" {
 				tc.SHA256 = tokenizer.Checksum(b)
 			}

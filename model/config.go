@@ -239,3 +239,15 @@ func (v *Vision) NumTokens() int {
 	}
 	return v.NumPatches()
 }
+
+// ForwardFLOPs counts the operations of one pair's forward pass as the reference computes it: every token of the context in
+// every block, whatever the text's length. An operation is a multiplication or an addition of a matrix product (spec 2.4).
+func (c *Config) ForwardFLOPs() float64 {
+	tower := func(t *Transformer, tokens int) float64 {
+		n, d := float64(tokens), float64(t.Width)
+		return float64(t.Depth) * (n*d*d*(4+2*t.MLPRatio) + 2*n*n*d)
+	}
+	v, t := &c.Vision, &c.Text
+	patches := float64(v.NumPatches()) * float64(3*v.PatchSize*v.PatchSize*v.Width)
+	return 2 * (patches + tower(&v.Transformer, v.NumTokens()) + tower(&t.Transformer, t.ContextLength) + float64(c.EmbedDim*(v.Width+t.Width)))
+}

@@ -79,6 +79,9 @@ func DefaultFor(kindName, preset string) (Config, error) {
 	return c, nil
 }
 
+// PresetNames lists the presets of clip.
+func PresetNames() []string { return slices.Sorted(maps.Keys(Presets)) }
+
 // unknown is the error of a key whose value is none of a table's names.
 func unknown[V any](key, name string, table map[string]V) error {
 	return fmt.Errorf("model.%s: %q is unknown; known: %s", key, name, strings.Join(slices.Sorted(maps.Keys(table)), ", "))

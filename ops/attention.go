@@ -27,9 +27,17 @@ func (g *GraphOf[T]) Attention(qkv *Node, seqs *Seqs, heads int, causal bool) *N
 	lse := workspace(name+".lse", rows, heads)
 	// Counted as if the rows were spread evenly over the sequences: two products of length² for each row and column.
 	length := int64(max(1, seqs.Rows.Max/max(1, seqs.Count.Max)))
-	o := &op[T]{name: name, in: []*Node{qkv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * length * int64(width)}
+	o := &op[T]{kind: "attention", name: name, in: []*Node{qkv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * length * int64(width)}
 	if causal {
 		o.flops /= 2
+	}
+	o.share = func() float64 {
+		var used int64
+		for i, first := range seqs.offsets[:len(seqs.offsets)-1] {
+			n := int64(seqs.offsets[i+1] - first)
+			used += n * n
+		}
+		return float64(used) / float64(int64(rows.Max)*length)
 	}
 	a := kernel.Attention[T]{Heads: heads, HeadDim: width / heads, Causal: causal}
 	o.forward = func() {
@@ -74,7 +82,8 @@ func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
 	width := q.Cols()
 	y := g.matrix(name, q.buf.rows, width)
 	lse := workspace(name+".lse", q.buf.rows, heads)
-	o := &op[T]{name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(seqs.Rows.Max) * int64(width)}
+	o := &op[T]{kind: "pooled attention", name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(seqs.Rows.Max) * int64(width)}
+	o.share = func() float64 { return float64(seqs.Rows.Len()) / float64(seqs.Rows.Max) }
 	a := kernel.PooledAttention[T]{Heads: heads, HeadDim: width / heads}
 	o.forward = func() {
 		a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
