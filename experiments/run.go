@@ -405,9 +405,9 @@ func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics
 
 // The entries of a checkpoint beside its tensors.
 const (
-	extraMerges = "merges" // the merges file that the recipe names: a checkpoint can be used without it
-	extraData   = "data"   // what tells the data set from another
-	extraBroken = "broken" // rows that did not decode so far, and why
+	extraVocabulary = "merges" // the tokenizer's file: a checkpoint can be used without it
+	extraData       = "data"   // what tells the data set from another
+	extraBroken     = "broken" // rows that did not decode so far, and why
 )
 
 // extra reads an entry of a checkpoint; one that is not there leaves v as it is.
@@ -429,8 +429,8 @@ func (r *Run) describe(s *checkpoints.State, step int) error {
 	if broken := r.source.Broken(); len(broken) > 0 {
 		entries[extraBroken] = broken
 	}
-	if r.parts.merges != nil && r.Config.Data.Tokenizer.File != "demo" {
-		entries[extraMerges] = r.parts.merges
+	if r.parts.vocabulary != nil {
+		entries[extraVocabulary] = r.parts.vocabulary
 	}
 	s.Extra = map[string]json.RawMessage{}
 	for name, v := range entries {
