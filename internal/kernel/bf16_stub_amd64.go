@@ -68,3 +68,8 @@ func packRows16BF16(k int, src *float32, lds int, dst *float32, stride int, mask
 //
 //go:noescape
 func packRows32BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+
+// peakBF16AVX512 multiplies and adds 28 registers n > 0 times.
+//
+//go:noescape
+func peakBF16AVX512(n int)

@@ -28,6 +28,7 @@ func bf16(c *build.Context) {
 	packTransposedBF16(c)
 	packRowsBF16(c, 1, interleave)
 	packRowsBF16(c, 2, interleave)
+	peak(c, multiplyPairs)
 }
 
 // raw writes an instruction that neither avo nor Go's assembler knows: its six bytes, and what they mean.
