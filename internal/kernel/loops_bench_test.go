@@ -27,9 +27,10 @@ func BenchmarkAttention(b *testing.B) {
 		batch, length, heads, dim int
 		causal                    bool
 	}{{128, 17, 4, 32, false}, {32, 50, 12, 64, false}, {32, 77, 8, 64, true}, {8, 185, 12, 64, false}, {8, 197, 12, 64, false}, {4, 577, 12, 64, false}} {
-		for _, bf16 := range []bool{false} {
+		for _, bf16 := range []bool{false, true} {
 			b.Run(fmt.Sprintf("%dx%d,heads=%dx%d,causal=%v,bf16=%v", c.batch, c.length, c.heads, c.dim, c.causal, bf16), func(b *testing.B) {
 				a := newAttention[float32](b, sequences(c.batch, c.length), c.heads, c.dim, c.causal)
+				a.BF16 = bf16
 				AttentionForward(p, a)
 				AttentionBackward(p, a)
 				for b.Loop() {
