@@ -138,7 +138,7 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
-	if err := extra(c, extraMerges, &cfg.Data.Tokenizer.Content); err != nil {
+	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
 		return nil, err
 	}
 	p, err := cfg.build()

@@ -69,11 +69,6 @@ func packRows16BF16(k int, src *float32, lds int, dst *float32, stride int, mask
 //go:noescape
 func packRows32BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
 
-// peakBF16AVX512 multiplies and adds 28 registers n > 0 times.
-//
-//go:noescape
-func peakBF16AVX512(n int)
-
 // product1BF16AVX512 computes all rows and up to 16 columns of C as productArgs says.
 //
 //go:noescape

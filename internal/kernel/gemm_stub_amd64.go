@@ -118,8 +118,3 @@ func packRows16(k int, src *float32, lds int, dst *float32, stride int, mask uin
 //
 //go:noescape
 func packRows32(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
-
-// peakAVX512 multiplies and adds 28 registers n > 0 times.
-//
-//go:noescape
-func peakAVX512(n int)

@@ -1,47 +1,40 @@
 package kernel
 
-import "time"
+import "sync/atomic"
 
-// peakTime is how long Peak tries, in windows of about a millisecond: the fastest is the least disturbed.
-const peakTime = 60 * time.Millisecond
+// peakPiece is how many rounds of multiply-adds a thread runs at once in Peak.
+const peakPiece = 1 << 15
 
-// Peak measures the floating point operations per second that multiply-adds in registers reach on all threads of p, each
-// counted as two, with float32 or, if bf16, with pairs of bfloat16. It is what a product's speed is a share of. Where the
-// family multiplies bfloat16 by rounding, both are the same.
-func Peak(p *Pool, bf16 bool) float64 {
-	const loops = 10_000 // some 80 µs
-	pieces, best := 12*p.Threads(), 0.0
-	for start := time.Now(); time.Since(start) < peakTime; {
-		window := time.Now()
-		p.For(pieces, 1, func(lo, hi, _ int) { peakLoop(bf16, (hi-lo)*loops) })
-		best = max(best, float64(pieces*loops)*peakLoopFLOP(bf16)/time.Since(window).Seconds())
-	}
-	return best
+// Peak runs multiply-adds of float32 that touch no memory, pieces times on the threads of p, and returns how many
+// multiplications and additions that was. Their speed is the limit of the chip and the kernel family.
+func Peak(p *Pool, pieces int) (operations int64) { return peakOf(p, pieces, false) }
+
+// PeakBF16 is Peak with products of bfloat16, which are those of float32 where the family has none of its own.
+func PeakBF16(p *Pool, pieces int) (operations int64) { return peakOf(p, pieces, true) }
+
+func peakOf(p *Pool, pieces int, bf16 bool) (operations int64) {
+	var sum atomic.Int64
+	p.For(pieces, 1, func(lo, hi, _ int) {
+		n, ok := peakRounds32(peakPiece, bf16)
+		if !ok {
+			n = peakRounds(peakPiece)
+		}
+		sum.Add(n)
+	})
+	return sum.Load()
 }
 
-// peakSink keeps the compiler from dropping peakPortable.
-var peakSink float32
+// peakSink keeps the compiler from leaving peakRounds out.
+var peakSink atomic.Bool
 
-// peakPortableSums is how many sums peakPortable works on.
-const peakPortableSums = 8
-
-// peakPortable multiplies and adds n times, eight sums side by side.
-func peakPortable(n int) {
-	var s [peakPortableSums]float32
-	x := peakSink
-	a, b, c, d, e, f, g, h := x, x, x, x, x, x, x, x
-	for range n {
-		a += float32(x * a)
-		b += float32(x * b)
-		c += float32(x * c)
-		d += float32(x * d)
-		e += float32(x * e)
-		f += float32(x * f)
-		g += float32(x * g)
-		h += float32(x * h)
+// peakRounds is the portable loop: eight chains, as the portable products have.
+func peakRounds(rounds int) (operations int64) {
+	var a, b, c, d, e, f, g, h float32
+	x, y := float32(rounds), float32(0.5)
+	for range rounds {
+		a, b, c, d = a*y+x, b*y+x, c*y+x, d*y+x
+		e, f, g, h = e*y+x, f*y+x, g*y+x, h*y+x
 	}
-	s = [...]float32{a, b, c, d, e, f, g, h}
-	if s[0] != s[7] {
-		peakSink = s[0]
-	}
+	peakSink.Store(a+b+c+d+e+f+g+h > 0)
+	return int64(rounds) * 8 * 2
 }

@@ -34,7 +34,7 @@ func BenchmarkShareOfPeak(b *testing.B) {
 				g.Accumulate, g.BF16 = s.transA, bf16
 				MatMul(p, g)
 				flop := 2 * float64(s.m) * float64(s.n) * float64(s.k)
-				peak := Peak(p, bf16)
+				peak := peakRate(p, bf16)
 				best := 0.0
 				for b.Loop() {
 					start := time.Now()
@@ -52,4 +52,15 @@ func BenchmarkShareOfPeak(b *testing.B) {
 		}
 		b.Logf("bf16 %v: %.1f %% of peak, weighted by time", bf16, 100*flops/atPeak)
 	}
+}
+
+// peakRate is the fastest of some runs of a millisecond or two, the least disturbed.
+func peakRate(p *Pool, bf16 bool) float64 {
+	best := 0.0
+	for range 30 {
+		start := time.Now()
+		n := peakOf(p, 4*p.Threads(), bf16)
+		best = max(best, float64(n)/time.Since(start).Seconds())
+	}
+	return best
 }

@@ -28,7 +28,6 @@ func bf16(c *build.Context) {
 	packTransposedBF16(c)
 	packRowsBF16(c, 1, interleave)
 	packRowsBF16(c, 2, interleave)
-	peak(c, multiplyPairs)
 	for nv := 1; nv <= 4; nv++ {
 		product(c, nv, multiplyPairs)
 	}

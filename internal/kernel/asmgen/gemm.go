@@ -41,27 +41,6 @@ func gemm(c *build.Context) {
 	packTransposed(c)
 	packRows(c, 1)
 	packRows(c, 2)
-	peak(c, multiplyAdd)
-}
-
-// peakSums is how many independent sums peak works on, peakAVX512 in peak_amd64.go.
-const peakSums = 28
-
-// peak writes a loop of nothing but multiply-adds in registers, as many as the tile of 14 × 32 has.
-func peak(c *build.Context, m multiplier) {
-	function(c, "peak"+m.suffix+"AVX512", "func(n int)", "multiplies and adds 28 registers n > 0 times.")
-	n := reg.RAX
-	c.Load(c.Param("n"), n)
-	for i := range z {
-		c.VPXORD(z[i], z[i], z[i])
-	}
-	c.Label("loop")
-	for i := range peakSums {
-		m.emit(c, z[30], z[31], z[i])
-	}
-	c.DECQ(n)
-	c.JNE(operand.LabelRef("loop"))
-	end(c)
 }
 
 // multiplier is the instruction that adds products of lanes of a and b to c.

@@ -24,6 +24,7 @@ var groups = []struct {
 	{"bf16", bf16},
 	{"attention", attention},
 	{"vec", vec},
+	{"peak", peak},
 }
 
 func main() {
