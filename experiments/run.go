@@ -305,8 +305,13 @@ func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
 			return nil, nil, err
 		}
 		r.state, step = state, state.Step
-	} else if err := writeFile(filepath.Join(r.Dir, recipeFile), r.Config.YAML()); err != nil {
-		return nil, nil, err
+	} else {
+		if err := r.Config.loadText(t); err != nil {
+			return nil, nil, err
+		}
+		if err := writeFile(filepath.Join(r.Dir, recipeFile), r.Config.YAML()); err != nil {
+			return nil, nil, err
+		}
 	}
 	log, err := newRunLog(r, step)
 	return store, log, err

@@ -57,8 +57,12 @@ func NewCLIP(cfg Config, withBias bool) (*CLIP, error) {
 	}
 	m.project = l.add("visual.proj", s.joint(cfg.Vision.Width), cfg.Vision.Width, cfg.EmbedDim)
 
+	before := len(l.Params)
 	if m.text, err = textKinds[t.Kind](l, &m.Config.Text, s); err != nil {
 		return nil, fmt.Errorf("model: text: %w", err)
+	}
+	for _, p := range l.Params[before:] {
+		p.Frozen = t.Frozen
 	}
 	if t.Projection != "none" {
 		m.textProject = l.add("text_projection", s.joint(t.Width), t.Width, cfg.EmbedDim)
@@ -130,6 +134,9 @@ func (m *CLIP) EncodeImage(g *ops.Graph, in *ImageInput) *ops.Node {
 
 // TextFeatures adds the text tower to g: packed token ids -> pooled rows (B, D), before the projection to the joint space.
 func (m *CLIP) TextFeatures(g *ops.Graph, in *TextInput) *ops.Node {
+	if in.known != nil {
+		return in.known
+	}
 	return m.text.forward(g, in)
 }
 

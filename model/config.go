@@ -79,6 +79,11 @@ type Text struct {
 	Pool          string `yaml:"pool"`                 // eos: the last token; cls: the first; avg: the mean of all
 	Segments      int    `yaml:"segments,omitempty"`   // rows of bert's segment table, of which the first is used; 0: two
 	Projection    string `yaml:"projection,omitempty"` // empty: a matrix; none: the pooled rows lie in the joint space
+	// Weights is a folder with the weights that a run begins with, in Hugging Face's names. What the tower's keys leave out is
+	// taken from its config.json.
+	Weights string `yaml:"weights,omitempty"`
+	// Frozen keeps the tower, but for its projection, as it is (Zhai et al. 2022, LiT); its pooled rows are computed once a text.
+	Frozen bool `yaml:"frozen,omitempty"`
 }
 
 // Default is CLIP's form at no particular size: sizes are zero and must be given, or come from a preset.
@@ -154,6 +159,7 @@ func (t *Text) validate(embedDim int, bad func(format string, args ...any)) {
 	switch t.Kind {
 	case "":
 		absent(bad, "CLIP's text tower", "segments", t.Segments)
+		absent(bad, "CLIP's text tower", "weights", t.Weights)
 	case "bert":
 		pools = []string{"cls", "avg"}
 		absent(bad, "bert", "causal", t.Causal)
@@ -167,6 +173,9 @@ func (t *Text) validate(embedDim int, bad func(format string, args ...any)) {
 	}
 	if !slices.Contains(pools, t.Pool) {
 		bad("pool: %q is unknown; known: %s", t.Pool, strings.Join(pools, ", "))
+	}
+	if t.Frozen && (t.Dropout != 0 || t.DropPath != 0) {
+		bad("frozen: dropout is %v and dropPath %v; what is random cannot be computed once a text", t.Dropout, t.DropPath)
 	}
 	switch {
 	case t.Projection != "" && t.Projection != "none":

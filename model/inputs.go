@@ -121,6 +121,12 @@ type TextInput struct {
 	vocab, context         int
 	first                  bool // of the tokens of a text the first is read, not the last
 	tokens, offsets, reads []int32
+
+	// Of a frozen tower whose pooled rows are known.
+	cache *TextCache
+	rows  *ops.Dim
+	known *ops.Node // (B, D)
+	data  []float32
 }
 
 // newTextInput makes an input of at most n texts. name tells it from others of the graph.
@@ -138,6 +144,9 @@ func newTextInput(g *ops.Graph, name string, t *Text, n int) *TextInput {
 // Set packs the texts of the next run: each brings just its own tokens. A text that is empty, longer than the context or
 // holds an id outside the vocabulary gives an error.
 func (in *TextInput) Set(p *ops.Program, texts [][]int32) error {
+	if in.cache != nil {
+		return in.setKnown(p, texts)
+	}
 	in.tokens, in.offsets, in.reads = in.tokens[:0], append(in.offsets[:0], 0), in.reads[:0]
 	for i, ids := range texts {
 		if len(ids) == 0 || len(ids) > in.context {
