@@ -1,14 +1,9 @@
 package arrowset
 
 import (
-	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,33 +43,6 @@ type Writer struct {
 	shard     *shardFile
 	groups    map[string]bool
 	err       error // sticks: after a failed write nothing more is written
-}
-
-// shardFile is the shard being written: it counts and sums what passes.
-type shardFile struct {
-	name string
-	file *os.File
-	buf  *bufio.Writer
-	sum  hash.Hash
-	size int64
-	rows int
-	arr  *ipc.FileWriter
-}
-
-// Write is io.Writer's.
-func (f *shardFile) Write(b []byte) (int, error) {
-	n, err := f.buf.Write(b)
-	f.sum.Write(b[:n])
-	f.size += int64(n)
-	return n, err
-}
-
-// Seek answers the Arrow writer's only question, where it is.
-func (f *shardFile) Seek(offset int64, whence int) (int64, error) {
-	if offset != 0 || whence != io.SeekCurrent {
-		return 0, errors.New("a shard is written as a stream")
-	}
-	return f.size, nil
 }
 
 // Create begins a data set in folder dir, which must not exist or be empty. m gives name, description, attributes, class
@@ -264,7 +232,11 @@ func (w *Writer) add(r *Row) {
 	for i, s := range r.Attributes {
 		text(8+i, s)
 	}
-	w.builder.Field(len(w.manifest.Schema) - 1).(*array.BinaryBuilder).Append(r.Image)
+	pictures := w.builder.Field(len(w.manifest.Schema) - 1).(*array.BinaryBuilder)
+	if w.pending == 0 {
+		pictures.ReserveData(max(batchBytes, len(r.Image))) // or it grows by doubling, in every batch anew
+	}
+	pictures.Append(r.Image)
 }
 
 // flush writes the record batch that was gathered, to a new shard if there is none.
@@ -288,30 +260,22 @@ func (w *Writer) flush() error {
 }
 
 func (w *Writer) openShard() error {
-	name := fmt.Sprintf("%05d.arrow", len(w.manifest.Shards))
-	f, err := os.OpenFile(filepath.Join(w.temp, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := newShardFile(w.temp, fmt.Sprintf("%05d.arrow", len(w.manifest.Shards)))
 	if err != nil {
 		return err
 	}
-	w.shard = &shardFile{name: name, file: f, buf: bufio.NewWriterSize(f, 1<<20), sum: sha256.New()}
-	w.shard.arr, err = ipc.NewFileWriter(w.shard, ipc.WithSchema(w.schema), ipc.WithZstd(), ipc.WithMinSpaceSavings(minSavings), ipc.WithCompressConcurrency(1))
+	w.shard = f
+	f.arr, err = ipc.NewFileWriter(f, ipc.WithSchema(w.schema), ipc.WithZstd(), ipc.WithMinSpaceSavings(minSavings), ipc.WithCompressConcurrency(1))
 	return err
 }
 
 func (w *Writer) closeShard() error {
-	s := w.shard
+	f := w.shard
 	w.shard = nil
-	err := s.arr.Close()
-	if err == nil {
-		err = s.buf.Flush()
+	if err := errors.Join(f.arr.Close(), f.end(true)); err != nil {
+		return fmt.Errorf("arrowset: write %s: %w", f.file.Name(), err)
 	}
-	if err == nil {
-		err = s.file.Sync()
-	}
-	if err = errors.Join(err, s.file.Close()); err != nil {
-		return fmt.Errorf("arrowset: write %s: %w", s.file.Name(), err)
-	}
-	shard := Shard{File: s.name, Rows: s.rows, Bytes: s.size, SHA256: hex.EncodeToString(s.sum.Sum(nil))}
+	shard := f.shard()
 	w.manifest.Shards = append(w.manifest.Shards, shard)
 	if w.OnShard == nil {
 		return nil
@@ -381,7 +345,7 @@ func (w *Writer) Close() (err error) {
 // Abort removes what was written, or leaves it for Resume if that began it. It does nothing after a Close that succeeded.
 func (w *Writer) Abort() {
 	if w.shard != nil {
-		w.shard.file.Close()
+		w.shard.end(false)
 		w.shard = nil
 	}
 	if w.temp != "" {
