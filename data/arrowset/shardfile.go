@@ -3,13 +3,9 @@ package arrowset
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
-
-	"github.com/apache/arrow/go/v17/arrow/ipc"
 )
 
 const (
@@ -17,14 +13,13 @@ const (
 	syncBytes  = 16 << 20 // after as many the disk begins to write what the system holds
 )
 
-// shardFile is the shard being written. What the Arrow writer gives goes in blocks to a goroutine that sums and writes them,
+// shardFile is the shard being written. What it is given goes in blocks to a goroutine that sums and writes them,
 // and lets the disk work on the way, so that little is left to wait for at the end.
 type shardFile struct {
 	name string
 	file *os.File
 	size int64
 	rows int
-	arr  *ipc.FileWriter
 
 	block []byte
 	full  chan []byte // to the goroutine, which ends when it is closed
@@ -97,14 +92,6 @@ func (f *shardFile) Write(b []byte) (int, error) {
 		}
 	}
 	return n, f.failed()
-}
-
-// Seek answers the Arrow writer's only question, where it is.
-func (f *shardFile) Seek(offset int64, whence int) (int64, error) {
-	if offset != 0 || whence != io.SeekCurrent {
-		return 0, errors.New("a shard is written as a stream")
-	}
-	return f.size, nil
 }
 
 // end waits for what was begun, and closes the file; with sync it is on disk then.

@@ -124,7 +124,8 @@ func run(ctx context.Context, src Source, o Options, im Importer) (_ Result, err
 			p.labels[class.ID] = class.Text
 		}
 	}
-	w.OnShard = func(s arrowset.Shard) error { return j.shard(s, p.next, hex.EncodeToString(p.digest.Sum(nil))) }
+	w.Mark = func() any { return journalMark{p.next, hex.EncodeToString(p.digest.Sum(nil))} }
+	w.OnShard = func(s arrowset.Shard, mark any) error { return j.shard(s, mark.(journalMark)) }
 	err = p.replay(ctx)
 	if err == nil {
 		err = p.records(ctx)
@@ -137,6 +138,7 @@ func run(ctx context.Context, src Source, o Options, im Importer) (_ Result, err
 	if err == nil {
 		err = j.finish(w)
 	}
+	w.Abort() // ends what it does beside us
 	if err != nil && len(j.shards) > 0 {
 		err = fmt.Errorf("%w (%d rows are finished; the same command goes on behind them)", err, j.rows)
 	}
@@ -164,7 +166,7 @@ type importing struct {
 
 // replay passes over the records that lie in finished shards, without loading their pictures.
 func (im *importing) replay(ctx context.Context) error {
-	for ; im.next < im.j.records; im.next++ {
+	for ; im.next < im.j.mark.Records; im.next++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -179,7 +181,7 @@ func (im *importing) replay(ctx context.Context) error {
 		im.w.Count(rec.Row.Split, rec.Row.Group)
 	}
 	im.kept = im.rows
-	if len(im.j.shards) > 0 && (im.rows != im.j.rows || hex.EncodeToString(im.digest.Sum(nil)) != im.j.digest) {
+	if len(im.j.shards) > 0 && (im.rows != im.j.rows || hex.EncodeToString(im.digest.Sum(nil)) != im.j.mark.Digest) {
 		return fmt.Errorf("%w: the input has changed since the import was cut off; remove %s to begin anew", ErrInput, im.j.dir)
 	}
 	return nil

@@ -353,7 +353,8 @@ type field struct {
 	value json.RawMessage
 }
 
-// fields appends the members of a JSON object to fs, in their order. Their values are parts of raw.
+// fields appends the members of a JSON object to fs, in their order. Their values are parts of raw. What fs held before may be
+// another record's members.
 func fields(raw []byte, fs []field) ([]field, error) {
 	at := len(raw) - len(bytes.TrimLeft(raw, " \n\r\t"))
 	if at == len(raw) || raw[at] != '{' {
@@ -365,11 +366,17 @@ func fields(raw []byte, fs []field) ([]field, error) {
 		for raw[last] != '"' {
 			last--
 		}
-		text, err := unquote(raw[name : last+1])
-		if err != nil && wrong == nil {
-			wrong = err
+		f := field{value: raw[begin:end:end]}
+		if n := len(fs); n < cap(fs) {
+			f.name = fs[:n+1][n].name // most records have the names of the one before, so that these need not be made anew
 		}
-		fs = append(fs, field{text, raw[begin:end:end]})
+		if f.name == "" || string(raw[name+1:last]) != f.name {
+			var err error
+			if f.name, err = unquote(raw[name : last+1]); err != nil && wrong == nil {
+				wrong = err
+			}
+		}
+		fs = append(fs, f)
 	})
 	return fs, errors.Join(err, wrong)
 }
