@@ -30,6 +30,9 @@ type worker struct {
 // newWorker builds the graph of one grain. It allocates nothing large.
 func newWorker(m *model.CLIP, cfg *Config, mean, std [3]float32, seed uint64) (*worker, error) {
 	g := ops.NewGraph[float32]()
+	if cfg.Recompute == "block" {
+		g.RecomputeBlocks()
+	}
 	n := cfg.Grain()
 	w := &worker{e: m.Config.EmbedDim, imageSize: 3 * m.Config.Vision.ImageSize * m.Config.Vision.ImageSize}
 	w.images, w.texts = m.NewImageInput(g, n, mean, std), m.NewTextInput(g, n)
