@@ -60,6 +60,7 @@ func (c *Config) build() (*parts, error) {
 	check(losses.Validate(c.Losses))
 	check(c.Optim.Validate())
 	check(c.Train.Validate())
+	check(c.Engine.Validate())
 	if side := c.Model.Vision.ImageSize; side > 0 {
 		if p.train, err = transform.New(c.Data.Transforms, side); err != nil {
 			check(fmt.Errorf("data.transforms: %w", err))

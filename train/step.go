@@ -60,6 +60,7 @@ type Options struct {
 	Optim     optim.Config
 	Mean, Std [3]float32 // of pixel levels divided by 255
 	Seed      uint64
+	Engine    Engine // whose Use was called; the zero value counts as DefaultEngine
 	Resources Resources
 }
 
@@ -78,7 +79,7 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 	l := &o.Model.Layout
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, &cfg, o.Mean, o.Std, o.Seed)
+		wk, err := newWorker(o.Model, &cfg, o.Engine, o.Mean, o.Std, o.Seed)
 		if err != nil {
 			return nil, err
 		}

@@ -28,10 +28,13 @@ type worker struct {
 }
 
 // newWorker builds the graph of one grain. It allocates nothing large.
-func newWorker(m *model.CLIP, cfg *Config, mean, std [3]float32, seed uint64) (*worker, error) {
+func newWorker(m *model.CLIP, cfg *Config, engine Engine, mean, std [3]float32, seed uint64) (*worker, error) {
 	g := ops.NewGraph[float32]()
 	if cfg.Recompute == "block" {
 		g.RecomputeBlocks()
+	}
+	if engine.Precision == "bf16" {
+		g.RoundProducts()
 	}
 	n := cfg.Grain()
 	w := &worker{e: m.Config.EmbedDim, imageSize: 3 * m.Config.Vision.ImageSize * m.Config.Vision.ImageSize}

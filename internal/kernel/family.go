@@ -9,15 +9,44 @@
 // Start reading at pool.go, then gemm.go.
 package kernel
 
-import "os"
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
 
 //go:generate go run ./asmgen
 
-// useAVX512 is set once, when the program starts.
+// useAVX512 is set when the program starts, and by SetFamily.
 var useAVX512 = os.Getenv("DIPTYCH_KERNEL") != "portable" && hasAVX512()
 
 // hasBF16 tells whether the processor multiplies pairs of bfloat16 (AVX512_BF16).
 var hasBF16 = useAVX512 && cpuBF16()
+
+// startFamily is what the program started with.
+var startFamily = Family()
+
+// Families names those that this program and machine have, the best first.
+func Families() []string {
+	if hasAVX512() {
+		return []string{"avx512", "portable"}
+	}
+	return []string{"portable"}
+}
+
+// SetFamily chooses the kernels of all that is computed from now on; auto is what the program started with. No loop may be running.
+func SetFamily(name string) error {
+	if name == "auto" {
+		name = startFamily
+	}
+	if !slices.Contains(Families(), name) {
+		return fmt.Errorf("kernel: family %q is not to be had here; there are %s", name, strings.Join(Families(), ", "))
+	}
+	useAVX512 = name == "avx512"
+	hasBF16 = useAVX512 && cpuBF16()
+	return nil
+}
 
 // Family names the kernels in use: "avx512" or "portable". The environment variable DIPTYCH_KERNEL=portable and the build
 // tag noasm choose the second on any machine.
