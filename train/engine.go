@@ -41,9 +41,16 @@ func (e *Engine) Validate() error {
 	return errors.Join(errs...)
 }
 
+// startFamily is what the program began with: the best, or what the environment says.
+var startFamily = kernel.Family()
+
 // Use makes this process compute with the recipe's kernel family. That the machine or the program does not have it is an error.
 func (e *Engine) Use() error {
-	if err := kernel.SetFamily(e.Kernel); err != nil {
+	name := e.Kernel
+	if name == "auto" {
+		name = startFamily
+	}
+	if err := kernel.SetFamily(name); err != nil {
 		return fmt.Errorf("engine.kernel: %w", err)
 	}
 	return nil

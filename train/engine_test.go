@@ -58,7 +58,7 @@ func TestEngine(t *testing.T) {
 	require.Equal(t, before, kernel.Family(), "what the program began with")
 	e.Kernel = "neon"
 	if runtime.GOARCH == "amd64" {
-		require.ErrorContains(t, e.Use(), "engine.kernel: kernel: family \"neon\" is not to be had here; there are ")
+		require.ErrorContains(t, e.Use(), "engine.kernel: kernel: no \"neon\" kernels on this machine; it has ")
 		require.Equal(t, before, kernel.Family())
 	}
 }

@@ -84,6 +84,9 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		}
 	}()
 	l := o.Model.Parameters()
+	for _, p := range l.Params {
+		p.Frozen = p.Frozen || o.Optim.Freezes(p.Name) // the graph then computes no gradient of it, nor of what comes before it alone
+	}
 	w := o.Resources.Workers
 	for i := range w {
 		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed)
