@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"internal/gradcheck": {}, "data/batch": {}, "checkpoints/safetensors": {},
 	"internal/kernel/asmgen": {},
 	"internal/golden":        {"checkpoints/safetensors"},
+	"checkpoints/torchfile":  {"checkpoints/safetensors"},
 	"ops":                    {"internal/kernel", "internal/addr", "internal/gradcheck"},
 	"model":                  {"ops", "internal/kernel", "internal/addr"},
 	"losses":                 {"ops", "model", "data/batch", "internal/kernel"},
