@@ -69,7 +69,6 @@ type Source struct {
 	batch   int
 	samples int
 	seed    uint64
-	side    int
 	pipe    *transform.Pipeline
 	tok     tokenizer.Tokenizer
 	cache   cache
@@ -84,7 +83,6 @@ type Source struct {
 type Options struct {
 	Seed        uint64
 	Batch       int // N, pairs of an update
-	Side        int // S, pixels
 	Pipeline    *transform.Pipeline
 	Tokenizer   tokenizer.Tokenizer
 	BrokenLimit float64 // share of the samples
@@ -126,7 +124,7 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 // NewMixed returns a source over parts, whose orders' batches must add up to o.Batch.
 func NewMixed(parts []Part, o Options) (*Source, error) {
 	s := &Source{
-		batch: o.Batch, seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer,
+		batch: o.Batch, seed: o.Seed, pipe: o.Pipeline, tok: o.Tokenizer,
 		cache: cache{left: o.CacheBytes}, broken: map[int]string{}, taken: map[int]string{},
 	}
 	base, slots := 0, 0
@@ -246,20 +244,23 @@ func (s *Source) At(ctx context.Context, u int, b *batch.Batch) error {
 // prepare sizes b for update u.
 func (s *Source) prepare(u int, b *batch.Batch) {
 	b.Step, b.Broken = u, b.Broken[:0]
-	if len(b.Pairs) == 0 {
-		n := s.side * s.side * 3
-		b.Pairs = make([]batch.Pair, s.batch)
+	if len(b.Pairs) > 0 {
+		return
+	}
+	b.Pairs = make([]batch.Pair, s.batch)
+	if side := s.pipe.Side(); side > 0 {
+		n := side * side * 3
 		b.Pixels = make([]uint8, n*s.batch)
 		for i := range b.Pairs {
-			b.Pairs[i].Pixels = b.Pixels[i*n : (i+1)*n]
+			b.Pairs[i].Pixels = b.Pixels[i*n : (i+1)*n : (i+1)*n]
 		}
 	}
 }
 
 // worker is what one goroutine reuses from slot to slot.
 type worker struct {
-	decoded, prepared transform.Image
-	scratch           transform.Scratch
+	decoded, prepared, out transform.Image
+	scratch                transform.Scratch
 }
 
 // slot fills pair i of b.
@@ -366,9 +367,15 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 		im = s.cache.put(number, &w.prepared)
 	}
 	at := func(purpose string) uint64 { return addr.Hash(s.seed, addr.Name(purpose), uint64(u), uint64(i)) }
-	if err := s.pipe.Finish(im, at("transform"), p.Pixels, &w.scratch); err != nil {
+	w.out.Pix = p.Pixels
+	err = s.pipe.Finish(im, at("transform"), &w.out, &w.scratch)
+	if errors.Is(err, transform.ErrBadPicture) {
+		return err.Error(), nil
+	}
+	if err != nil {
 		return "", fmt.Errorf("%s: %w", s.RowName(number), err)
 	}
+	p.Pixels, p.Height, p.Width = w.out.Pix, w.out.H, w.out.W
 	captions, err := from.Captions(ctx, row)
 	if err != nil {
 		return "", err

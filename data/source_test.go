@@ -54,7 +54,7 @@ func newSource(t *testing.T, rows Rows, samples []Sample, batch int, limit float
 	require.NoError(t, err)
 	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
 	require.NoError(t, err)
-	s, err := NewSource(rows, samples, Options{Seed: 5, Batch: batch, Side: side, Pipeline: pipe, Tokenizer: tok, BrokenLimit: limit, CacheBytes: 20 * side * side * 3})
+	s, err := NewSource(rows, samples, Options{Seed: 5, Batch: batch, Pipeline: pipe, Tokenizer: tok, BrokenLimit: limit, CacheBytes: 20 * side * side * 3})
 	require.NoError(t, err)
 	return s
 }
@@ -196,6 +196,43 @@ func TestLoaderReportsErrors(t *testing.T) {
 	}
 	require.ErrorContains(t, err, "no such row")
 	require.ErrorContains(t, err, "slot")
+}
+
+// Pictures keep their shapes where the model takes them so; batches are reused, and each is what At makes of its update.
+func TestShapes(t *testing.T) {
+	const n = 24
+	rows, samples := fakeSet(t, n)
+	for i := range rows {
+		var buf bytes.Buffer
+		im := image.NewGray(image.Rect(0, 0, 40+i, 64-i))
+		im.Set(0, 0, color.Gray{uint8(i)})
+		require.NoError(t, png.Encode(&buf, im))
+		rows[i] = buf.Bytes()
+	}
+	s := newSource(t, rows, samples, 4, 0)
+	var err error
+	s.pipe, err = transform.NewPatches([]transform.Spec{{"op": "min_max_resize", "longest": 64}, {"op": "flip", "prob": 0.5}}, 32, 8)
+	require.NoError(t, err)
+	l := NewLoader(t.Context(), s, 0, 30, 2, 2)
+	defer l.Close()
+	shapes := map[[2]int]bool{}
+	for u := range 30 {
+		b, err := l.Next(t.Context())
+		require.NoError(t, err)
+		require.Nil(t, b.Pixels)
+		var alone batch.Batch
+		require.NoError(t, s.At(t.Context(), u, &alone))
+		for i, p := range b.Pairs {
+			require.Equal(t, alone.Pairs[i], p)
+			require.Len(t, p.Pixels, 3*p.Height*p.Width)
+			require.LessOrEqual(t, p.Height*p.Width, s.pipe.MaxPixels())
+			w, h := 40+p.Row, 64-p.Row
+			require.InDelta(t, float64(w)/float64(h), float64(p.Width)/float64(p.Height), 0.35, "the shape is the row's")
+			shapes[[2]int{p.Height, p.Width}] = true
+		}
+		l.Release(b)
+	}
+	require.Greater(t, len(shapes), 2)
 }
 
 func TestLoaderStopsWhenCancelled(t *testing.T) {

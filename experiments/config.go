@@ -83,6 +83,9 @@ func Load(recipe string, sets []string) (*Config, error) {
 	return c, nil
 }
 
+// Parse reads a recipe from its text.
+func Parse(text string, sets []string) (*Config, error) { return parse([]byte(text), "recipe", sets) }
+
 // readRecipe finds a recipe's text.
 func readRecipe(recipe string) (text []byte, file string, err error) {
 	if text, err = os.ReadFile(recipe); err == nil {

@@ -50,11 +50,11 @@ func (d *dataset) Close() error {
 
 // openData opens the data sets of the recipe and what the model is measured on, and makes the run's source of them. closeData
 // must follow, also after an error.
-func (r *Run) openData(ctx context.Context, ob Observer) (*data.Source, error) {
+func (r *Run) openData(ctx context.Context, note func(format string, args ...any)) (*data.Source, error) {
 	c := r.Config
 	all := c.Data.All()
 	for i, sc := range all {
-		d, err := r.openOne(ctx, sc, ob)
+		d, err := r.openOne(ctx, sc, note)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, remote.ErrAddress) {
 			key := "data.path"
 			if len(c.Data.Sources) > 0 {
@@ -88,14 +88,14 @@ func (r *Run) openData(ctx context.Context, ob Observer) (*data.Source, error) {
 }
 
 // openOne opens one data set.
-func (r *Run) openOne(ctx context.Context, sc data.SourceConfig, ob Observer) (*dataset, error) {
+func (r *Run) openOne(ctx context.Context, sc data.SourceConfig, note func(format string, args ...any)) (*dataset, error) {
 	if !data.IsAddress(sc.Path) {
 		set, err := openSet(sc.Path)
 		return &dataset{config: sc, near: set}, err
 	}
 	if r.cache == nil {
 		o := r.opt.Cache
-		o.Note = ob.Note
+		o.Note = note
 		var err error
 		if r.cache, err = OpenCache(o); err != nil {
 			return nil, err
@@ -157,7 +157,7 @@ func (r *Run) checkCache() error {
 func (r *Run) newSource() (*data.Source, error) {
 	c := r.Config
 	o := data.Options{
-		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
+		Seed: c.Seed, Batch: c.Train.GlobalBatch, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
 		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20,
 	}
 	var weights []float64

@@ -27,8 +27,8 @@ type encoder struct {
 }
 
 type decodeScratch struct {
-	image   transform.Image
-	scratch transform.Scratch
+	image, out transform.Image
+	scratch    transform.Scratch
 }
 
 func newEncoder(p *parts, weights []float32, pool *kernel.Pool) (*encoder, error) {
@@ -52,7 +52,9 @@ func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 	if err := e.parts.eval.Decode(encoded, &s.image, &s.scratch); err != nil {
 		return err
 	}
-	return e.parts.eval.Apply(&s.image, 0, dst, &s.scratch)
+	s.out.Pix = dst[:len(dst):len(dst)]
+	defer func() { s.out.Pix = nil }() // it is the caller's
+	return e.parts.eval.Apply(&s.image, 0, &s.out, &s.scratch)
 }
 
 // Images encodes n pictures into (n, E), unit rows. at fills picture i, from several goroutines at once; while one chunk is
@@ -136,7 +138,7 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
-	if err := extra(c, extraMerges, &cfg.Data.Tokenizer.Content); err != nil {
+	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
 		return nil, err
 	}
 	p, err := cfg.build()

@@ -42,7 +42,7 @@ func BenchmarkLoader(b *testing.B) {
 	rows, err := samples(set, &c.Data.All()[0])
 	require.NoError(b, err)
 	source, err := data.NewSource(set, rows, data.Options{
-		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: p.train, Tokenizer: p.tok,
+		Seed: c.Seed, Batch: c.Train.GlobalBatch, Pipeline: p.train, Tokenizer: p.tok,
 		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20,
 	})
 	require.NoError(b, err)

@@ -18,7 +18,7 @@ type parts struct {
 	tok         tokenizer.Tokenizer
 	train, eval *transform.Pipeline
 	model       *model.CLIP
-	merges      []byte // the merges file that the recipe names
+	vocabulary  []byte // what the tokenizer's file holds, if it is not in the program
 }
 
 // build resolves what one room takes from another (the vocabulary's size, the context's length), checks the whole recipe and
@@ -34,9 +34,11 @@ func (c *Config) build() (*parts, error) {
 	}
 	tc.ContextLength = text.ContextLength
 	var err error
-	if tc.Kind == "bpe" && tc.File != "" {
+	if tc.File != "" {
 		if b, err := tc.ReadFile(); err == nil { // an error comes again below
-			p.merges = b
+			if !tc.BuiltIn() {
+				p.vocabulary = b
+			}
 			if tc.SHA256 == "" {
 				tc.SHA256 = tokenizer.Checksum(b)
 			}

@@ -140,7 +140,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	defer kernel.CatchNoMemory(&err)
 	c := r.Config
 	ob = &oneByOne{to: ob}
-	source, err := r.openData(ctx, ob)
+	source, err := r.openData(ctx, ob.Note)
 	defer func() { err = errors.Join(err, r.closeData()) }()
 	if err != nil {
 		return err
@@ -248,10 +248,12 @@ func (r *Run) resources() (train.Resources, error) {
 
 // trainer plans and allocates the run's trainer.
 func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
-	c := r.Config
+	return r.Config.trainer(r.parts, res)
+}
+
+func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
 	return train.New(c.Train, train.Options{
-		Model: r.parts.model, Losses: c.Losses, Optim: c.Optim, Mean: r.parts.train.Mean, Std: r.parts.train.Std,
-		Seed: c.Seed, Resources: res,
+		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Resources: res,
 	})
 }
 
@@ -403,9 +405,9 @@ func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics
 
 // The entries of a checkpoint beside its tensors.
 const (
-	extraMerges = "merges" // the merges file that the recipe names: a checkpoint can be used without it
-	extraData   = "data"   // what tells the data set from another
-	extraBroken = "broken" // rows that did not decode so far, and why
+	extraVocabulary = "merges" // the tokenizer's file: a checkpoint can be used without it
+	extraData       = "data"   // what tells the data set from another
+	extraBroken     = "broken" // rows that did not decode so far, and why
 )
 
 // extra reads an entry of a checkpoint; one that is not there leaves v as it is.
@@ -427,8 +429,8 @@ func (r *Run) describe(s *checkpoints.State, step int) error {
 	if broken := r.source.Broken(); len(broken) > 0 {
 		entries[extraBroken] = broken
 	}
-	if r.parts.merges != nil && r.Config.Data.Tokenizer.File != "demo" {
-		entries[extraMerges] = r.parts.merges
+	if r.parts.vocabulary != nil {
+		entries[extraVocabulary] = r.parts.vocabulary
 	}
 	s.Extra = map[string]json.RawMessage{}
 	for name, v := range entries {

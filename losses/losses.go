@@ -147,6 +147,9 @@ func NewGlobal(cfgs []Config, n, e int, pool *kernel.Pool) (*Global, error) {
 // ArenaSize returns the elements that the graph's buffers take.
 func (gl *Global) ArenaSize() int { return len(gl.arena) }
 
+// SetProfile makes the next runs add their times to p; nil ends that.
+func (gl *Global) SetProfile(p *ops.Profile) { gl.run.Profile = p }
+
 // Close gives the memory back.
 func (gl *Global) Close() {
 	gl.prog.Close()

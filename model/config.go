@@ -82,6 +82,9 @@ var Presets = map[string]Config{
 	"ViT-B-16":     preset(512, 224, 16, 768, 12, 512, 12),
 }
 
+// PresetNames lists the presets.
+func PresetNames() []string { return slices.Sorted(maps.Keys(Presets)) }
+
 // DefaultFor returns the preset of that name, or Default when name is empty.
 func DefaultFor(name string) (Config, error) {
 	if name == "" {
@@ -89,7 +92,7 @@ func DefaultFor(name string) (Config, error) {
 	}
 	c, ok := Presets[name]
 	if !ok {
-		return Config{}, fmt.Errorf("model.preset: %q is unknown; known: %s", name, strings.Join(slices.Sorted(maps.Keys(Presets)), ", "))
+		return Config{}, fmt.Errorf("model.preset: %q is unknown; known: %s", name, strings.Join(PresetNames(), ", "))
 	}
 	c.Preset = name
 	return c, nil
@@ -192,4 +195,16 @@ func (v *Vision) NumTokens() int {
 		return v.NumPatches() + 1
 	}
 	return v.NumPatches()
+}
+
+// ForwardFLOPs counts the operations of one pair's forward pass as the reference computes it: every token of the context in
+// every block, whatever the text's length. An operation is a multiplication or an addition of a matrix product (spec 2.4).
+func (c *Config) ForwardFLOPs() float64 {
+	tower := func(t *Transformer, tokens int) float64 {
+		n, d := float64(tokens), float64(t.Width)
+		return float64(t.Depth) * (n*d*d*(4+2*t.MLPRatio) + 2*n*n*d)
+	}
+	v, t := &c.Vision, &c.Text
+	patches := float64(v.NumPatches()) * float64(3*v.PatchSize*v.PatchSize*v.Width)
+	return 2 * (patches + tower(&v.Transformer, v.NumTokens()) + tower(&t.Transformer, t.ContextLength) + float64(c.EmbedDim*(v.Width+t.Width)))
 }

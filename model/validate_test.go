@@ -52,3 +52,11 @@ func TestValidate(t *testing.T) {
 	require.ErrorContains(t, err, "model.vision.dropout: -1")
 	require.ErrorContains(t, err, `model.text.pool: "max"`)
 }
+
+// The operations of a pair's forward pass are those that the specification counts (2.4), in GFLOP.
+func TestForwardFLOPs(t *testing.T) {
+	for name, want := range map[string]float64{"ViT-B-32": 14.78, "ViT-B-16": 41.09, "ViT-S-32-alt": 3.56} {
+		c := Presets[name]
+		require.InDelta(t, want, c.ForwardFLOPs()/1e9, 0.005, name)
+	}
+}

@@ -121,7 +121,7 @@ func (b *builder[T]) node(n *Node) *gorgonia.Node {
 
 // apply adds a step below its children.
 func (b *builder[T]) apply(s *step[T], children ...*gorgonia.Node) (*gorgonia.Node, error) {
-	s.tape, s.id, s.children, s.token = b.tape, len(b.graph.AllNodes()), len(children), newToken()
+	s.tape, s.mem, s.id, s.children, s.token = b.tape, &b.g.mem, len(b.graph.AllNodes()), len(children), newToken()
 	n, err := gorgonia.ApplyOp(s, children...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
@@ -134,7 +134,7 @@ func (b *builder[T]) apply(s *step[T], children ...*gorgonia.Node) (*gorgonia.No
 
 func (b *builder[T]) op(o *op[T]) error {
 	var children gorgonia.Nodes
-	s := &step[T]{name: o.name, phase: forward, kernel: o.forward, flops: o.flops, bufs: append(slices.Clone(o.work), o.out.buf)}
+	s := &step[T]{name: o.name, kind: o.kind, phase: forward, kernel: o.forward, flops: o.flops, share: o.lengthShare, bufs: append(slices.Clone(o.work), o.out.buf)}
 	for _, n := range o.in {
 		if n == nil {
 			continue
@@ -243,7 +243,7 @@ func (b *builder[T]) sum(n *Node, terms gorgonia.Nodes) (*gorgonia.Node, error) 
 		return terms[0], nil
 	}
 	out := workspace(n.name+".grad", n.buf.rows, n.buf.cols)
-	s := &step[T]{name: "sum of gradients of " + n.name, phase: backward, bufs: []*buffer{out}}
+	s := &step[T]{name: "sum of gradients of " + n.name, kind: "sum of gradients", phase: backward, bufs: []*buffer{out}}
 	for _, t := range terms {
 		s.bufs = append(s.bufs, b.at[t])
 	}

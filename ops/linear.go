@@ -38,7 +38,7 @@ func (g *GraphOf[T]) linear(name string, x, w, b *Node, opt LinearOpt, n int, tr
 	}
 	k := x.Cols()
 	y := g.matrix(name, x.buf.rows, n)
-	o := &op[T]{name: name, in: []*Node{x, w, b, opt.Residual}, out: y, flops: 2 * int64(x.buf.max()) * int64(n)}
+	o := &op[T]{kind: "linear", name: name, in: []*Node{x, w, b, opt.Residual}, out: y, flops: 2 * int64(x.buf.max()) * int64(n)}
 	var pre *buffer
 	if opt.Act != kernel.ActNone {
 		pre = workspace(name+".pre", y.buf.rows, n)
@@ -117,7 +117,7 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 	y := g.matrix(name, rows, n)
 	pre, h := workspace(name+".pre", rows, hidden), workspace(name+".hidden", rows, hidden)
 	pre.forBack = true
-	o := &op[T]{name: name, in: []*Node{x, w1, b1, w2, b2, residual}, out: y, work: []*buffer{pre, h},
+	o := &op[T]{kind: "mlp", name: name, in: []*Node{x, w1, b1, w2, b2, residual}, out: y, work: []*buffer{pre, h},
 		flops: 2 * int64(rows.Max) * int64(w1.len()+w2.len())}
 	var mm product[T]
 	o.forward = func() {

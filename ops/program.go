@@ -29,6 +29,9 @@ type Run[T Float] struct {
 	Seed  uint64
 	Step  int // update
 	Base  int // position of the first pair in the global batch
+
+	Profile *Profile // if not nil, the steps' times are added to it
+	Again   bool     // this forward pass repeats an earlier one, says the profile
 }
 
 // ProgramOf is a compiled graph. It is used by one goroutine at a time; different programs may run at once.

@@ -29,7 +29,7 @@ func (b *builder[T]) reverse(s *step[T], o *op[T], grad *gorgonia.Node) (gorgoni
 	o.backward(r)
 	back := grad
 	if r.kernel != nil || len(r.after) > 0 {
-		t := &step[T]{name: o.name + " backward", phase: backward, kernel: r.run, flops: r.flops, bufs: append(r.bufs, r.dy)}
+		t := &step[T]{name: o.name + " backward", kind: o.kind, phase: backward, kernel: r.run, flops: r.flops, share: o.lengthShare, bufs: append(r.bufs, r.dy)}
 		var err error
 		if back, err = b.apply(t, append(gorgonia.Nodes{grad}, r.extra...)...); err != nil {
 			return nil, err

@@ -33,11 +33,14 @@ type tape[T Float] struct {
 type step[T Float] struct {
 	tape     *tape[T]
 	id       int
+	mem      *memory[T]
 	name     string
+	kind     string // of its operation
 	phase    phase
 	kernel   func() // nil if there is nothing to compute
 	bufs     []*buffer
-	flops    int64
+	flops    int64          // at capacity
+	share    func() float64 // of them that the run's lengths need; nil: all
 	children int
 	token    *tensor.Dense
 
@@ -125,7 +128,11 @@ func (s *step[T]) Do(...gorgonia.Value) (v gorgonia.Value, err error) {
 	case s.tape.phase == trace:
 		s.tape.order = append(s.tape.order, s)
 	case s.tape.phase == s.phase && s.kernel != nil:
-		s.kernel()
+		if run := s.mem.run; run.Profile != nil {
+			s.profiled(run)
+		} else {
+			s.kernel()
+		}
 	}
 	return s.token, nil
 }

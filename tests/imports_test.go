@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"data/transform/asmgen":  {},
 	"data/tokenizer":         {"data/demo/vocab"},
 	"data/tokenizer/clip":    {},
+	"data/tokenizer/bert":    {},
 	"data":                   {"data/arrowset", "data/batch", "data/tokenizer", "data/transform", "internal/addr"},
 	"eval":                   {"model", "data", "data/arrowset", "data/transform", "internal/kernel", "internal/addr"},
 	"checkpoints":            {"checkpoints/safetensors"},

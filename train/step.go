@@ -33,6 +33,7 @@ type Trainer struct {
 	pool    *kernel.Pool
 	workers []*worker
 	plan    Plan
+	profile *ops.Profile // of what no worker does; nil unless one is being made
 
 	weights []float32
 	x, y    []float32 // (N, E), the features of the global batch
@@ -234,7 +235,9 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("train: step %d: %w", number, err)
 	}
+	updating := time.Now()
 	info, err := t.opt.Step(t.pool, b.Step, t.weights, t.workers[0].slabs[0])
+	t.profile.Add("optimizer", "optimizer", ops.PhaseUpdate, 0, time.Since(updating))
 	if err != nil {
 		return Record{}, fmt.Errorf("train: step %d: %w; rows %s", number, err, rowList(b))
 	}
@@ -279,11 +282,13 @@ func (t *Trainer) gradient(b *batch.Batch) (*losses.Result, error) {
 		return nil, err
 	}
 	// The workers' sums are subtrees of the same balanced tree.
+	summing := time.Now()
 	for stride := 1; stride < len(t.workers); stride *= 2 {
 		for i := 0; i < len(t.workers); i += 2 * stride {
 			kernel.AXPY(t.pool, t.workers[i].slabs[0], 1, t.workers[i+stride].slabs[0])
 		}
 	}
+	t.profile.Add(sumKind, sumKind, ops.PhaseUpdate, 0, time.Since(summing))
 	grads := t.workers[0].slabs[0]
 	m.LogitScale.Slice(grads)[0] += res.DScale
 	if m.LogitBias != nil {

@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"time"
 
 	"diptych/data/batch"
 	"diptych/internal/kernel"
@@ -86,14 +87,19 @@ func (w *worker) backward(b *batch.Batch, dx, dy []float32) error {
 	for lane := range w.lanes {
 		level := depth(lane)
 		slab := w.slabs[level]
+		begun := time.Now()
 		w.pool.For(len(slab), 1<<16, func(lo, hi, _ int) { clear(slab[lo:hi]) })
+		w.run.Profile.Add(sumKind, sumKind, ops.PhaseUpdate, 0, time.Since(begun))
 		w.run.Grads = slab
 		for i := lane * perLane; i < (lane+1)*perLane; i++ {
 			if err := w.bind(b, i); err != nil {
 				return err
 			}
 			if !w.kept(i) {
-				if err := w.prog.Forward(); err != nil {
+				w.run.Again = true
+				err := w.prog.Forward()
+				w.run.Again = false
+				if err != nil {
 					return err
 				}
 			}
@@ -104,7 +110,9 @@ func (w *worker) backward(b *batch.Batch, dx, dy []float32) error {
 				return err
 			}
 		}
+		begun = time.Now()
 		w.merge(lane, level)
+		w.run.Profile.Add(sumKind, sumKind, ops.PhaseUpdate, 0, time.Since(begun))
 	}
 	return nil
 }

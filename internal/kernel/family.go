@@ -16,6 +16,9 @@ import "os"
 // useAVX512 is set once, when the program starts.
 var useAVX512 = os.Getenv("DIPTYCH_KERNEL") != "portable" && hasAVX512()
 
+// hasBF16 tells whether the processor multiplies pairs of bfloat16 (AVX512_BF16).
+var hasBF16 = useAVX512 && cpuBF16()
+
 // Family names the kernels in use: "avx512" or "portable". The environment variable DIPTYCH_KERNEL=portable and the build
 // tag noasm choose the second on any machine.
 func Family() string {

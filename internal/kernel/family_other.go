@@ -3,3 +3,5 @@
 package kernel
 
 func hasAVX512() bool { return false }
+
+func cpuBF16() bool { return false }

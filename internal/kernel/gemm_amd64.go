@@ -39,8 +39,10 @@ const (
 )
 
 // runTile calls the kernel of a tile of h rows. The calls are direct, so that p need not live on the heap.
-func runTile(h int, byK, narrow bool, p *byte) {
-	if byK {
+func runTile(h int, byK, narrow, pairs bool, p *byte) {
+	if pairs {
+		h += tilePairs
+	} else if byK {
 		h += tileByK
 	}
 	if narrow {
@@ -87,6 +89,26 @@ func runTile(h int, byK, narrow bool, p *byte) {
 		tile2x16ByK(p)
 	case 1 + tileByK + tileNarrow:
 		tile1x16ByK(p)
+	case 14 + tilePairs:
+		tile14x32ByKBF16(p)
+	case 8 + tilePairs:
+		tile8x32ByKBF16(p)
+	case 4 + tilePairs:
+		tile4x32ByKBF16(p)
+	case 2 + tilePairs:
+		tile2x32ByKBF16(p)
+	case 1 + tilePairs:
+		tile1x32ByKBF16(p)
+	case 14 + tilePairs + tileNarrow:
+		tile14x16ByKBF16(p)
+	case 8 + tilePairs + tileNarrow:
+		tile8x16ByKBF16(p)
+	case 4 + tilePairs + tileNarrow:
+		tile4x16ByKBF16(p)
+	case 2 + tilePairs + tileNarrow:
+		tile2x16ByKBF16(p)
+	case 1 + tilePairs + tileNarrow:
+		tile1x16ByKBF16(p)
 	}
 }
 
@@ -94,6 +116,7 @@ func runTile(h int, byK, narrow bool, p *byte) {
 const (
 	tileNarrow = 16
 	tileByK    = 32
+	tilePairs  = 64
 )
 
 // tileHeight is the tallest tile that fits n rows.
@@ -105,14 +128,18 @@ type gemmRun struct {
 	g    *Gemm[float32]
 
 	packB, packA bool
-	strips       int // rows of a piece, in strips of tileM
+	pairs        bool // words of packed A and B are pairs of bfloat16
+	round        bool // words are floats, rounded to bfloat16
+	strips       int  // rows of a piece, in strips of tileM
 	rowPieces    int
 	group        int // columns of a piece, in panels of tileN
 	panels       int
 	jc, nc       int // columns of this block
 	pc, kc       int // its stretch of k
+	perWord      int // 1, or 2 for pairs
+	words        int // of packed A or B along that stretch
 
-	b         []float32 // packed panels of B: panel, k, column
+	b         []float32 // packed panels of B: panel, word, column
 	pack, mul func(lo, hi, thread int)
 }
 
@@ -130,23 +157,30 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 		r.pool, r.pack, r.mul = p, r.packPanels, r.mulPiece
 	}
 	r.g = g
-	blocks := ceilDiv(g.K, maxKC)
-	kc := min(g.K, (ceilDiv(g.K, blocks)+3)&^3)
+	r.pairs, r.round = g.BF16 && hasBF16, g.BF16 && !hasBF16
+	r.perWord = 1
+	if r.pairs {
+		r.perWord = 2
+	}
+	blocks := ceilDiv(g.K, maxKC*r.perWord)
+	unit := 4 * r.perWord
+	kc := min(g.K, ceilDiv(ceilDiv(g.K, blocks), unit)*unit)
 	nc := (ceilDiv(g.N, ceilDiv(g.N, maxNC)) + tileN - 1) / tileN * tileN
 
 	// Reading A in place costs nothing as long as its rows do not all fall into the same few sets of the caches: rows a
 	// multiple of 4 KiB apart do, and are packed if enough panels of B follow to pay for it.
-	r.packB = g.TransB || g.M > directM
-	r.packA = g.N > 3*tileN && g.LDA%1024 == 0
+	r.packB = g.TransB || g.M > directM || g.BF16
+	r.packA = g.N > 3*tileN && g.LDA%1024 == 0 || g.BF16
 	r.deal(ceilDiv(min(nc, g.N), tileN))
 	if r.packB {
-		r.b = scratch[float32](p, 0, slotPackB, kc*nc)
+		r.b = scratch[float32](p, 0, slotPackB, ceilDiv(kc, r.perWord)*nc)
 	}
 	for r.jc = 0; r.jc < g.N; r.jc += nc {
 		r.nc = min(nc, g.N-r.jc)
 		r.panels = ceilDiv(r.nc, tileN)
 		for r.pc = 0; r.pc < g.K; r.pc += kc {
 			r.kc = min(kc, g.K-r.pc)
+			r.words = ceilDiv(r.kc, r.perWord)
 			pieces, pack := r.rowPieces*ceilDiv(r.panels, r.group), ceilDiv(r.panels, 4*p.threads)
 			if g.M*r.nc*r.kc < serialWork { // one piece each: the caller does it alone
 				pieces, pack = 1, r.panels
@@ -193,8 +227,9 @@ func (r *gemmRun) packPanels(lo, hi, _ int) {
 				for i := range rows { // rows past the end repeat the last; nobody reads their results
 					rows[i] = (*float32)(at(g.B, (r.jc+j+min(v+i, n-1))*g.LDB+r.pc))
 				}
-				packTransposed(&rows, r.kc, &r.b[j*r.kc+v], 4*tileN)
+				r.packTransposed(&rows, &r.b[j*r.words+v], 4*tileN)
 			}
+			r.rounded(r.b[j*r.words : (j+tileN)*r.words])
 		}
 		return
 	}
@@ -204,24 +239,50 @@ func (r *gemmRun) packPanels(lo, hi, _ int) {
 		n := min(rows, r.kc-k)
 		for p := lo; p < hi; p++ {
 			j := p * tileN
-			packWide(n, at(g.B, (r.pc+k)*g.LDB+r.jc+j), g.LDB, &r.b[j*r.kc+k*tileN], tileN, min(tileN, r.nc-j))
+			dst := r.b[j*r.words+k/r.perWord*tileN:]
+			r.packRows(n, at(g.B, (r.pc+k)*g.LDB+r.jc+j), g.LDB, &dst[0], tileN, min(tileN, r.nc-j))
+			r.rounded(dst[:ceilDiv(n, r.perWord)*tileN])
 		}
 	}
 }
 
-// packWide copies k rows of cols ≤ 32 floats, lds and stride floats apart.
-func packWide(k int, src unsafe.Pointer, lds int, dst *float32, stride, cols int) {
-	if cols > 16 {
-		packRows32(k, (*float32)(src), 4*lds, dst, 4*stride, mask16(cols-16))
+// packTransposed turns 16 rows of this stretch of k into rows of 16 words, stride bytes apart.
+func (r *gemmRun) packTransposed(rows *[16]*float32, dst *float32, stride int) {
+	if r.pairs {
+		packTransposedBF16(rows, r.kc, dst, stride)
 	} else {
-		packRows16(k, (*float32)(src), 4*lds, dst, 4*stride, mask16(cols))
+		packTransposed(rows, r.kc, dst, stride)
+	}
+}
+
+// packRows turns k rows of cols ≤ 32 floats, lds floats apart, into rows of words, stride words apart.
+func (r *gemmRun) packRows(k int, src unsafe.Pointer, lds int, dst *float32, stride, cols int) {
+	from := (*float32)(src)
+	switch {
+	case r.pairs && cols > 16:
+		packRows32BF16(k, from, 4*lds, dst, 4*stride, mask16(cols-16))
+	case r.pairs:
+		packRows16BF16(k, from, 4*lds, dst, 4*stride, mask16(cols))
+	case cols > 16:
+		packRows32(k, from, 4*lds, dst, 4*stride, mask16(cols-16))
+	default:
+		packRows16(k, from, 4*lds, dst, 4*stride, mask16(cols))
+	}
+}
+
+// rounded rounds packed floats where the product wants bfloat16 and the processor has no products of pairs.
+func (r *gemmRun) rounded(packed []float32) {
+	if r.round {
+		for i, v := range packed {
+			packed[i] = roundBF16(v)
+		}
 	}
 }
 
 func mask16(n int) uint64 { return 1<<n - 1 }
 
 // aStrip is the length of a packed strip of A. Kernels of package asmgen store whole vectors, so 16 floats follow.
-func (r *gemmRun) aStrip() int { return (tileM*r.kc + 31) &^ 15 }
+func (r *gemmRun) aStrip() int { return (tileM*r.words + 31) &^ 15 }
 
 // packRowsOfA packs rows [lo, hi) of this stretch of k: strips of the heights the tiles will have, each (k, height).
 func (r *gemmRun) packRowsOfA(a []float32, lo, hi int) {
@@ -234,9 +295,10 @@ func (r *gemmRun) packRowsOfA(a []float32, lo, hi int) {
 				for n := range rows {
 					rows[n] = (*float32)(at(g.A, (i+off+min(n, h-1))*g.LDA+r.pc))
 				}
-				packTransposed(&rows, r.kc, &a[s*strip+off*r.kc], 4*h)
+				r.packTransposed(&rows, &a[s*strip+off*r.words], 4*h)
 				off += h
 			}
+			r.rounded(a[s*strip : s*strip+tileM*r.words])
 		}
 		return
 	}
@@ -245,7 +307,9 @@ func (r *gemmRun) packRowsOfA(a []float32, lo, hi int) {
 		n := min(rows, r.kc-k)
 		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
 			h := min(tileM, hi-i)
-			packRows16(n, (*float32)(at(g.A, (r.pc+k)*g.LDA+i)), 4*g.LDA, &a[s*strip+k*h], 4*h, mask16(h))
+			dst := a[s*strip+k/r.perWord*h:]
+			r.packRows(n, at(g.A, (r.pc+k)*g.LDA+i), g.LDA, &dst[0], h, h)
+			r.rounded(dst[:ceilDiv(n, r.perWord)*h])
 		}
 	}
 }
@@ -276,7 +340,7 @@ func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
 	if g.Pre != nil {
 		c = g.Pre // holds the sums until the activation reads them
 	}
-	args := gemmArgs{k: r.kc, ldc: 4 * g.LDC, scale: g.scale()}
+	args := gemmArgs{k: r.words, ldc: 4 * g.LDC, scale: g.scale()}
 	if g.Accumulate || r.pc > 0 {
 		args.accumulate = 1
 	}
@@ -294,7 +358,7 @@ func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
 				args.mask = mask16(cols - 16)
 			}
 			if r.packB {
-				args.b, args.ldb = at(r.b, j*r.kc+w), 4*tileN
+				args.b, args.ldb = at(r.b, j*r.words+w), 4*tileN
 			} else {
 				args.b, args.ldb = at(g.B, r.pc*g.LDB+r.jc+j+w), 4*g.LDB
 			}
@@ -319,7 +383,7 @@ func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narr
 	byK := r.packA || g.TransA
 	// The kernel fetches ahead what comes next: in the first panel the next rows of A, those of the next piece if they must be
 	// packed; later a share of the next panel.
-	next, share := uintptr(args.b)+uintptr(tileN*4*r.kc), uintptr(tileN*4*r.kc/r.strips)
+	next, share := uintptr(args.b)+uintptr(tileN*4*r.words), uintptr(tileN*4*r.words/r.strips)
 	args.step = 64
 	if first && r.packA {
 		rows := r.strips * tileM * r.pool.threads             // the threads take pieces in turn
@@ -338,7 +402,7 @@ func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narr
 			h := tileHeight[end-i]
 			switch {
 			case r.packA:
-				args.a, args.lda = at(a, s*strip+(i-i0-s*tileM)*r.kc), 4*h
+				args.a, args.lda = at(a, s*strip+(i-i0-s*tileM)*r.words), 4*h
 				if g.TransA {
 					args.a, args.lda = at(a, s*strip+i-i0-s*tileM), 4*min(tileM, i1-i0-s*tileM)
 				}
@@ -363,7 +427,7 @@ func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narr
 			} else if g.ActGrad != nil {
 				args.fetch = at(g.ActGrad, i*g.LDC+col)
 			}
-			runTile(h, byK, narrow, (*byte)(unsafe.Pointer(args)))
+			runTile(h, byK, narrow, r.pairs, (*byte)(unsafe.Pointer(args)))
 			i += h
 		}
 		next += share

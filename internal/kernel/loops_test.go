@@ -248,7 +248,7 @@ func TestAdamW(t *testing.T) {
 
 func TestActivations(t *testing.T) {
 	inf, nan := math.Inf(1), math.NaN()
-	for _, act := range []Act{ActNone, ActGELU, ActGELUTanh, ActQuickGELU} {
+	for _, act := range []Act{ActNone, ActGELU, ActGELUTanh, ActQuickGELU, ActTanh} {
 		t.Run(act.String(), func(t *testing.T) {
 			var x []float64
 			for v := -30.0; v <= 30; v += 0.0037 {

@@ -184,3 +184,14 @@ func sigmoid32(row []float32, factor float32) bool {
 	sigmoidAVX512(&row[0], len(row), factor)
 	return true
 }
+
+func peakRounds32(rounds int) (operations int64, ok bool) {
+	if !useAVX512 {
+		return 0, false
+	}
+	peakAVX512(rounds)
+	return int64(rounds) * peakChains * 16 * 2, true
+}
+
+// peakChains is how many chains peakAVX512 has.
+const peakChains = 24

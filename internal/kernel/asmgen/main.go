@@ -21,8 +21,10 @@ var groups = []struct {
 	write func(*build.Context)
 }{
 	{"gemm", gemm},
+	{"bf16", bf16},
 	{"attention", attention},
 	{"vec", vec},
+	{"peak", peak},
 }
 
 func main() {
