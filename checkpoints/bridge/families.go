@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +8,7 @@ import (
 	"strings"
 
 	"diptych/checkpoints/safetensors"
+	"diptych/data/tokenizer"
 	"diptych/model"
 )
 
@@ -35,10 +35,11 @@ var families = []*family{openAI, openCLIP, openCLIPCustom, hfCLIP}
 // Description is what a file says about its model.
 type Description struct {
 	Model      model.Config
-	LogitBias  bool        // it has the sigmoid loss's bias
-	Preprocess *Preprocess // nil if nothing says how pictures are prepared
-	Positions  string      // how positions are brought to another picture size: a name of methods
-	Notes      []string    // what was assumed
+	LogitBias  bool                // it has the sigmoid loss's bias
+	Preprocess *Preprocess         // nil if nothing says how pictures are prepared
+	Tokenizer  tokenizer.Tokenizer // of the texts; for writing only
+	Positions  string              // how positions are brought to another picture size: a name of methods
+	Notes      []string            // what was assumed
 }
 
 // Model is a model in a public file, in our names.
@@ -50,6 +51,17 @@ type Model struct {
 	Beside  []string // tensors in the file that are not the model's: optimizer states
 	Unknown []string // tensors among the model's that no row names
 	Tensors []safetensors.Tensor
+}
+
+// Summary says the sizes of a model in a line.
+func (m *Model) Summary() string {
+	c := &m.Description.Model
+	v, t := &c.Vision, &c.Text
+	s := fmt.Sprintf("pictures of %d px in patches of %d, width %d, %d blocks, %d heads, %s", v.ImageSize, v.PatchSize, v.Width, v.Depth, v.NumHeads, v.Activation)
+	if t.Width > 0 {
+		s += fmt.Sprintf("; texts of %d tokens of %d, width %d, %d blocks, %d heads; joint space of %d", t.ContextLength, t.VocabSize, t.Width, t.Depth, t.NumHeads, c.EmbedDim)
+	}
+	return s
 }
 
 // FamilyNames lists the families, and those that can be written.
@@ -164,12 +176,10 @@ var positionTables = map[string]bool{"visual.positional_embedding": true, "pos_e
 
 // resizeTensor brings a table of positions to the shape that the model wants. A text's is resized as open_clip does.
 func resizeTensor(t safetensors.Tensor, name string, want []int, d *Description) (safetensors.Tensor, error) {
-	var b bytes.Buffer
-	if err := t.Write(&b); err != nil {
+	table, err := t.Float32()
+	if err != nil {
 		return t, err
 	}
-	table := make([]float32, t.Shape[0]*t.Shape[1])
-	t.DType.Widen(table, b.Bytes())
 	method, skip := d.Positions, 0
 	from, to := [2]int{1, t.Shape[0]}, [2]int{1, want[0]}
 	if name != "positional_embedding" {
@@ -183,7 +193,7 @@ func resizeTensor(t safetensors.Tensor, name string, want []int, d *Description)
 	} else {
 		method = MethodTimmNPZ
 	}
-	table, err := ResizePositions(method, table, want[1], skip, from, to)
+	table, err = ResizePositions(method, table, want[1], skip, from, to)
 	if err != nil {
 		return t, err
 	}

@@ -138,6 +138,14 @@ func hfCLIPFiles(d *Description) (map[string][]byte, error) {
 			Projection: c.EmbedDim, Type: kind}
 	}
 	bos, eos := c.Text.VocabSize-2, c.Text.VocabSize-1
+	files := map[string][]byte{}
+	if d.Tokenizer != nil {
+		var err error
+		if files, err = tokenizerFiles(d.Tokenizer); err != nil {
+			return nil, err
+		}
+		bos, eos = int(d.Tokenizer.BOS()), int(d.Tokenizer.EOS())
+	}
 	text := tower(&c.Text.Transformer, "clip_text_model")
 	text.VocabSize, text.Positions, text.BOS, text.EOS, text.Pad = c.Text.VocabSize, c.Text.ContextLength, &bos, &eos, &eos
 	vision := tower(&c.Vision.Transformer, "clip_vision_model")
@@ -146,7 +154,7 @@ func hfCLIPFiles(d *Description) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{"config.json": append(b, '\n')}
+	files["config.json"] = append(b, '\n')
 	if d.Preprocess != nil {
 		files["preprocessor_config.json"] = d.Preprocess.hf("CLIPImageProcessor")
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"diptych/data/transform"
 )
@@ -18,6 +19,39 @@ type Preprocess struct {
 	Filter    string // bicubic, bilinear, lanczos, …
 	Mean, Std [3]float64
 	Down      bool // the crop's offset is rounded down, as Hugging Face does
+}
+
+// DefaultPreprocess is what models of CLIP's form are given when nothing else is said.
+func DefaultPreprocess(size int) *Preprocess { return clipPreprocess(size) }
+
+// PreprocessOf reads the preparation off a recipe's operations, nil if they are of another form than public libraries know.
+func PreprocessOf(specs []transform.Spec, size int, mean, std [3]float32) *Preprocess {
+	p := &Preprocess{Size: size, Filter: "bicubic"}
+	for _, s := range specs {
+		switch s["op"] {
+		case "decode", "normalize":
+		case "resize":
+			p.Mode = "shortest"
+			if m, ok := s["mode"].(string); ok {
+				p.Mode = m
+			}
+			if f, ok := s["filter"].(string); ok {
+				p.Filter = f
+			}
+		case "center_crop":
+			p.Down = s["rounding"] == "down"
+		default:
+			return nil
+		}
+	}
+	if p.Mode == "" {
+		return nil
+	}
+	for i := range 3 { // as decimals: float32's nearest, not its digits in float64
+		p.Mean[i], _ = strconv.ParseFloat(strconv.FormatFloat(float64(mean[i]), 'g', -1, 32), 64)
+		p.Std[i], _ = strconv.ParseFloat(strconv.FormatFloat(float64(std[i]), 'g', -1, 32), 64)
+	}
+	return p
 }
 
 // clipPreprocess is OpenAI's (spec 2.13).

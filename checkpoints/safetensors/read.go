@@ -202,3 +202,48 @@ func halfToFloat32(h uint16) float32 {
 	}
 	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
 }
+
+// Narrow converts numbers to the bytes of F32, F16 or BF16 elements, to the nearest, ties to even; it returns nil for other types.
+func (d DType) Narrow(v []float32) []byte {
+	b := make([]byte, 0, d.Size()*len(v))
+	switch d {
+	case F32:
+		for _, x := range v {
+			b = le.AppendUint32(b, math.Float32bits(x))
+		}
+	case F16:
+		for _, x := range v {
+			b = le.AppendUint16(b, float32ToHalf(x))
+		}
+	case BF16:
+		for _, x := range v {
+			u := math.Float32bits(x)
+			if x != x {
+				b = le.AppendUint16(b, uint16(u>>16)|0x40) // stays a NaN
+				continue
+			}
+			b = le.AppendUint16(b, uint16((u+0x7fff+u>>16&1)>>16))
+		}
+	default:
+		return nil
+	}
+	return b
+}
+
+// float32ToHalf rounds to IEEE 754 binary16, to nearest even.
+func float32ToHalf(x float32) uint16 {
+	u := math.Float32bits(x)
+	sign := uint16(u >> 16 & 0x8000)
+	u &= 0x7fffffff
+	switch {
+	case u > 0x7f800000: // NaN
+		return sign | 0x7e00 | uint16(u>>13&0x1ff)
+	case u >= 0x477ff000: // 65520 and more round to infinity
+		return sign | 0x7c00
+	case u < 0x38800000: // subnormal: the float32 sum with 2^-1 aligns and rounds the fraction to units of 2^-24
+		f := math.Float32frombits(u) + 0.5
+		return sign | uint16(math.Float32bits(f)-0x3f000000)
+	}
+	u += 0xfff + u>>13&1
+	return sign | uint16((u-(127-15)<<23)>>13)
+}

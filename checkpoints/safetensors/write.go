@@ -25,6 +25,19 @@ func (t *Tensor) Size() int64 { return int64(t.size) }
 // Write writes the elements, as little-endian bytes. It can be called again.
 func (t *Tensor) Write(w io.Writer) error { return t.write(w, make([]byte, pieceSize)) }
 
+// Float32 returns the elements as float32; the 8-bit floats cannot be.
+func (t *Tensor) Float32() ([]float32, error) {
+	var b bytes.Buffer
+	if err := t.Write(&b); err != nil {
+		return nil, err
+	}
+	v := make([]float32, b.Len()/max(t.DType.Size(), 1))
+	if !t.DType.Widen(v, b.Bytes()) {
+		return nil, fmt.Errorf("%q is %s, which is not read as float32", t.Name, t.DType)
+	}
+	return v, nil
+}
+
 // Streamed is a tensor whose elements come from elsewhere: produce gives them to use as the little-endian bytes of the file, piece by
 // piece, and can be called again. [File.Stream] is such a function.
 func Streamed(name string, dtype DType, shape []int, produce func(use func(b []byte) error) error) Tensor {
