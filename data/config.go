@@ -21,6 +21,10 @@ type Config struct {
 	CaptionKinds []string `yaml:"captionKinds,omitempty"`
 	CaptionLangs []string `yaml:"captionLangs,omitempty"`
 
+	// Classes names the class system of the set whose classes are the labels of its rows. Rows that have none of them are left out;
+	// of a set that is read in windows each row must have one. Captions are then only needed by a model that reads texts.
+	Classes string `yaml:"classes,omitempty"`
+
 	// WindowShards is how many shards are shuffled together, so that no more are needed at a time; 0 is the whole set. It is the
 	// recipe's, not the machine's: the order is the same wherever the set lies. Remote sets have RemoteWindow without it.
 	WindowShards int `yaml:"windowShards,omitempty"`

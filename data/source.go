@@ -37,6 +37,7 @@ type Part struct {
 	Rows     Rows                                                 // may be a Fetcher
 	Captions func(ctx context.Context, row int) ([]string, error) // those that may be drawn, at least one
 	ID       func(row int) string                                 // the picture's name or "", for messages; may be nil
+	Label    func(ctx context.Context, row int) (int32, error)    // class of a row; nil where the recipe names no classes
 	Order    *Order                                               // of the part's share of each batch
 	Len      int                                                  // rows of the whole set: those of the next part are numbered from here on
 	Samples  int                                                  // rows that the order is over
@@ -55,7 +56,8 @@ type Sample struct {
 	Row      int      // in the data set
 	ID       string   // of its picture, for messages; may be empty
 	Group    string   // empty: its own group
-	Captions []string // at least one
+	Captions []string // at least one, unless Options have no tokenizer
+	Label    int32    // class; of no meaning unless Options ask for it
 }
 
 // Source gives the batch of any update. It is safe for concurrent use.
@@ -84,8 +86,9 @@ type Options struct {
 	Seed        uint64
 	Batch       int // N, pairs of an update
 	Pipeline    *transform.Pipeline
-	Tokenizer   tokenizer.Tokenizer
-	BrokenLimit float64 // share of the samples
+	Tokenizer   tokenizer.Tokenizer // nil: pairs have no tokens
+	Labels      bool                // NewSource: pairs have the samples' labels
+	BrokenLimit float64             // share of the samples
 	CacheBytes  int
 }
 
@@ -97,7 +100,7 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 	numbers := map[string]int{}
 	for i := range samples {
 		sm := &samples[i]
-		if len(sm.Captions) == 0 {
+		if len(sm.Captions) == 0 && o.Tokenizer != nil {
 			return nil, fmt.Errorf("data: row %d (%s) has no caption of the chosen kinds and languages", sm.Row, sm.ID)
 		}
 		index[sm.Row] = sm
@@ -114,11 +117,15 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewMixed([]Part{{
+	part := Part{
 		Rows: rows, Order: order, Len: length, Samples: len(samples),
 		Captions: func(_ context.Context, row int) ([]string, error) { return index[row].Captions, nil },
 		ID:       func(row int) string { return index[row].ID },
-	}}, o)
+	}
+	if o.Labels {
+		part.Label = func(_ context.Context, row int) (int32, error) { return index[row].Label, nil }
+	}
+	return NewMixed([]Part{part}, o)
 }
 
 // NewMixed returns a source over parts, whose orders' batches must add up to o.Batch.
@@ -376,11 +383,19 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 		return "", fmt.Errorf("%s: %w", s.RowName(number), err)
 	}
 	p.Pixels, p.Height, p.Width = w.out.Pix, w.out.H, w.out.W
+	p.Row, p.Group = number, int32(from.base+group)
+	if from.Label != nil {
+		if p.Label, err = from.Label(ctx, row); err != nil {
+			return "", fmt.Errorf("%s: %w", s.RowName(number), err)
+		}
+	}
+	if s.tok == nil {
+		return "", nil
+	}
 	captions, err := from.Captions(ctx, row)
 	if err != nil {
 		return "", err
 	}
-	p.Row, p.Group = number, int32(from.base+group)
 	p.Tokens = s.tok.Encode(captions[addr.Below(at("caption"), len(captions))], p.Tokens[:0])
 	return "", nil
 }

@@ -11,7 +11,7 @@ import (
 
 // NewTrainer builds a trainer of the recipe with initial weights, and no run around it.
 func (c *Config) NewTrainer(res train.Resources) (*train.Trainer, error) {
-	p, err := c.build()
+	p, err := c.build(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -22,7 +22,7 @@ func (c *Config) NewTrainer(res train.Resources) (*train.Trainer, error) {
 func (c *Config) OpenSource(ctx context.Context, cache remote.Options) (source *data.Source, closing func() error, err error) {
 	r := &Run{Config: c, opt: Options{Cache: cache}}
 	nothing := func() error { return nil }
-	if r.parts, err = c.build(); err != nil {
+	if r.parts, err = c.build(nil); err != nil {
 		return nil, nothing, err
 	}
 	if source, err = r.openData(ctx, cache.Note); err != nil {

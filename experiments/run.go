@@ -120,7 +120,7 @@ func Resolve(o Options) (*Run, error) {
 			return nil, err
 		}
 	}
-	if r.parts, err = r.Config.build(); err != nil {
+	if r.parts, err = r.Config.build(nil); err != nil {
 		return nil, err
 	}
 	if saved != nil {
@@ -338,7 +338,7 @@ func writeFile(name string, content []byte) (err error) {
 
 // files lists a trainer's slabs as a checkpoint stores them.
 func files(t *train.Trainer) map[string][]checkpoints.Tensor {
-	l := &t.Model().Layout
+	l := t.Model().Parameters()
 	out := map[string][]checkpoints.Tensor{fileModel: tensors(l, "", t.Weights())}
 	for _, s := range t.Optimizer().State() {
 		if s.Name == "ema" {
@@ -356,7 +356,7 @@ func (r *Run) restore(c *checkpoints.Checkpoint, t *train.Trainer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := saved.build(); err != nil {
+	if _, err := saved.build(r.parts.classes); err != nil {
 		return err
 	}
 	if diff := Diff(r.Config, saved); len(diff) > 0 {
@@ -405,9 +405,10 @@ func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics
 
 // The entries of a checkpoint beside its tensors.
 const (
-	extraVocabulary = "merges" // the tokenizer's file: a checkpoint can be used without it
-	extraData       = "data"   // what tells the data set from another
-	extraBroken     = "broken" // rows that did not decode so far, and why
+	extraVocabulary = "merges"  // the tokenizer's file: a checkpoint can be used without it
+	extraData       = "data"    // what tells the data set from another
+	extraBroken     = "broken"  // rows that did not decode so far, and why
+	extraClasses    = "classes" // of the labels, in order
 )
 
 // extra reads an entry of a checkpoint; one that is not there leaves v as it is.
@@ -431,6 +432,9 @@ func (r *Run) describe(s *checkpoints.State, step int) error {
 	}
 	if r.parts.vocabulary != nil {
 		entries[extraVocabulary] = r.parts.vocabulary
+	}
+	if r.parts.classes != nil {
+		entries[extraClasses] = r.parts.classes
 	}
 	s.Extra = map[string]json.RawMessage{}
 	for name, v := range entries {

@@ -3,7 +3,6 @@ package model
 import (
 	"errors"
 	"fmt"
-	"math"
 
 	"diptych/internal/kernel"
 	"diptych/ops"
@@ -86,28 +85,6 @@ func (c *ViLTConfig) Validate() error {
 		bad("dropPath: %v, this model has none", c.DropPath)
 	}
 	return errors.Join(errs...)
-}
-
-// validate reports what is wrong with a stack of blocks.
-func (t *Transformer) validate(bad func(format string, args ...any)) {
-	if t.Width < 1 || t.Width > maxSize || t.NumHeads < 1 || t.Width%max(t.NumHeads, 1) != 0 {
-		bad("width: %d in %d heads, want a multiple of numHeads, 1 to %d", t.Width, t.NumHeads, maxSize)
-	}
-	if t.Depth < 1 || t.Depth > maxDepth {
-		bad("depth: %d, want 1 to %d", t.Depth, maxDepth)
-	}
-	if h := t.MLPRatio * float64(t.Width); !(h >= 1 && h <= maxSize) || h != math.Trunc(h) {
-		bad("mlpRatio: %v of width %d is %v, want a whole number, 1 to %d", t.MLPRatio, t.Width, h, maxSize)
-	}
-	if _, err := kernel.ParseAct(t.Activation); err != nil {
-		bad("activation: %w", err)
-	}
-	if !(t.LayerNormEps > 0 && t.LayerNormEps <= 1) {
-		bad("layerNormEps: %v, want (0, 1]", t.LayerNormEps)
-	}
-	if !(t.Dropout >= 0 && t.Dropout < 1) {
-		bad("dropout: %v, want [0, 1)", t.Dropout)
-	}
 }
 
 // Grid returns the patches along a side that positions are learned for.
@@ -292,10 +269,12 @@ func (t *transformer) forwardRead(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, rea
 	for i := range t.blocks {
 		b := t.blocks[i]
 		b.name = pass + "." + b.name
+		g.BeginBlock()
 		h := b.ln1.forward(g, x)
 		if i < last || read == nil {
 			h = g.Attention(b.qkv.forward(g, h, ops.LinearOpt{}), seqs, t.cfg.NumHeads, false)
 			x = t.finish(g, &b, x, h, seqs)
+			g.EndBlock(x)
 			continue
 		}
 		d := t.cfg.Width
@@ -307,6 +286,7 @@ func (t *transformer) forwardRead(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, rea
 			h = g.CrossAttention(q, read.Seqs, kv, seqs, t.cfg.NumHeads)
 		}
 		x = t.finish(g, &b, g.Gather(x, read.Rows), h, read.Seqs)
+		g.EndBlock(x)
 	}
 	return x
 }

@@ -522,7 +522,7 @@ func TestViLTPresets(t *testing.T) {
 	c.EmbedNormEps, c.PictureTypes, c.DropPath, c.NumHeads, c.Depth, c.Dropout = math.NaN(), 3, 0.1, 5, 0, 1
 	err = c.Validate()
 	for _, want := range []string{"imageSize: 100 pixels in patches of 32", "maxPatches: -1", "contextLength: 2", "vocabSize: 0", "embedNormEps: NaN",
-		"pictureTypes: 3", "dropPath: 0.1", "width: 768 in 5 heads", "depth: 0", "dropout: 1"} {
+		"pictureTypes: 3", "dropPath: 0.1", "width: 768 is not a multiple of numHeads 5", "depth: 0", "dropout: 1"} {
 		require.ErrorContains(t, err, "model.vilt."+want)
 	}
 }

@@ -103,3 +103,33 @@ func (g *GraphOf[T]) Repeat(x *Node, seqs *Seqs) *Node {
 
 // Trains tells whether a gradient is fed to output n: something it depends on has one.
 func (p *ProgramOf[T]) Trains(n *Node) bool { return p.seeds[n] != nil }
+
+// AddPositions adds row t of pos (context, D) to token t of each sequence of x (R, D).
+func (g *GraphOf[T]) AddPositions(x, pos *Node, seqs *Seqs) *Node {
+	if !g.operands("add positions", x, pos) {
+		return nil
+	}
+	name := g.describe("add positions")
+	if seqs == nil {
+		return g.fail("%s: sequences are missing", name)
+	}
+	if !g.sameRows(name, x.buf.rows, seqs.Rows) || !g.positions(name, pos, x.Cols(), seqs) {
+		return nil
+	}
+	y := g.matrix(name, x.buf.rows, x.Cols())
+	o := &op[T]{name: name, in: []*Node{x, pos}, out: y}
+	o.forward = func() {
+		kernel.AddPositions(g.mem.run.Pool, g.at(y), g.at(x), g.at(pos), seqs.offsets, x.Cols())
+	}
+	o.backward = func(r *reverse[T]) {
+		r.pass(0)
+		dpos := r.accum(1)
+		if dpos == nil {
+			return
+		}
+		r.step(0, func() {
+			kernel.PositionsBackward(g.mem.run.Pool, g.mem.at(dpos), g.mem.at(r.dy), seqs.offsets, x.Cols())
+		})
+	}
+	return g.add(o)
+}

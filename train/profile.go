@@ -8,7 +8,9 @@ const sumKind = "sum of lanes"
 // StartProfile makes the updates that follow note where their time goes.
 func (t *Trainer) StartProfile() {
 	t.profile = &ops.Profile{}
-	t.global.SetProfile(t.profile)
+	if t.global != nil {
+		t.global.SetProfile(t.profile)
+	}
 	for _, w := range t.workers {
 		w.run.Profile = &ops.Profile{}
 	}
@@ -23,6 +25,8 @@ func (t *Trainer) StopProfile() []ops.StepProfile {
 	}
 	all.Merge(t.profile)
 	t.profile = nil
-	t.global.SetProfile(nil)
+	if t.global != nil {
+		t.global.SetProfile(nil)
+	}
 	return all.Steps()
 }

@@ -115,7 +115,7 @@ Presets: ` + strings.Join(model.PresetNames(), ", ") + `; without one, ViT-B-32.
 			defer p.Close()
 			var all []*bench.GemmResult
 			for _, name := range args {
-				c, err := model.DefaultFor(name)
+				c, err := model.DefaultFor("clip", name)
 				if err != nil {
 					return usageError{err}
 				}

@@ -111,11 +111,12 @@ func preview(ctx context.Context, in *experiments.Input, set *arrowset.Set, n, d
 			}
 			for _, p := range b.Pairs {
 				row := &cells[place[p.Row]]
-				*row = append(*row, sheet.Cell{
-					Picture: sheet.RGB(p.Width, p.Height, p.Pixels),
-					Text:    in.Tokenizer.Decode(p.Tokens),
-					Note:    fmt.Sprintf("%d of %d tokens", len(p.Tokens), in.Tokenizer.ContextLength()),
-				})
+				cell := sheet.Cell{Picture: sheet.RGB(p.Width, p.Height, p.Pixels)}
+				if in.Tokenizer != nil {
+					cell.Text = in.Tokenizer.Decode(p.Tokens)
+					cell.Note = fmt.Sprintf("%d of %d tokens", len(p.Tokens), in.Tokenizer.ContextLength())
+				}
+				*row = append(*row, cell)
 			}
 		}
 	}

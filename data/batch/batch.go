@@ -8,7 +8,8 @@ type Pair struct {
 	Group         int32   // pairs of one group are not each other's negatives; no batch holds a group twice
 	Height, Width int     // of the picture, in pixels
 	Pixels        []uint8 // (Height, Width, 3), levels 0 to 255
-	Tokens        []int32 // bos … eos, not padded
+	Tokens        []int32 // bos … eos, not padded; empty where the model reads no texts
+	Label         int32   // class; only set where the recipe names classes
 }
 
 // Batch is the global batch of one update, in the order of its positions. Its owner reuses it: what it points to is valid

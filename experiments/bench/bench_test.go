@@ -53,7 +53,7 @@ func TestStep(t *testing.T) {
 }
 
 func TestGemm(t *testing.T) {
-	c, err := model.DefaultFor("ViT-S-32-alt")
+	c, err := model.DefaultFor("clip", "ViT-S-32-alt")
 	require.NoError(t, err)
 	r, err := Gemm(t.Context(), "ViT-S-32-alt", &c, 1, 1, nil)
 	require.NoError(t, err)
