@@ -1,7 +1,6 @@
 package experiments
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"diptych/checkpoints/bridge"
 	"diptych/checkpoints/safetensors"
 	"diptych/checkpoints/torchfile"
+	"diptych/data/arrowset"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
 	"diptych/losses"
@@ -53,18 +53,23 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 		return nil, err
 	}
 	defer src.Close()
-	cfg, err := Default("")
+	cfg, err := Default("", "")
 	if err != nil {
 		return nil, err
 	}
+	cfg.Train.Steps, cfg.Train.GlobalBatch = 1, 2*cfg.Train.Lanes // a recipe must say them; nothing is trained by this one
 	cfg.Name = o.Name
 	if cfg.Name == "" {
 		cfg.Name = filepath.Base(filepath.Clean(out))
 	}
 	m, err := bridge.Read(src, func(d *bridge.Description) error {
 		cfg.Model = d.Model
-		if d.LogitBias {
+		switch {
+		case d.LogitBias:
 			cfg.Losses = []losses.Config{{Name: "sigmoid", Weight: 1}}
+		case d.Model.Kind == "vit":
+			cfg.Losses = []losses.Config{{Name: "classify", Weight: 1}}
+			cfg.Data.Classes = importedClasses
 		}
 		changed, err := parse(cfg.YAML(), path, o.Sets)
 		if err != nil {
@@ -79,14 +84,19 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := setTokenizer(cfg, src.Dir, o.Tokenizer); err != nil {
-		return nil, err
+	var classes []arrowset.Class
+	if m.Description.Model.HasTexts() {
+		if err := setTokenizer(cfg, src.Dir, o.Tokenizer); err != nil {
+			return nil, err
+		}
+	} else {
+		classes = classesOf(m.Classes, m.Description.Model.NumClasses)
 	}
 	if len(cfg.Data.EvalTransforms) == 0 {
 		setTransforms(cfg, m.Preprocess)
 	}
 	vocabulary := cfg.Data.Tokenizer.Content
-	p, err := cfg.build()
+	p, err := cfg.build(classes)
 	if err != nil {
 		return nil, err
 	}
@@ -95,16 +105,17 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 	}
 	cfg.Data.Tokenizer.Content = nil
 	state := &checkpoints.State{
-		Recipe: string(cfg.YAML()), Extra: map[string]json.RawMessage{}, Streams: map[string][]safetensors.Tensor{fileModel: m.Tensors},
+		Recipe: string(cfg.YAML()), Streams: map[string][]safetensors.Tensor{fileModel: m.Tensors},
 	}
 	entries := map[string]any{extraSource: map[string]any{"file": filepath.Base(src.Path), "form": src.Form, "family": m.Family, "positions": m.Positions}}
 	if vocabulary != nil {
 		entries[extraVocabulary] = vocabulary
 	}
-	for name, v := range entries {
-		if state.Extra[name], err = json.Marshal(v); err != nil {
-			return nil, err
-		}
+	if classes != nil {
+		entries[extraClasses] = classes
+	}
+	if state.Extra, err = encodeExtra(entries); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(filepath.Clean(out)), 0o777); err != nil {
 		return nil, fmt.Errorf("experiments: %w", err)
@@ -113,6 +124,21 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 		return nil, fmt.Errorf("experiments: %w", err)
 	}
 	return &Imported{Model: m, Out: out, Config: cfg}, nil
+}
+
+// importedClasses names the class system of an imported classifier, which no data set here has.
+const importedClasses = "imported"
+
+// classesOf gives each of n classes its name, or its number.
+func classesOf(names []string, n int) []arrowset.Class {
+	out := make([]arrowset.Class, n)
+	for i := range out {
+		out[i] = arrowset.Class{ID: fmt.Sprint(i), Text: fmt.Sprint(i)}
+		if i < len(names) {
+			out[i].Text = names[i]
+		}
+	}
+	return out
 }
 
 // setTokenizer opens the merges beside the weights, or CLIP's own where the vocabulary has its size.
@@ -191,9 +217,12 @@ func Export(dir, out string, o ExportOptions) (*Exported, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &bridge.Description{Model: cfg.Model, LogitBias: losses.NeedsBias(cfg.Losses)}
+	d := &bridge.Description{Model: cfg.Model, LogitBias: losses.Heads(cfg.Losses).LogitBias}
 	d.Preprocess = bridge.PreprocessOf(cfg.Data.EvalTransforms, cfg.Model.Vision.ImageSize, p.eval.Mean, p.eval.Std)
 	d.Tokenizer = p.tok
+	for _, c := range p.classes {
+		d.Classes = append(d.Classes, c.Text)
+	}
 	tensors, files, weights, err := bridge.Public(o.Family, d, stored.Names(), info, stream)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
@@ -283,7 +312,11 @@ func open(c *checkpoints.Checkpoint) (*Config, *parts, error) {
 	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
 		return nil, nil, err
 	}
-	p, err := cfg.build()
+	var classes []arrowset.Class
+	if err := extra(c, extraClasses, &classes); err != nil {
+		return nil, nil, err
+	}
+	p, err := cfg.build(classes)
 	if err != nil {
 		return nil, nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}

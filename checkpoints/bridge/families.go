@@ -30,13 +30,14 @@ type family struct {
 }
 
 // families are the ones that are known. The first whose keys a file has is its family.
-var families = []*family{openAI, openCLIP, openCLIPCustom, hfCLIP}
+var families = []*family{openAI, openCLIP, openCLIPCustom, hfCLIP, timm, hfViT, google, bigVision, bigVisionScan}
 
 // Description is what a file says about its model.
 type Description struct {
 	Model      model.Config
 	LogitBias  bool                // it has the sigmoid loss's bias
 	Preprocess *Preprocess         // nil if nothing says how pictures are prepared
+	Classes    []string            // of a classifier's scores, in order; nil if they have no names
 	Tokenizer  tokenizer.Tokenizer // of the texts; for writing only
 	Positions  string              // how positions are brought to another picture size: a name of methods
 	Notes      []string            // what was assumed
@@ -202,11 +203,11 @@ func resizeTensor(t safetensors.Tensor, name string, want []int, d *Description)
 
 // layout returns the parameters of the model that is described.
 func (d *Description) layout() (*model.Layout, error) {
-	m, err := model.NewCLIP(d.Model, d.LogitBias)
+	m, err := model.New(d.Model, model.Heads{LogitBias: d.LogitBias})
 	if err != nil {
 		return nil, err
 	}
-	return &m.Layout, nil
+	return m.Parameters(), nil
 }
 
 // Public gives our tensors in the names of a family, and the files that its library wants beside them. info and stream read our tensors.
@@ -218,8 +219,22 @@ func Public(familyName string, d *Description, names []string, info func(name st
 		return nil, nil, "", fmt.Errorf("bridge: %q is no family that can be written; there are %s", familyName, strings.Join(writable, ", "))
 	}
 	f := families[i]
+	tower := f == timm && d.Model.Kind == "clip" // of a dual encoder the image tower alone
+	if tower {
+		f = timmCLIP
+	}
+	plain := *d
+	if d.Model.Kind == "clip" && d.Model.Vision.PatchBias {
+		if names, info, stream, err = foldBias(&plain, names, info, stream); err != nil {
+			return nil, nil, "", fmt.Errorf("bridge: %s: %w", f.about, err)
+		}
+		d = &plain
+	}
 	for _, name := range names {
 		r, block, ok := resolve(f.rows, name)
+		if tower && !ok && !strings.HasPrefix(name, "visual.") {
+			continue
+		}
 		if !ok || block >= 0 {
 			return nil, nil, "", fmt.Errorf("bridge: %s has no name for %s: the model is not of its form", f.about, name)
 		}
@@ -233,10 +248,52 @@ func Public(familyName string, d *Description, names []string, info func(name st
 		}
 		tensors = append(tensors, out...)
 	}
+	if tower { // timm's head has a bias
+		tensors = append(tensors, safetensors.Floats("head.bias", []int{d.Model.EmbedDim}, make([]float32, d.Model.EmbedDim)))
+	}
 	if files, err = f.files(d); err != nil {
 		return nil, nil, "", fmt.Errorf("bridge: %s: %w", f.about, err)
 	}
 	return tensors, files, f.weights, nil
+}
+
+// foldBias adds the bias of a dual encoder's patches, which no public CLIP has, to the positions of the patches: the sum that enters the tower is the same.
+func foldBias(d *Description, names []string, info func(name string) (safetensors.Info, error), stream func(name string, use func(b []byte) error) error,
+) ([]string, func(name string) (safetensors.Info, error), func(name string, use func(b []byte) error) error, error) {
+	const bias, positions = "visual.conv1.bias", "visual.positional_embedding"
+	if d.Model.Vision.Positions != "learned" {
+		return nil, nil, nil, fmt.Errorf("a patch bias needs learned positions to go into, not %s", d.Model.Vision.Positions)
+	}
+	d.Model.Vision.PatchBias = false
+	folded := func(name string, use func(b []byte) error) error {
+		if name != positions {
+			return stream(name, use)
+		}
+		read := func(name string) ([]float32, safetensors.Info, error) {
+			i, err := info(name)
+			if err != nil {
+				return nil, i, err
+			}
+			t := safetensors.Streamed(name, i.DType, i.Shape, func(use func(b []byte) error) error { return stream(name, use) })
+			v, err := t.Float32()
+			return v, i, err
+		}
+		b, _, err := read(bias)
+		if err != nil {
+			return err
+		}
+		table, i, err := read(positions)
+		if err != nil {
+			return err
+		}
+		skip := (d.Model.Vision.NumTokens() - d.Model.Vision.NumPatches()) * len(b)
+		for k := range table[skip:] {
+			table[skip+k] += b[k%len(b)]
+		}
+		return use(i.DType.Narrow(table))
+	}
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == bias })
+	return names, info, folded, nil
 }
 
 // shape returns the shape of one of our parameters as its public tensors give it, nil if they are not there.

@@ -18,7 +18,8 @@ type Preprocess struct {
 	Mode      string // shortest, longest or squash, as the resize operation has them
 	Filter    string // bicubic, bilinear, lanczos, …
 	Mean, Std [3]float64
-	Down      bool // the crop's offset is rounded down, as Hugging Face does
+	Crop      float64 // the share of the resized side that is cut out, where less than all of it; else 0
+	Down      bool    // the crop's offset is rounded down, as Hugging Face does
 }
 
 // DefaultPreprocess is what models of CLIP's form are given when nothing else is said.
@@ -37,6 +38,9 @@ func PreprocessOf(specs []transform.Spec, size int, mean, std [3]float32) *Prepr
 			}
 			if f, ok := s["filter"].(string); ok {
 				p.Filter = f
+			}
+			if n, err := strconv.ParseFloat(fmt.Sprint(s["size"]), 64); err == nil && n > float64(size) {
+				p.Crop = float64(size) / n
 			}
 		case "center_crop":
 			p.Down = s["rounding"] == "down"
@@ -63,6 +67,9 @@ func clipPreprocess(size int) *Preprocess {
 // Specs are the operations of a recipe's evalTransforms.
 func (p *Preprocess) Specs() []transform.Spec {
 	resize := transform.Spec{"op": "resize", "mode": p.Mode, "filter": p.Filter}
+	if p.Crop > 0 && p.Crop < 1 {
+		resize["size"] = int(float64(p.Size) / p.Crop)
+	}
 	out := []transform.Spec{resize}
 	if p.Mode != "squash" {
 		crop := transform.Spec{"op": "center_crop"}
