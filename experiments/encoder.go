@@ -171,20 +171,9 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := ParseResolved([]byte(c.Recipe), c.Dir)
+	cfg, p, err := open(c)
 	if err != nil {
-		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
-	}
-	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
 		return nil, err
-	}
-	var classes []arrowset.Class
-	if err := extra(c, extraClasses, &classes); err != nil {
-		return nil, err
-	}
-	p, err := cfg.build(classes)
-	if err != nil {
-		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
 	m := &Model{Warnings: damaged, Step: c.Step, config: cfg, weights: kernel.NewSlab(p.model.Parameters().Size)}
 	defer func() {

@@ -22,6 +22,7 @@ type CLIP struct {
 	visual      *visionTower
 	project     *Param // (D, E), stored in×out
 	text        textTower
+	textParams  []*Param
 	textProject *Param // (D, E), nil without a projection
 }
 
@@ -61,9 +62,7 @@ func NewCLIP(cfg Config, withBias bool) (*CLIP, error) {
 	if m.text, err = textKinds[t.Kind](l, &m.Config.Text, s); err != nil {
 		return nil, fmt.Errorf("model: text: %w", err)
 	}
-	for _, p := range l.Params[before:] {
-		p.Frozen = t.Frozen
-	}
+	m.textParams = l.Params[before:len(l.Params):len(l.Params)]
 	if t.Projection != "none" {
 		m.textProject = l.add("text_projection", s.joint(t.Width), t.Width, cfg.EmbedDim)
 	}

@@ -82,8 +82,6 @@ type Text struct {
 	// Weights is a folder with the weights that a run begins with, in Hugging Face's names. What the tower's keys leave out is
 	// taken from its config.json.
 	Weights string `yaml:"weights,omitempty"`
-	// Frozen keeps the tower, but for its projection, as it is (Zhai et al. 2022, LiT); its pooled rows are computed once a text.
-	Frozen bool `yaml:"frozen,omitempty"`
 }
 
 // Default is CLIP's form at no particular size: sizes are zero and must be given, or come from a preset.
@@ -173,9 +171,6 @@ func (t *Text) validate(embedDim int, bad func(format string, args ...any)) {
 	}
 	if !slices.Contains(pools, t.Pool) {
 		bad("pool: %q is unknown; known: %s", t.Pool, strings.Join(pools, ", "))
-	}
-	if t.Frozen && (t.Dropout != 0 || t.DropPath != 0) {
-		bad("frozen: dropout is %v and dropPath %v; what is random cannot be computed once a text", t.Dropout, t.DropPath)
 	}
 	switch {
 	case t.Projection != "" && t.Projection != "none":

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 
 	"diptych/internal/kernel"
 	"diptych/ops"
@@ -25,14 +26,19 @@ type TextCache struct {
 // cacheChunk is how many texts are computed together.
 const cacheChunk = 64
 
-// NewTextCache makes an empty cache for a model whose text tower is frozen; for another it returns nil.
-func NewTextCache(m Model) (*TextCache, error) {
+// NewTextCache makes an empty cache for a model whose text tower, but for its projection, is frozen and has nothing random; for
+// another it returns nil. round makes its matrix products those of bfloat16.
+func NewTextCache(m Model, round bool) (*TextCache, error) {
 	tower, ok := m.(*CLIP)
-	if !ok || !tower.Config.Text.Frozen {
+	if !ok || tower.Config.Text.Dropout != 0 || tower.Config.Text.DropPath != 0 ||
+		slices.ContainsFunc(tower.textParams, func(p *Param) bool { return !p.Frozen }) {
 		return nil, nil
 	}
 	c := &TextCache{tower: tower, rows: map[string][]float32{}, width: tower.Config.Text.Width}
 	g := ops.NewGraph[float32]()
+	if round {
+		g.RoundProducts()
+	}
 	c.in = tower.NewTexts(g, "text", cacheChunk)
 	c.out = tower.TextFeatures(g, c.in)
 	var err error

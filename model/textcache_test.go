@@ -12,15 +12,15 @@ import (
 // What comes from the cache has the bits that the tower gives in place, whatever texts it was computed beside.
 func TestTextCacheEqualsTheTower(t *testing.T) {
 	_, trained, weights := bertFixture(t, "avg")
-	none, err := NewTextCache(trained)
+	none, err := NewTextCache(trained, false)
 	require.NoError(t, err)
 	require.Nil(t, none, "nothing is known of a tower that learns")
 
-	cfg := trained.Config
-	cfg.Text.Frozen = true
-	m, err := NewCLIP(cfg, false)
-	require.NoError(t, err)
-	cache, err := NewTextCache(m)
+	m := trained
+	for _, p := range m.textParams {
+		p.Frozen = true
+	}
+	cache, err := NewTextCache(m, false)
 	require.NoError(t, err)
 	defer cache.Close()
 	pool := kernel.NewPool(2)

@@ -25,8 +25,8 @@ data:
 model:
   embedDim: %d
   vision: {imageSize: 16, patchSize: 8, width: 16, depth: 1, numHeads: 2}
-  text: {kind: bert, weights: %s, frozen: %v, contextLength: 12, pool: avg, projection: %s}
-optim: {lr: 1e-3, schedule: {name: cosine, warmupSteps: 1}, ema: {decay: 0.9}}
+  text: {kind: bert, weights: %s, contextLength: 12, pool: avg, projection: %s}
+optim: {lr: 1e-3, groups: [%s], schedule: {name: cosine, warmupSteps: 1}, ema: {decay: 0.9}}
 train: {steps: 4, globalBatch: 16, grainSize: 4, lanes: 2, checkpointEvery: 2, evalEvery: 4, logSamples: true}
 eval: {splits: [val], tasks: [retrieval]}
 `
@@ -45,7 +45,11 @@ func TestLockedText(t *testing.T) {
 	const weights = "../model/testdata/bert"
 	run := func(name, projection string, embedDim int, frozen bool, interrupt bool, workers int) string {
 		recipe, out := filepath.Join(dir, name+".yaml"), filepath.Join(dir, name)
-		text := fmt.Sprintf(litRecipe, filepath.ToSlash(data), filepath.ToSlash(vocab), embedDim, weights, frozen, projection)
+		groups := ""
+		if frozen {
+			groups = `{pattern: "bert.*", freeze: true}`
+		}
+		text := fmt.Sprintf(litRecipe, filepath.ToSlash(data), filepath.ToSlash(vocab), embedDim, weights, projection, groups)
 		require.NoError(t, os.WriteFile(recipe, []byte(text), 0o666))
 		o := experiments.Options{Recipe: recipe, Out: out, Workers: workers, Threads: workers}
 		if interrupt {

@@ -69,6 +69,7 @@ type Options struct {
 	Optim     optim.Config
 	Mean, Std [3]float32 // of pixel levels divided by 255
 	Seed      uint64
+	Engine    Engine // whose Use was called; the zero value counts as DefaultEngine
 	Resources Resources
 }
 
@@ -85,12 +86,15 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		}
 	}()
 	l := o.Model.Parameters()
-	if t.cache, err = model.NewTextCache(o.Model); err != nil {
+	for _, p := range l.Params {
+		p.Frozen = p.Frozen || o.Optim.Freezes(p.Name) // the graph then computes no gradient of it, nor of what comes before it alone
+	}
+	if t.cache, err = model.NewTextCache(o.Model, o.Engine.Precision == "bf16"); err != nil {
 		return nil, err
 	}
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Mean, o.Std, o.Seed, t.cache)
+		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed, t.cache)
 		if err != nil {
 			return nil, err
 		}
