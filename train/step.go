@@ -285,6 +285,16 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 	return r, nil
 }
 
+// Gradient computes the objectives of one global batch, in the recipe's order and without their weights, and the gradient of their
+// weighted sum in the layout of [Trainer.Weights], which is the trainer's until the next call. Nothing is updated.
+func (t *Trainer) Gradient(b *batch.Batch) (terms []float64, grads []float32, err error) {
+	res, err := t.gradient(b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("train: %w", err)
+	}
+	return res.terms, t.workers[0].slabs[0], nil
+}
+
 // result is what a global batch gives.
 type result struct {
 	total   float64   // Σ weight·term
