@@ -26,6 +26,9 @@ type Model interface {
 // Heads are the parts of a model that only some objectives read; package losses says which.
 type Heads struct {
 	LogitBias bool // the sigmoid loss's learned bias
+	Match     bool // scores of whether a picture and a sentence belong together
+	Words     bool // scores of hidden words
+	Colors    bool // scores of the colours of hidden patches
 }
 
 // kind is one form of model.
@@ -43,7 +46,10 @@ var kinds map[string]kind
 func init() { // in a function, for the constructors ask the table what is valid
 	kinds = map[string]kind{
 		"clip": {Default, Presets, (*Config).validateCLIP, func(c Config, h Heads) (Model, error) { return NewCLIP(c, h.LogitBias) }, true},
-		"vit":  {DefaultViT, ViTPresets, (*Config).validateViT, func(c Config, _ Heads) (Model, error) { return NewViT(c) }, false},
+		"vilt": {DefaultViLT, ViLTPresets, (*Config).validateViLT, func(c Config, h Heads) (Model, error) {
+			return NewViLT(c, ViLTHeads{Match: h.Match, Words: h.Words, Color: h.Colors})
+		}, true},
+		"vit": {DefaultViT, ViTPresets, (*Config).validateViT, func(c Config, _ Heads) (Model, error) { return NewViT(c) }, false},
 	}
 }
 

@@ -68,6 +68,8 @@ type Options struct {
 	Mean, Std [3]float32 // of pixel levels divided by 255
 	Seed      uint64
 	Resources Resources
+	// Objectives is what local objectives need besides, such as the vocabulary.
+	Objectives losses.Options
 }
 
 // New plans and allocates a trainer with initial weights. More memory than Resources allow, even with no activations kept,
@@ -85,7 +87,7 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 	l := o.Model.Parameters()
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Mean, o.Std, o.Seed)
+		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Mean, o.Std, o.Seed, o.Objectives)
 		if err != nil {
 			return nil, err
 		}
