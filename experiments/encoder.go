@@ -53,6 +53,9 @@ func (e *encoder) Tasks() []eval.Task { return tasks(e.config) }
 
 // tasks lists what can be measured of a recipe's model.
 func tasks(c *Config) []eval.Task {
+	if c.Model.Kind == "vilt" {
+		return pairTasks(c)
+	}
 	if c.Model.HasTexts() {
 		return []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
 	}
@@ -72,6 +75,12 @@ func newEncoder(c *Config, p *parts, weights []float32, pool *kernel.Pool) (*enc
 	}
 	return &encoder{config: c, parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}, nil
 }
+
+func (e *encoder) measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
+	return eval.Run(ctx, e, set, o)
+}
+
+func (e *encoder) close() { e.runner.Close() }
 
 // EmbedDim returns the numbers of a row: E, or K of a classifier.
 func (e *encoder) EmbedDim() int { return e.runner.Dim() }

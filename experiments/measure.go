@@ -21,7 +21,10 @@ func (c *Config) lang() string {
 func (c *Config) evalOptions(man *arrowset.Manifest, step int) eval.Options {
 	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Lang: c.lang()}
 	if step < c.Train.Steps {
-		o.Splits, o.Tasks = c.Eval.During, tasks(c)[:1]
+		o.Splits, o.Tasks, o.MatchPictures = c.Eval.During, tasks(c)[:1], 50
+		if c.Model.Kind == "vilt" {
+			o.Tasks = tasks(c)
+		}
 		if len(o.Splits) == 0 && man.Splits["val"] > 0 {
 			o.Splits = []string{"val"}
 		}
@@ -91,6 +94,12 @@ func (r *Run) checkEval() error {
 func scores(o eval.Options) []string {
 	var names []string
 	for _, s := range o.Splits {
+		if slices.Contains(o.Tasks, eval.TaskMatch) {
+			names = append(names, s+".match.accuracy", s+".match.choice")
+		}
+		if slices.Contains(o.Tasks, eval.TaskFill) {
+			names = append(names, s+".fill.top1")
+		}
 		if slices.Contains(o.Tasks, eval.TaskClassify) {
 			names = append(names, s+".classify.top1", s+".classify.top5")
 		}

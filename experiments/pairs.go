@@ -2,10 +2,13 @@ package experiments
 
 import (
 	"context"
+	"math"
+	"slices"
 	"sync"
 
 	"diptych/data/transform"
 	"diptych/eval"
+	"diptych/internal/addr"
 	"diptych/internal/kernel"
 	"diptych/losses"
 	"diptych/model"
@@ -105,7 +108,7 @@ func (e *pairEncoder) Fill(ctx context.Context, pictures []*transform.Image, tex
 		var places [][]int
 		for i, p := range pairs[lo:min(lo+pairChunk, len(pairs))] {
 			ids := e.encode(texts[p[1]])
-			hidden, at := hider.Hide(ids, uint64(lo+i), key)
+			hidden, at := hider.Hide(ids, addr.Hash(key, uint64(lo+i)))
 			pics, read, whole, places = append(pics, picture(pictures[p[0]])), append(read, hidden), append(whole, ids), append(places, at)
 		}
 		err := e.runner.Words(pics, read, places, func(pair, place int, scores []float32) {
@@ -123,10 +126,19 @@ func (e *pairEncoder) Fill(ctx context.Context, pictures []*transform.Image, tex
 	return g, nil
 }
 
-func (e *pairEncoder) run(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
+func (e *pairEncoder) measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
 	o.Kinds = e.config.Data.All()[0].CaptionKinds
 	return eval.Pairs(ctx, e, set, o)
 }
 
 func (e *pairEncoder) close() { e.runner.Close() }
 
+// softmaxNLL returns -log softmax(scores)[want] and the highest score's place.
+func softmaxNLL(scores []float32, want int) (nll float64, best int) {
+	top, sum := slices.Max(scores), 0.0
+	best = slices.Index(scores, top)
+	for _, s := range scores {
+		sum += math.Exp(float64(s - top))
+	}
+	return math.Log(sum) + float64(top-scores[want]), best
+}

@@ -95,6 +95,21 @@ type masker struct {
 
 // hide returns what the model reads of a sentence, and the places whose tokens it must guess, ascending. It depends on key alone.
 func (m *masker) hide(ids []int32, key uint64) (read []int32, chosen []int) {
+	chosen = m.choose(ids, key)
+	read = append(read, ids...)
+	for _, i := range chosen {
+		switch u := addr.Float64(addr.Hash(key, 1, uint64(i))); {
+		case u < 0.8:
+			read[i] = m.vocabulary.Mask()
+		case u < 0.9:
+			read[i] = int32(addr.Below(addr.Hash(key, 2, uint64(i)), m.vocabulary.VocabSize()))
+		}
+	}
+	return read, chosen
+}
+
+// choose returns the places of the tokens that are to be guessed.
+func (m *masker) choose(ids []int32, key uint64) (chosen []int) {
 	m.words = m.vocabulary.Words(ids, m.words[:0])
 	take := make([]bool, len(ids))
 	if m.cfg.WholeWords {
@@ -104,20 +119,36 @@ func (m *masker) hide(ids []int32, key uint64) (read []int32, chosen []int) {
 			take[i] = w >= 0 && addr.Float64(addr.Hash(key, 0, uint64(i))) < maskProb
 		}
 	}
-	read = append(read, ids...)
 	for i, yes := range take {
-		if !yes {
-			continue
-		}
-		chosen = append(chosen, i)
-		switch u := addr.Float64(addr.Hash(key, 1, uint64(i))); {
-		case u < 0.8:
-			read[i] = m.vocabulary.Mask()
-		case u < 0.9:
-			read[i] = int32(addr.Below(addr.Hash(key, 2, uint64(i)), m.vocabulary.VocabSize()))
+		if yes {
+			chosen = append(chosen, i)
 		}
 	}
-	return read, chosen
+	return chosen
+}
+
+// Hider hides words of sentences as a recipe's mlm does, but each hidden token reads [MASK]: for those who measure.
+type Hider struct{ masker }
+
+// NewHider returns the hider of a recipe's objectives. The vocabulary must have a token that hides another.
+func NewHider(cfgs []Config, v Vocabulary) *Hider {
+	h := &Hider{masker{vocabulary: v}}
+	for _, c := range cfgs {
+		if c.Name == "mlm" {
+			h.cfg = c
+		}
+	}
+	return h
+}
+
+// Hide returns what is read of a sentence, and the hidden places, ascending. They depend on key alone.
+func (h *Hider) Hide(ids []int32, key uint64) (read []int32, places []int) {
+	places = h.choose(ids, key)
+	read = append(read, ids...)
+	for _, i := range places {
+		read[i] = h.vocabulary.Mask()
+	}
+	return read, places
 }
 
 // chooseWords marks the tokens of whole words.
