@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"diptych/internal/addr"
+	"diptych/internal/kernel"
 	"diptych/ops"
 )
 
@@ -64,15 +65,19 @@ func (l *Layout) add(name string, init initializer, shape ...int) *Param {
 	return p
 }
 
-// Init fills the weight slab with initial values. Each value depends on the seed, its parameter's name and its index only.
-func (l *Layout) Init(slab []float32, seed uint64) {
+// Init fills the weight slab with initial values on the threads of pool. Each value depends on the seed, its parameter's name
+// and its index only.
+func (l *Layout) Init(pool *kernel.Pool, slab []float32, seed uint64) {
+	const piece = 1 << 14
 	clear(slab)
 	for _, p := range l.Params {
 		key := addr.Hash(seed, addr.Name("init"), addr.Name(p.Name))
 		w := p.Slice(slab)
-		for i := range w {
-			w[i] = float32(p.init(key, i))
-		}
+		pool.For(len(w), piece, func(lo, hi, _ int) {
+			for i := lo; i < hi; i++ {
+				w[i] = float32(p.init(key, i))
+			}
+		})
 	}
 }
 

@@ -99,6 +99,7 @@ func (t *transformer) forward(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, pooled 
 	last := len(t.blocks) - 1
 	for i := range t.blocks {
 		b := &t.blocks[i]
+		g.BeginBlock()
 		h := b.ln1.forward(g, x)
 		if pooled != nil && i == last {
 			x, h = g.Gather(x, pooled), t.pooledAttention(g, b, h, seqs, pooled)
@@ -108,6 +109,7 @@ func (t *transformer) forward(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, pooled 
 			h = g.Attention(h, seqs, t.cfg.NumHeads, t.causal) // (R, D)
 		}
 		x = t.finish(g, b, x, h, seqs)
+		g.EndBlock(x)
 	}
 	return x
 }

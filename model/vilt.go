@@ -289,10 +289,12 @@ func (t *transformer) forwardRead(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, rea
 	for i := range t.blocks {
 		b := t.blocks[i]
 		b.name = pass + "." + b.name
+		g.BeginBlock()
 		h := b.ln1.forward(g, x)
 		if i < last || read == nil {
 			h = g.Attention(b.qkv.forward(g, h, ops.LinearOpt{}), seqs, t.cfg.NumHeads, false)
 			x = t.finish(g, &b, x, h, seqs)
+			g.EndBlock(x)
 			continue
 		}
 		d := t.cfg.Width
@@ -304,6 +306,7 @@ func (t *transformer) forwardRead(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, rea
 			h = g.CrossAttention(q, read.Seqs, kv, seqs, t.cfg.NumHeads)
 		}
 		x = t.finish(g, &b, g.Gather(x, read.Rows), h, read.Seqs)
+		g.EndBlock(x)
 	}
 	return x
 }

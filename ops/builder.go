@@ -40,6 +40,9 @@ type builder[T Float] struct {
 	seeds map[*Node]*buffer          // fed gradients of outputs
 	grads map[*Node]*buffer          // gradients of the inputs asked for
 	keep  []*buffer
+
+	made   map[*buffer]*op[T]             // which operation writes a buffer of the forward pass
+	second map[againKey[T]]*gorgonia.Node // steps that compute something a second time
 }
 
 // build makes the Gorgonia graph, differentiated unless the program only runs forward.
@@ -48,8 +51,12 @@ func (g *GraphOf[T]) build(opt CompileOpt[T], salt int) (*builder[T], error) {
 		g: g, graph: gorgonia.NewGraph(), tape: &tape[T]{salt: salt}, opt: opt,
 		needs: map[*Node]bool{}, uses: map[*Node]int{}, nodes: map[*Node]*gorgonia.Node{}, at: map[*gorgonia.Node]*buffer{},
 		held: map[*Node]gorgonia.Nodes{}, seeds: map[*Node]*buffer{}, grads: map[*Node]*buffer{},
+		made: map[*buffer]*op[T]{}, second: map[againKey[T]]*gorgonia.Node{},
 	}
 	b.reach()
+	for _, n := range opt.Outputs {
+		n.buf.again = false // it is read later
+	}
 	var outs gorgonia.Nodes
 	for _, o := range b.ops {
 		if err := b.op(o); err != nil {
@@ -142,6 +149,9 @@ func (b *builder[T]) op(o *op[T]) error {
 		children = append(children, b.node(n))
 		s.wrt = append(s.wrt, b.needs[n])
 		s.bufs = append(s.bufs, n.buf)
+	}
+	for _, d := range s.bufs[:len(o.work)+1] {
+		b.made[d] = o
 	}
 	s.diff = func(grad *gorgonia.Node) (gorgonia.Nodes, error) { return b.reverse(s, o, grad) }
 	n, err := b.apply(s, children...)

@@ -130,6 +130,10 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 		mm.Gemm = kernel.Gemm[T]{TransB: true, N: n, K: hidden, A: m.at(h), B: g.at(w2), C: g.at(y), Bias: g.at(b2), Residual: g.at(residual)}
 		mm.rows(p, rows.Len())
 	}
+	o.again = &again{writes: []*buffer{pre}, run: func() {
+		mm.Gemm = kernel.Gemm[T]{TransB: true, N: hidden, K: x.Cols(), A: g.at(x), B: g.at(w1), C: g.mem.at(pre), Bias: g.at(b1)}
+		mm.rows(g.mem.run.Pool, rows.Len())
+	}}
 	o.backward = func(r *reverse[T]) {
 		add := r.absorb(0)
 		dx, dw1, db1, dw2, db2 := r.grad(0), r.accum(1), r.accum(2), r.accum(3), r.accum(4)

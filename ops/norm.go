@@ -14,6 +14,7 @@ func (g *GraphOf[T]) LayerNorm(x, gamma, beta *Node, eps float64) *Node {
 		return nil
 	}
 	y := g.matrix(name, rows, cols)
+	y.buf.again = true // a pass over x costs less than memory
 	mean, rstd := workspace(name+".mean", rows, 1), workspace(name+".rstd", rows, 1)
 	o := &op[T]{kind: "layer norm", name: name, in: []*Node{x, gamma, beta}, out: y, work: []*buffer{mean, rstd}}
 	o.forward = func() {

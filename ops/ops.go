@@ -43,6 +43,8 @@ type GraphOf[T Float] struct {
 	// addressed lists what needs the addresses of its rows in a training run.
 	addressed []*addresses
 	compiled  bool
+	recompute bool // blocks keep only their results
+	block     int  // the operation that the last block begins with
 }
 
 // NewGraph returns an empty graph.
@@ -146,6 +148,7 @@ type op[T Float] struct {
 	work []*buffer // what else it writes: statistics kept for its backward step, and space to work in
 	// forward computes out from in.
 	forward func()
+	again   *again // nil: forward
 	// backward describes the backward step; it runs once, while Gorgonia differentiates.
 	backward func(r *reverse[T])
 	flops    int64 // of forward, at capacity

@@ -78,10 +78,10 @@ func (s *step[T]) profiled(run *Run[T]) {
 	s.kernel()
 	phase := PhaseForward
 	switch {
+	case s.again, s.phase == forward && run.Again:
+		phase = PhaseAgain
 	case s.phase == backward:
 		phase = PhaseBackward
-	case run.Again:
-		phase = PhaseAgain
 	}
 	flops := s.flops
 	if flops != 0 && s.share != nil {

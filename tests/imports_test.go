@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"internal/golden":        {"checkpoints/safetensors"},
 	"ops":                    {"internal/kernel", "internal/addr", "internal/gradcheck"},
 	"model":                  {"ops", "internal/kernel", "internal/addr"},
-	"losses":                 {"ops", "model", "data/batch", "internal/kernel"},
+	"losses":                 {"ops", "model", "data/batch", "internal/addr", "internal/kernel"},
 	"optim":                  {"internal/kernel"},
 	"data/arrowset":          {},
 	"data/demo":              {"data/arrowset"},

@@ -115,7 +115,7 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		return nil, err
 	}
 	t.allocate(l.Size)
-	l.Init(t.weights, o.Seed)
+	l.Init(t.pool, t.weights, o.Seed)
 	return t, nil
 }
 

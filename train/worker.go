@@ -35,6 +35,9 @@ type worker struct {
 func newWorker(m model.Model, objectives []losses.Config, cfg *Config, mean, std [3]float32, seed uint64, words losses.Options) (*worker, error) {
 	w := &worker{pairs: cfg.Grain()}
 	gr := model.NewGrain(m, w.pairs, mean, std)
+	if cfg.Recompute == "block" {
+		gr.G.RecomputeBlocks()
+	}
 	var outputs []*ops.Node
 	if losses.HasGlobal(objectives) {
 		two, ok := m.(losses.TwoTower)

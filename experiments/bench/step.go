@@ -44,6 +44,7 @@ type StepResult struct {
 
 	Peak           PeakResult `json:"peak"`
 	Seconds        Spread     `json:"seconds"` // of an update
+	Times          []float64  `json:"times"`   // seconds of each
 	PairsPerSecond float64    `json:"pairsPerSecond"`
 	// Done counts the operations of the matrix products and attentions that an update computes, for the lengths that its texts
 	// have; what is computed a second time does not count. Nominal is three times the reference's forward pass.
@@ -58,7 +59,8 @@ type StepResult struct {
 	PeakMemory  int64   `json:"peakMemory"`  // bytes of the process; 0 when unknown
 	FirstStep   float64 `json:"firstStep"`   // seconds from here to the end of the first update: building, planning, allocating
 
-	Ops []OpResult `json:"ops"` // where the time of an update goes, longest first
+	Ops    []OpResult          `json:"ops"`    // where the time of an update goes, longest first
+	Recipe *experiments.Config `json:"recipe"` // what was measured
 }
 
 // OpResult is the part of one kind of operation in one phase of an update.
@@ -126,6 +128,7 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 	r = &StepResult{
 		Model: o.Model, Precision: fp32, Batch: c.Train.GlobalBatch, Lanes: c.Train.Lanes, Grains: plan.Grains, Workers: max(o.Workers, 1), Threads: o.Threads,
 		Nominal: 3 * float64(c.Train.GlobalBatch) * c.Model.ForwardFLOPs(), Params: plan.Params, Planned: plan.Total, Activations: plan.Activations,
+		Recipe: c,
 	}
 	var batches []*batch.Batch
 	if made {
@@ -162,7 +165,7 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 	profile := t.StopProfile()
 	r.PeakMemory = machine.PeakMemory()
 	r.Peak = mean(peak, Peak(pool))
-	r.Seconds = spread(seconds)
+	r.Seconds, r.Times = spread(seconds), seconds
 	r.PairsPerSecond = float64(r.Batch) / r.Seconds.Median
 	r.sum(profile, o.Steps)
 	return r, nil

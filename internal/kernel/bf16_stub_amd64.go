@@ -68,3 +68,28 @@ func packRows16BF16(k int, src *float32, lds int, dst *float32, stride int, mask
 //
 //go:noescape
 func packRows32BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+
+// product1BF16AVX512 computes all rows and up to 16 columns of C as productArgs says.
+//
+//go:noescape
+func product1BF16AVX512(p *byte)
+
+// product2BF16AVX512 computes all rows and up to 32 columns of C as productArgs says.
+//
+//go:noescape
+func product2BF16AVX512(p *byte)
+
+// product3BF16AVX512 computes all rows and up to 48 columns of C as productArgs says.
+//
+//go:noescape
+func product3BF16AVX512(p *byte)
+
+// product4BF16AVX512 computes all rows and up to 64 columns of C as productArgs says.
+//
+//go:noescape
+func product4BF16AVX512(p *byte)
+
+// roundRowsBF16 rounds rows > 0 rows of cols > 0 floats to bfloat16, of which fill, cols or one more, are written; strides are in bytes.
+//
+//go:noescape
+func roundRowsBF16(dst *uint16, src *float32, rows int, cols int, fill int, rowDst int, rowSrc int)

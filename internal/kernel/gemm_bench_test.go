@@ -5,12 +5,14 @@ import (
 	"testing"
 )
 
-// benchShapes are the products of a small model's towers (rows of tokens × widths) and two of larger ones.
-var benchShapes = []struct {
+type benchShape struct {
 	name           string
 	m, n, k        int
 	transA, transB bool
-}{
+}
+
+// benchShapes are the products of a small model's towers (rows of tokens × widths) and two of larger ones.
+var benchShapes = []benchShape{
 	{"qkv", 2176, 576, 192, false, true},
 	{"fc1", 2176, 768, 192, false, true},
 	{"fc2", 2176, 192, 768, false, true},

@@ -7,10 +7,15 @@ const peakPiece = 1 << 15
 
 // Peak runs multiply-adds of float32 that touch no memory, pieces times on the threads of p, and returns how many
 // multiplications and additions that was. Their speed is the limit of the chip and the kernel family.
-func Peak(p *Pool, pieces int) (operations int64) {
+func Peak(p *Pool, pieces int) (operations int64) { return peakOf(p, pieces, false) }
+
+// PeakBF16 is Peak with products of bfloat16, which are those of float32 where the family has none of its own.
+func PeakBF16(p *Pool, pieces int) (operations int64) { return peakOf(p, pieces, true) }
+
+func peakOf(p *Pool, pieces int, bf16 bool) (operations int64) {
 	var sum atomic.Int64
 	p.For(pieces, 1, func(lo, hi, _ int) {
-		n, ok := peakRounds32(peakPiece)
+		n, ok := peakRounds32(peakPiece, bf16)
 		if !ok {
 			n = peakRounds(peakPiece)
 		}

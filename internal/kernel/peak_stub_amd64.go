@@ -4,7 +4,12 @@
 
 package kernel
 
-// peakAVX512 runs n rounds of 24 multiply-adds of 16 lanes.
+// peakAVX512 runs n rounds of 24 multiply-adds of 16 words.
 //
 //go:noescape
 func peakAVX512(n int)
+
+// peakBF16AVX512 runs n rounds of 24 multiply-adds of 16 words.
+//
+//go:noescape
+func peakBF16AVX512(n int)

@@ -12,6 +12,7 @@ func TestPeakCountsItsOperations(t *testing.T) {
 	one, five := Peak(nil, 1), Peak(p, 5)
 	require.Positive(t, one)
 	require.Equal(t, 5*one, five)
+	require.GreaterOrEqual(t, PeakBF16(nil, 1), one)
 	require.EqualValues(t, 16*peakPiece, peakRounds(peakPiece))
 }
 

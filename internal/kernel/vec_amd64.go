@@ -185,9 +185,13 @@ func sigmoid32(row []float32, factor float32) bool {
 	return true
 }
 
-func peakRounds32(rounds int) (operations int64, ok bool) {
+func peakRounds32(rounds int, bf16 bool) (operations int64, ok bool) {
 	if !useAVX512 {
 		return 0, false
+	}
+	if bf16 && hasBF16 {
+		peakBF16AVX512(rounds)
+		return int64(rounds) * peakChains * 32 * 2, true
 	}
 	peakAVX512(rounds)
 	return int64(rounds) * peakChains * 16 * 2, true

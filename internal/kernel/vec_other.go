@@ -32,4 +32,4 @@ func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, 
 
 func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool  { return false }
 func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool { return false }
-func peakRounds32(int) (int64, bool)                                    { return 0, false }
+func peakRounds32(int, bool) (int64, bool)                              { return 0, false }

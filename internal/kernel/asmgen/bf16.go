@@ -28,6 +28,10 @@ func bf16(c *build.Context) {
 	packTransposedBF16(c)
 	packRowsBF16(c, 1, interleave)
 	packRowsBF16(c, 2, interleave)
+	for nv := 1; nv <= 4; nv++ {
+		product(c, nv, multiplyPairs)
+	}
+	roundRows(c)
 }
 
 // raw writes an instruction that neither avo nor Go's assembler knows: its six bytes, and what they mean.
@@ -169,5 +173,54 @@ func packRowsBF16(c *build.Context, nv int, interleave operand.Mem) {
 		c.VMOVUPS(z[2], operand.Mem{Base: dst, Disp: 64 * j})
 	}
 	c.Label("end")
+	end(c)
+}
+
+// roundRows rounds rows of floats to rows of bfloat16.
+func roundRows(c *build.Context) {
+	function(c, "roundRowsBF16", "func(dst *uint16, src *float32, rows, cols, fill, rowDst, rowSrc int)",
+		"rounds rows > 0 rows of cols > 0 floats to bfloat16, of which fill, cols or one more, are written; strides are in bytes.")
+	dst, src, rows, cols, fill, rowDst, rowSrc := reg.RDI, reg.RSI, reg.RBX, reg.RDX, reg.R10, reg.R8, reg.R9
+	load(c, []string{"dst", "src", "rows", "cols", "fill", "rowDst", "rowSrc"}, []reg.Register{dst, src, rows, cols, fill, rowDst, rowSrc})
+	n, from, to := reg.RCX, reg.R11, reg.R12
+	c.SUBQ(cols, fill)
+	// The lanes of the last, partial step are the same in all rows.
+	c.MOVQ(cols, n)
+	c.ANDQ(operand.U8(31), n)
+	c.MOVQ(operand.I32(-1), reg.RAX)
+	c.BZHIQ(n, reg.RAX, reg.R15)
+	c.KMOVW(reg.R15L, reg.K1)
+	c.SHRQ(operand.U8(16), reg.R15)
+	c.KMOVW(reg.R15L, reg.K2)
+	c.ADDQ(fill, n)
+	c.BZHIQ(n, reg.RAX, reg.R15)
+	c.KMOVD(reg.R15L, reg.K3)
+	c.Label("row")
+	c.MOVQ(cols, n)
+	c.MOVQ(src, from)
+	c.MOVQ(dst, to)
+	c.SUBQ(operand.U8(32), n)
+	c.JLT(operand.LabelRef("rest"))
+	c.Label("loop")
+	c.VMOVUPS(operand.Mem{Base: from}, z[0])
+	c.VMOVUPS(operand.Mem{Base: from, Disp: 64}, z[1])
+	vcvtne2ps2bf16(c, z[0], z[1], z[2])
+	c.VMOVUPS(z[2], operand.Mem{Base: to})
+	c.ADDQ(operand.U32(128), from)
+	c.ADDQ(operand.U8(64), to)
+	c.SUBQ(operand.U8(32), n)
+	c.JGE(operand.LabelRef("loop"))
+	c.Label("rest")
+	c.ADDQ(operand.U8(32), n)
+	c.JE(operand.LabelRef("next"))
+	c.VMOVUPS_Z(operand.Mem{Base: from}, reg.K1, z[0])
+	c.VMOVUPS_Z(operand.Mem{Base: from, Disp: 64}, reg.K2, z[1])
+	vcvtne2ps2bf16(c, z[0], z[1], z[2])
+	c.VMOVDQU16(z[2], reg.K3, operand.Mem{Base: to})
+	c.Label("next")
+	c.ADDQ(rowSrc, src)
+	c.ADDQ(rowDst, dst)
+	c.DECQ(rows)
+	c.JNE(operand.LabelRef("row"))
 	end(c)
 }

@@ -11,9 +11,14 @@ import (
 // peakChains is how many fused multiply-adds wait for nothing but themselves: more than latency times ports of any chip.
 const peakChains = 24
 
-// peak writes the loop whose speed is the chip's limit: multiply-adds in registers, that depend on no memory.
+// peak writes the loops whose speed is the chip's limit: multiply-adds in registers, that depend on no memory.
 func peak(c *build.Context) {
-	function(c, "peakAVX512", "func(n int)", fmt.Sprintf("runs n rounds of %d multiply-adds of 16 lanes.", peakChains))
+	peakLoop(c, multiplyAdd)
+	peakLoop(c, multiplyPairs)
+}
+
+func peakLoop(c *build.Context, by multiplier) {
+	function(c, "peak"+by.suffix+"AVX512", "func(n int)", fmt.Sprintf("runs n rounds of %d multiply-adds of 16 words.", peakChains))
 	n := reg.RCX
 	c.Load(c.Param("n"), n)
 	for i := range peakChains + 2 {
@@ -22,7 +27,7 @@ func peak(c *build.Context) {
 	align(c, 64)
 	c.Label("loop")
 	for i := range peakChains {
-		c.VFMADD231PS(z[peakChains], z[peakChains+1], z[i])
+		by.emit(c, z[peakChains], z[peakChains+1], z[i])
 	}
 	c.DECQ(n)
 	c.JNE(operand.LabelRef("loop"))
