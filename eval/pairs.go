@@ -71,6 +71,11 @@ func Pairs(ctx context.Context, m PairModel, set Set, opt Options) (*Result, err
 	if len(opt.Tasks) == 0 {
 		opt.Tasks = m.Tasks()
 	}
+	for _, t := range opt.Tasks {
+		if !slices.Contains(m.Tasks(), t) {
+			return nil, fmt.Errorf("eval: %w: the model has no task %q; it has %s", ErrRequest, t, TaskList(m.Tasks()))
+		}
+	}
 	if opt.Lang == "" {
 		opt.Lang = "en"
 	}

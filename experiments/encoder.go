@@ -183,6 +183,9 @@ type Model struct {
 // ErrPairs marks a model that reads pictures and sentences together, so that neither has features of its own.
 var ErrPairs = errors.New("the model reads a picture and a sentence together; neither has features of its own")
 
+// ErrFeatures is the opposite: a model that does not read them together.
+var ErrFeatures = errors.New("a model that reads a picture and a sentence together is needed, such as kind vilt")
+
 // open reads the weights of a run directory, a checkpoint or a finished model's folder. Averaged weights are taken where the run
 // keeps them. threads share the work.
 func open(dir string, threads int) (_ *opened, err error) {
@@ -265,7 +268,7 @@ func OpenPairs(dir string, threads int) (_ *Pairs, err error) {
 	m, ok := o.parts.model.(*model.ViLT)
 	if !ok {
 		o.free()
-		return nil, fmt.Errorf("experiments: %s holds a model of kind %s, one that reads a picture and a sentence together is needed, such as vilt", dir, o.config.Model.Kind)
+		return nil, fmt.Errorf("experiments: %s holds a model of kind %s: %w", dir, o.config.Model.Kind, ErrFeatures)
 	}
 	return &Pairs{newPairEncoder(o.config, o.parts, m, o.weights, o.pool), o}, nil
 }
@@ -278,11 +281,21 @@ func (m *Pairs) Close() {
 
 // Measure measures the model on splits of a data set.
 func (m *Pairs) Measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
+	own := m.Config().evalOptions(set.Manifest(), m.Config().Train.Steps)
 	if len(o.Splits) == 0 {
-		o.Splits = m.Config().evalOptions(set.Manifest(), m.Config().Train.Steps).Splits
+		o.Splits = own.Splits
 	}
+	o.MatchPictures = own.MatchPictures
 	return m.measure(ctx, set, o)
 }
+
+// Measure measures the model on splits of a data set.
+func (m *Model) Measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
+	return m.measure(ctx, set, o)
+}
+
+// Updates returns how many updates the model has seen.
+func (o *opened) Updates() int { return o.Step }
 
 // Config returns the recipe that the model was trained by.
 func (o *opened) Config() *Config { return o.config }

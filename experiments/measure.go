@@ -19,7 +19,7 @@ func (c *Config) lang() string {
 
 // evalOptions says what is measured after an update: little during the run, all that the recipe names at its end.
 func (c *Config) evalOptions(man *arrowset.Manifest, step int) eval.Options {
-	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Lang: c.lang()}
+	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Lang: c.lang(), MatchPictures: c.Eval.Choices}
 	if step < c.Train.Steps {
 		o.Splits, o.Tasks, o.MatchPictures = c.Eval.During, tasks(c)[:1], 50
 		if c.Model.Kind == "vilt" {
@@ -51,6 +51,9 @@ func (r *Run) checkEval() error {
 		if !slices.Contains(tasks(c), t) {
 			return bad("eval.tasks: %q is unknown; known: %s", t, eval.TaskList(tasks(c)))
 		}
+	}
+	if c.Eval.Choices < 0 {
+		return bad("eval.choices: %d, want 0 (all) or more", c.Eval.Choices)
 	}
 	if t := c.Eval.Texts; t != eval.TextsAuto && t != eval.TextsLabel && t != eval.TextsAll {
 		return bad("eval.texts: %q is unknown; known: %s, %s", t, eval.TextsLabel, eval.TextsAll)

@@ -1,7 +1,10 @@
 package experiments
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -132,6 +135,75 @@ func (e *pairEncoder) measure(ctx context.Context, set eval.Set, o eval.Options)
 }
 
 func (e *pairEncoder) close() { e.runner.Close() }
+
+// Word is a guess for a hidden word.
+type Word struct {
+	Text        string  `json:"text"`
+	Probability float64 `json:"probability"`
+}
+
+// ErrNoMask marks a sentence without a hidden word, or a vocabulary that cannot hide one.
+var ErrNoMask = errors.New("no [MASK] in the sentence")
+
+// FillText guesses each [MASK] of a sentence beside a picture, each with the most probable words, best first.
+func (m *Pairs) FillText(im *transform.Image, text string, top int) ([][]Word, error) {
+	if !losses.Heads(m.Config().Losses).Words {
+		return nil, fmt.Errorf("experiments: the model was not trained to guess words; its recipe has no mlm")
+	}
+	ids := m.encode(text)
+	mask := m.pairEncoder.parts.tok.Mask()
+	var places []int
+	for i, id := range ids {
+		if id == mask && mask >= 0 {
+			places = append(places, i)
+		}
+	}
+	if len(places) == 0 {
+		return nil, ErrNoMask
+	}
+	var out [][]Word
+	err := m.runner.Words([]ops.Picture{picture(im)}, [][]int32{ids}, [][]int{places}, func(_, _ int, scores []float32) {
+		order := make([]int32, m.pairEncoder.parts.tok.VocabSize())
+		for i := range order {
+			order[i] = int32(i)
+		}
+		slices.SortStableFunc(order, func(a, b int32) int { return cmp.Compare(scores[b], scores[a]) })
+		var words []Word
+		for _, id := range order[:min(top, len(order))] {
+			nll, _ := softmaxNLL(scores, int(id))
+			words = append(words, Word{m.pairEncoder.parts.tok.Tokens([]int32{id})[0], math.Exp(-nll)})
+		}
+		out = append(out, words)
+	})
+	return out, err
+}
+
+// Score is how well a picture and a sentence belong together, and where the sentence's tokens find themselves in it.
+type Score struct {
+	Probability float64   `json:"probability"`
+	LogOdds     float64   `json:"logOdds"`
+	Tokens      []string  `json:"tokens"`
+	Rows        int       `json:"rows"` // of patches
+	Cols        int       `json:"cols"`
+	Plan        []float64 `json:"plan"` // (rows·cols, tokens): the mass of optimal transport between patch and token
+}
+
+// Score matches a picture with a sentence.
+func (m *Pairs) Score(im *transform.Image, text string) (*Score, error) {
+	if !losses.Heads(m.Config().Losses).Match {
+		return nil, fmt.Errorf("experiments: the model was not trained to match; its recipe has no itm")
+	}
+	ids := m.encode(text)
+	a, err := m.runner.Align(picture(im), ids)
+	if err != nil {
+		return nil, err
+	}
+	s := &Score{LogOdds: float64(a.LogOdds), Probability: 1 / (1 + math.Exp(-float64(a.LogOdds))), Rows: a.Rows, Cols: a.Cols, Plan: a.Plan}
+	if len(ids) > 2 {
+		s.Tokens = m.pairEncoder.parts.tok.Tokens(ids[1 : len(ids)-1])
+	}
+	return s, nil
+}
 
 // softmaxNLL returns -log softmax(scores)[want] and the highest score's place.
 func softmaxNLL(scores []float32, want int) (nll float64, best int) {

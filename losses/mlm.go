@@ -35,7 +35,7 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 		return Local{}, errors.New("the tokenizer has no token that hides another; choose data.tokenizer.kind wordpiece")
 	}
 	texts, images := gr.NewTexts("mlm.text"), gr.NewImages("mlm.image")
-	most := gr.N * texts.Context()
+	most := gr.N * c.mostHidden(texts.Context())
 	rows := gr.G.Ints("mlm.rows", most)
 	t := ops.Targets{Classes: gr.G.Ints("mlm.classes", most)}
 	scores := m.FillWords(gr.G, "mlm", texts, images, rows)
@@ -83,6 +83,17 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 
 // maskProb is the share of tokens that are hidden.
 const maskProb = 0.15
+
+// mostHidden returns how many tokens of a sentence of at most length tokens can be hidden.
+func (c *Config) mostHidden(length int) int {
+	if c.WholeWords {
+		return min(length, budget(max(length, c.PadTo)))
+	}
+	return length
+}
+
+// budget is how many tokens of a sentence of so many are hidden at most where whole words are.
+func budget(length int) int { return max(1, int(math.Round(maskProb*float64(length)))) }
 
 // masker hides tokens of sentences.
 type masker struct {
@@ -160,7 +171,7 @@ func (m *masker) chooseWords(take []bool, key uint64) {
 		}
 	}
 	length := max(len(m.words), m.cfg.PadTo)
-	budget := max(1, int(math.Round(maskProb*float64(length))))
+	budget := budget(length)
 	m.order = shuffle(m.order[:0], addr.Hash(key, 0), len(m.begin)+length-len(m.words))
 	used := 0
 	for _, k := range m.order {

@@ -83,15 +83,13 @@ func (g *GraphOf[T]) Concat(a *Node, aSeqs *Seqs, b *Node, bSeqs *Seqs) (*Node, 
 // Picked is a choice of rows of packed sequences.
 type Picked struct {
 	Rows *Ints // in the packed matrix, ascending
-	Seqs *Seqs // how the chosen rows divide; a sequence may have none
-
-	first bool // it is the first row of each sequence
+	Seqs *Seqs // how the chosen rows divide, of which a sequence may have none; nil: one row of each
 }
 
 // First chooses the first row of each sequence.
 func (g *GraphOf[T]) First(seqs *Seqs) *Picked {
 	name := g.describe("first rows")
-	p := &Picked{Rows: &Ints{Dim: seqs.Count, name: name, set: true}, Seqs: seqs, first: true}
+	p := &Picked{Rows: &Ints{Dim: seqs.Count, name: name, set: true}}
 	g.check(func() error {
 		p.Rows.data = seqs.offsets[:len(seqs.offsets)-1]
 		return nil
@@ -100,7 +98,7 @@ func (g *GraphOf[T]) First(seqs *Seqs) *Picked {
 }
 
 // One says whether it is one row of each sequence.
-func (p *Picked) One() bool { return p.first }
+func (p *Picked) One() bool { return p.Seqs == nil }
 
 // Pick chooses rows of the first of two joined lists of sequences by their numbers in that list alone, which must ascend.
 func (g *GraphOf[T]) Pick(j *Joined, rows *Ints) *Picked { return g.pick(j, rows, false) }
