@@ -186,27 +186,16 @@ var ErrPairs = errors.New("the model reads a picture and a sentence together; ne
 // ErrFeatures is the opposite: a model that does not read them together.
 var ErrFeatures = errors.New("a model that reads a picture and a sentence together is needed, such as kind vilt")
 
-// open reads the weights of a run directory, a checkpoint or a finished model's folder. Averaged weights are taken where the run
+// openWeights reads the weights of a run directory, a checkpoint or a finished model's folder. Averaged weights are taken where the run
 // keeps them. threads share the work.
-func open(dir string, threads int) (_ *opened, err error) {
+func openWeights(dir string, threads int) (_ *opened, err error) {
 	c, damaged, err := checkpoints.Find(dir)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := ParseResolved([]byte(c.Recipe), c.Dir)
+	cfg, p, err := open(c)
 	if err != nil {
-		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
-	}
-	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
 		return nil, err
-	}
-	var classes []arrowset.Class
-	if err := extra(c, extraClasses, &classes); err != nil {
-		return nil, err
-	}
-	p, err := cfg.build(classes)
-	if err != nil {
-		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
 	o := &opened{Warnings: damaged, Step: c.Step, config: cfg, parts: p, weights: kernel.NewSlab(p.model.Parameters().Size)}
 	file := fileModel
@@ -230,7 +219,7 @@ func (o *opened) free() {
 // the run keeps them. threads share the work. A model of pairs is ErrPairs.
 func OpenModel(dir string, threads int) (_ *Model, err error) {
 	defer kernel.CatchNoMemory(&err)
-	o, err := open(dir, threads)
+	o, err := openWeights(dir, threads)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +250,7 @@ type Pairs struct {
 // OpenPairs is OpenModel for models that read a picture and a sentence together; another model is an error.
 func OpenPairs(dir string, threads int) (_ *Pairs, err error) {
 	defer kernel.CatchNoMemory(&err)
-	o, err := open(dir, threads)
+	o, err := openWeights(dir, threads)
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,7 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 	check(losses.Validate(c.Losses))
 	check(c.Optim.Validate())
 	check(c.Train.Validate())
+	check(c.Engine.Validate())
 	if side := c.Model.Vision.ImageSize; side > 0 {
 		pipeline := func(specs []transform.Spec) (*transform.Pipeline, error) {
 			if c.Model.HasShapes() {

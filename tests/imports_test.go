@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"internal/gradcheck": {}, "data/batch": {}, "checkpoints/safetensors": {},
 	"internal/kernel/asmgen": {},
 	"internal/golden":        {"checkpoints/safetensors"},
+	"checkpoints/torchfile":  {"checkpoints/safetensors"},
 	"ops":                    {"internal/kernel", "internal/addr", "internal/gradcheck"},
 	"model":                  {"ops", "internal/kernel", "internal/addr"},
 	"losses":                 {"ops", "model", "data/batch", "internal/addr", "internal/kernel"},
@@ -35,12 +36,14 @@ var mayImport = map[string][]string{
 	"data/transform":         {"internal/addr", "data/transform/jpeg"},
 	"data/transform/jpeg":    {},
 	"data/transform/asmgen":  {},
-	"data/tokenizer":         {"data/demo/vocab"},
+	"data/tokenizer":         {"data/demo/vocab", "data/tokenizer/ftfy"},
+	"data/tokenizer/ftfy":    {},
 	"data/tokenizer/clip":    {},
 	"data/tokenizer/bert":    {},
 	"data":                   {"data/arrowset", "data/batch", "data/tokenizer", "data/transform", "internal/addr"},
 	"eval":                   {"model", "data", "data/arrowset", "data/transform", "internal/kernel", "internal/addr"},
 	"checkpoints":            {"checkpoints/safetensors"},
+	"checkpoints/bridge":     {"checkpoints/safetensors", "checkpoints/torchfile", "model", "data/transform", "data/tokenizer"},
 	"train":                  {"model", "losses", "optim", "ops", "data", "data/batch", "checkpoints", "internal/kernel", "internal/addr"},
 }
 
