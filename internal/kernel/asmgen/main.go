@@ -24,7 +24,9 @@ var groups = []struct {
 	{"bf16", bf16},
 	{"attention", attention},
 	{"vec", vec},
+	{"vecavx2", vecAVX2},
 	{"peak", peak},
+	{"gemmavx2", gemmAVX2},
 }
 
 func main() {
