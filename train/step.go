@@ -70,6 +70,8 @@ type Options struct {
 	Seed      uint64
 	Engine    Engine // whose Use was called; the zero value counts as DefaultEngine
 	Resources Resources
+	// Objectives is what local objectives need besides, such as the vocabulary.
+	Objectives losses.Options
 }
 
 // New plans and allocates a trainer with initial weights. More memory than Resources allow, even with no activations kept,
@@ -90,7 +92,7 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 	}
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed)
+		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed, o.Objectives)
 		if err != nil {
 			return nil, err
 		}
@@ -288,6 +290,16 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 	}
 	r.Seconds = time.Since(start).Seconds()
 	return r, nil
+}
+
+// Gradient computes the objectives of one global batch, in the recipe's order and without their weights, and the gradient of their
+// weighted sum in the layout of [Trainer.Weights], which is the trainer's until the next call. Nothing is updated.
+func (t *Trainer) Gradient(b *batch.Batch) (terms []float64, grads []float32, err error) {
+	res, err := t.gradient(b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("train: %w", err)
+	}
+	return res.terms, t.workers[0].slabs[0], nil
 }
 
 // result is what a global batch gives.
