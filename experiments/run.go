@@ -21,6 +21,7 @@ import (
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
 	"diptych/internal/runlog"
+	"diptych/losses"
 	"diptych/train"
 )
 
@@ -32,7 +33,7 @@ type Options struct {
 	Recipe  string   // file or embedded name; empty: the run's own, or the demo
 	Out     string   // run directory; empty: runs/NAME
 	Sets    []string // overrides
-	Workers int      // replicas of the graph
+	Workers int      // replicas of the graph; 0: as many as are fastest
 	Threads int      // shared by the workers; 0: all cores
 	Memory  int64    // bytes that the run may use; 0: what the machine has free
 	// Cache says where and how shards of remote data sets are kept; Note and Getenv in it are filled in.
@@ -229,9 +230,12 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 // resources are what the run gives its trainer: what the person says or the machine has, without the loader's share.
 func (r *Run) resources() (train.Resources, error) {
 	c := r.Config
-	res := train.Resources{Workers: max(r.opt.Workers, 1), Threads: r.opt.Threads, Memory: r.opt.Memory}
+	res := train.Resources{Workers: r.opt.Workers, Threads: r.opt.Threads, Memory: r.opt.Memory}
 	if res.Threads <= 0 {
 		res.Threads = kernel.DefaultThreads()
+	}
+	if res.Workers == 0 {
+		res.Workers = c.Train.FastestWorkers(res.Threads, r.parts.model.Parameters().Size)
 	}
 	if res.Memory == 0 {
 		res.Memory = machine.AvailableMemory()
@@ -257,13 +261,13 @@ func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
 func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
 	return train.New(c.Train, train.Options{
 		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Engine: c.Engine, Resources: res,
+		Objectives: losses.Options{Vocabulary: p.tok},
 	})
 }
 
 // batchBytes returns the memory of one global batch's pictures.
 func (r *Run) batchBytes() int64 {
-	side := int64(r.Config.Model.Vision.ImageSize)
-	return 3 * side * side * int64(r.Config.Train.GlobalBatch)
+	return 3 * int64(r.parts.train.MaxPixels()) * int64(r.Config.Train.GlobalBatch)
 }
 
 // ahead returns how many batches are prepared before they are asked for: one is enough for a long update.

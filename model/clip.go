@@ -22,6 +22,7 @@ type CLIP struct {
 	visual      *visionTower
 	project     *Param // (D, E), stored in×out
 	text        textTower
+	clipText    *clipText // text, if it is CLIP's own; nil if not
 	textParams  []*Param
 	textProject *Param // (D, E), nil without a projection
 }
@@ -62,6 +63,7 @@ func NewCLIP(cfg Config, withBias bool) (*CLIP, error) {
 	if m.text, err = textKinds[t.Kind](l, &m.Config.Text, s); err != nil {
 		return nil, fmt.Errorf("model: text: %w", err)
 	}
+	m.clipText, _ = m.text.(*clipText)
 	m.textParams = l.Params[before:len(l.Params):len(l.Params)]
 	if t.Projection != "none" {
 		m.textProject = l.add("text_projection", s.joint(t.Width), t.Width, cfg.EmbedDim)
@@ -85,15 +87,20 @@ func newCLIPText(l *Layout, cfg *Text, s initScheme) (textTower, error) {
 }
 
 func (t *clipText) forward(g *ops.Graph, in *TextInput) *ops.Node {
-	x := g.Embed(in.ids, t.table.node(g), t.pos.node(g), in.seqs) // (R, D)
-	if t.cfg.Dropout > 0 {
-		x = g.Dropout(x, t.cfg.Dropout, "text.embed", in.seqs)
-	}
-	x = t.trunk.forward(g, x, in.seqs, in.read)
+	x := t.trunk.forward(g, t.embed(g, in), in.seqs, in.read)
 	if in.read != nil {
 		return t.lnFinal.forward(g, x) // (B, D); the reference normalises all rows and then picks: the same row
 	}
 	return g.MeanPool(t.lnFinal.forward(g, x), in.seqs, 0) // (B, D)
+}
+
+// embed adds the embedding of the tokens to g: packed token ids -> (R, D).
+func (t *clipText) embed(g *ops.Graph, in *TextInput) *ops.Node {
+	x := g.Embed(in.ids, t.table.node(g), t.pos.node(g), in.seqs) // (R, D)
+	if t.cfg.Dropout > 0 {
+		x = g.Dropout(x, t.cfg.Dropout, "text.embed", in.seqs)
+	}
+	return x
 }
 
 // normEps is the smallest norm that a feature is divided by (open_clip's F.normalize; spec 2.3).
@@ -147,6 +154,22 @@ func (m *CLIP) EncodeText(g *ops.Graph, in *TextInput) *ops.Node {
 	}
 	return g.L2Normalize(x, normEps)
 }
+
+// ImageTokens adds the image tower's first blocks to g: pictures -> all their tokens (R, D), before the next block's norm.
+func (m *CLIP) ImageTokens(g *ops.Graph, in *ImageInput, blocks int) *ops.Node {
+	return m.visual.tokens(g, in, blocks)
+}
+
+// TextTokens adds the text tower's first blocks to g: packed token ids -> all their rows (R, D), before the next block's norm.
+func (m *CLIP) TextTokens(g *ops.Graph, in *TextInput, blocks int) *ops.Node {
+	return m.clipText.trunk.first(blocks).forward(g, m.clipText.embed(g, in), in.seqs, nil)
+}
+
+// TextNorm adds the text tower's last norm to g.
+func (m *CLIP) TextNorm(g *ops.Graph, x *ops.Node) *ops.Node { return m.clipText.lnFinal.forward(g, x) }
+
+// Projections returns the matrices (D, E) of the image and the text tower to the joint space.
+func (m *CLIP) Projections() (image, text *Param) { return m.project, m.textProject }
 
 // MaxLogitScale is the largest log t: the paper clips the scale at 100 (§2.5; spec 2.3).
 var MaxLogitScale = float32(math.Log(100))
