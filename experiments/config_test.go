@@ -116,7 +116,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("? [a]\n: b\n---\n- 1\n"), "losses=null")
 	f.Add([]byte("model: {vision: {width: .inf, dropout: .nan}}\n"), "model.vision={width: !!str 3}")
 	f.Fuzz(func(t *testing.T, text []byte, set string) {
-		c, err := parse(text, "recipe.yaml", []string{set})
+		c, err := parse(text, "recipe.yaml", []string{set}, true)
 		if err != nil {
 			require.ErrorIs(t, err, ErrRecipe)
 			return

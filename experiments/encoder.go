@@ -167,38 +167,20 @@ type Model struct {
 // the run keeps them. threads share the work.
 func OpenModel(dir string, threads int) (_ *Model, err error) {
 	defer kernel.CatchNoMemory(&err)
-	c, damaged, err := checkpoints.Find(dir)
+	t, err := openTrained(dir)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := ParseResolved([]byte(c.Recipe), c.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
-	}
-	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
+	cfg, p := t.config, t.parts
+	m := &Model{Warnings: t.warnings, Step: t.Step, config: cfg}
+	if m.weights, err = t.weights(); err != nil {
 		return nil, err
 	}
-	var classes []arrowset.Class
-	if err := extra(c, extraClasses, &classes); err != nil {
-		return nil, err
-	}
-	p, err := cfg.build(classes)
-	if err != nil {
-		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
-	}
-	m := &Model{Warnings: damaged, Step: c.Step, config: cfg, weights: kernel.NewSlab(p.model.Parameters().Size)}
 	defer func() {
 		if err != nil {
 			kernel.FreeSlab(m.weights)
 		}
 	}()
-	file := fileModel
-	if c.Has(fileAverage) {
-		file = fileAverage
-	}
-	if err := c.Load(file, tensors(p.model.Parameters(), "", m.weights)); err != nil {
-		return nil, err
-	}
 	pool := kernel.NewPool(threads)
 	if m.encoder, err = newEncoder(cfg, p, m.weights, pool); err != nil {
 		pool.Close()

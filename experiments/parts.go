@@ -45,6 +45,7 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 	check(losses.Validate(c.Losses))
 	check(c.Optim.Validate())
 	check(c.Train.Validate())
+	check(c.Start.validate())
 	if side := c.Model.Vision.ImageSize; side > 0 {
 		var err error
 		if p.train, err = transform.New(c.Data.Transforms, side); err != nil {
@@ -69,6 +70,14 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 		matches := func(q *model.Param) bool { ok, _ := path.Match(g.Pattern, q.Name); return ok } // the pattern is valid
 		if !slices.ContainsFunc(params, matches) {
 			return nil, fmt.Errorf("%w %s: optim.groups[%d].pattern: %q matches no parameter; there are %s", ErrRecipe, c.Name, i, g.Pattern, paramNames(params))
+		}
+	}
+	for _, q := range params { // no gradient is computed of what is frozen
+		for _, g := range c.Optim.Groups {
+			if ok, _ := path.Match(g.Pattern, q.Name); ok {
+				q.Frozen = q.Frozen || g.Freeze
+				break
+			}
 		}
 	}
 	return p, nil

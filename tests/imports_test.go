@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"data":                   {"data/arrowset", "data/batch", "data/tokenizer", "data/transform", "internal/addr"},
 	"eval":                   {"model", "data", "data/arrowset", "data/transform", "internal/kernel", "internal/addr"},
 	"checkpoints":            {"checkpoints/safetensors"},
+	"checkpoints/bridge":     {"checkpoints/safetensors", "checkpoints/torchfile", "model", "data/transform", "data/tokenizer"},
 	"train":                  {"model", "losses", "optim", "ops", "data", "data/batch", "checkpoints", "internal/kernel", "internal/addr"},
 }
 
