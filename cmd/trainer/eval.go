@@ -23,7 +23,8 @@ import (
 
 // newEval is "trainer eval": it measures a trained model on a data set.
 func newEval() *cobra.Command {
-	var data, out, texts, lang string
+	var data, out, texts, lang, start string
+	ensemble := 1.0
 	var splits, tasks, systems []string
 	var threads int
 	var asJSON bool
@@ -51,6 +52,14 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 				return err
 			}
 			defer m.Close()
+			if start != "" || cmd.Flags().Changed("ensemble") {
+				if !(ensemble >= 0 && ensemble <= 1) {
+					return usagef("--ensemble %v: want 0 to 1", ensemble)
+				}
+				if err := m.Ensemble(start, ensemble); err != nil {
+					return usageError{err}
+				}
+			}
 			opt := eval.Options{Splits: splits, Systems: systems, Texts: texts, Lang: lang, Pool: m.Pool(), Progress: stages(cmd.ErrOrStderr())}
 			for _, t := range tasks {
 				opt.Tasks = append(opt.Tasks, eval.Task(t))
@@ -96,6 +105,8 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot; both if not given")
 	f.StringSliceVar(&systems, "classes", nil, "`names` of class systems; all if not given")
 	f.StringVar(&texts, "texts", "", "`candidates` of retrieval: label (one of each group) or all; label where there are any if not given")
+	f.Float64Var(&ensemble, "ensemble", 1, "`share` of this model in an average of weights with the one it was fine-tuned from (WiSE-FT)")
+	f.StringVar(&start, "start", "", "the other `model` of --ensemble, if not the one that the recipe started from")
 	f.StringVar(&lang, "lang", "", "`language` of the captions; en if not given")
 	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
 	addModelFlags(cmd, &threads, &asJSON)
