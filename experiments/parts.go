@@ -72,14 +72,6 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 			return nil, fmt.Errorf("%w %s: optim.groups[%d].pattern: %q matches no parameter; there are %s", ErrRecipe, c.Name, i, g.Pattern, paramNames(params))
 		}
 	}
-	for _, q := range params { // no gradient is computed of what is frozen
-		for _, g := range c.Optim.Groups {
-			if ok, _ := path.Match(g.Pattern, q.Name); ok {
-				q.Frozen = q.Frozen || g.Freeze
-				break
-			}
-		}
-	}
 	return p, nil
 }
 

@@ -452,15 +452,22 @@ func (r *Run) describe(s *checkpoints.State, step int) error {
 	if r.parts.classes != nil {
 		entries[extraClasses] = r.parts.classes
 	}
-	s.Extra = map[string]json.RawMessage{}
+	var err error
+	s.Extra, err = encodeExtra(entries)
+	return err
+}
+
+// encodeExtra makes entries of a checkpoint, which extra reads.
+func encodeExtra(entries map[string]any) (map[string]json.RawMessage, error) {
+	out := map[string]json.RawMessage{}
 	for name, v := range entries {
 		text, err := json.Marshal(v)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s.Extra[name] = text
+		out[name] = text
 	}
-	return nil
+	return out, nil
 }
 
 // plan says what the run will take and refuses what the disk cannot hold.

@@ -9,7 +9,6 @@ import (
 
 	"diptych/checkpoints"
 	"diptych/checkpoints/bridge"
-	"diptych/data/arrowset"
 	"diptych/internal/kernel"
 	"diptych/model"
 )
@@ -38,20 +37,9 @@ func openTrained(dir string) (*trained, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := ParseResolved([]byte(c.Recipe), c.Dir)
+	cfg, p, err := open(c)
 	if err != nil {
-		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
-	}
-	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
 		return nil, err
-	}
-	var classes []arrowset.Class
-	if err := extra(c, extraClasses, &classes); err != nil {
-		return nil, err
-	}
-	p, err := cfg.build(classes)
-	if err != nil {
-		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
 	return &trained{c, cfg, p, damaged}, nil
 }

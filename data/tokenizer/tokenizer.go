@@ -1,7 +1,7 @@
 // Package tokenizer turns captions into token ids: CLIP's byte-pair encoding, with CLIP's own merges or with merges that
 // TrainBPE learnt from a user's captions, and BERT's WordPiece.
 //
-// BPE cleans text as open_clip does (but for ftfy's repair of broken encodings), so its ids equal open_clip's; WordPiece's
+// BPE cleans text as open_clip does, ftfy's repair of broken encodings included, so its ids equal open_clip's; WordPiece's
 // equal those of Hugging Face's BERT tokenizer. Padding is left to who needs it: the towers work on packed tokens. Start at
 // New; Encode is the hot call.
 package tokenizer

@@ -129,15 +129,12 @@ func tolerance(k int) float64 { return 0x1p-23 * float64(8+k) }
 
 // eachFamily runs f with every kernel family this machine has.
 func eachFamily(t *testing.T, f func(t *testing.T)) {
-	fast := useAVX512
-	defer func() { useAVX512 = fast }()
-	if !fast {
-		t.Log("no AVX-512 here, or not wanted: portable kernels only")
-	} else {
-		t.Run("avx512", f)
+	own := Family()
+	defer func() { require.NoError(t, SetFamily(own)) }()
+	for _, name := range Families() {
+		require.NoError(t, SetFamily(name))
+		t.Run(name, f)
 	}
-	useAVX512 = false
-	t.Run("portable", f)
 }
 
 // eachMultiplier is eachFamily for products with and without BF16, the former also without the processor's instructions for it.

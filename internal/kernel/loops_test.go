@@ -116,9 +116,9 @@ func checkGradient(t *testing.T, what string, x, grad []float64, f func() float6
 
 // portable runs f with the assembly switched off.
 func portable(f func()) {
-	old := useAVX512
-	useAVX512 = false
-	defer func() { useAVX512 = old }()
+	own := Family()
+	defer SetFamily(own)
+	_ = SetFamily(familyPortable) // there is always that
 	f()
 }
 

@@ -170,6 +170,15 @@ func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, 
 	return true
 }
 
+func softmaxGrad32(row []float32, lse, factor, less float32) bool {
+	n := len(row)
+	if !useAVX512 || n == 0 {
+		return false
+	}
+	softmaxGradAVX512(&row[0], n, lse, factor, less)
+	return true
+}
+
 func softplusSum32(row []float32) (float32, bool) {
 	if !useAVX512 || len(row) == 0 {
 		return 0, false

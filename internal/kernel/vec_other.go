@@ -15,6 +15,7 @@ func adamW32(w, g, m, v []float32, c *adamWConst) bool             { return fals
 func actRow32(act Act, y, x []float32) bool                        { return false }
 func actGradRow32(act Act, dst, x []float32) bool                  { return false }
 func rowMax32(row []float32) (float32, bool)                       { return 0, false }
+func softmaxGrad32([]float32, float32, float32, float32) bool      { return false }
 func softplusSum32(row []float32) (float32, bool)                  { return 0, false }
 func sigmoid32(row []float32, factor float32) bool                 { return false }
 func expSum32(row []float32, top float32) (float32, bool)          { return 0, false }

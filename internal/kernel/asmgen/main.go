@@ -25,6 +25,7 @@ var groups = []struct {
 	{"attention", attention},
 	{"vec", vec},
 	{"peak", peak},
+	{"gemmavx2", gemmAVX2},
 }
 
 func main() {
