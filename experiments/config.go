@@ -37,6 +37,7 @@ type Config struct {
 	Losses []losses.Config `yaml:"losses"`
 	Optim  optim.Config    `yaml:"optim"`
 	Train  train.Config    `yaml:"train"`
+	Engine train.Engine    `yaml:"engine"`
 	Eval   Eval            `yaml:"eval"`
 	Start  Start           `yaml:"start,omitempty"`
 }
@@ -64,7 +65,7 @@ func Default(kind, preset string) (*Config, error) {
 		return nil, err
 	}
 	return &Config{
-		Data: data.Default(), Model: m, Losses: losses.Default(), Optim: optim.Default(), Train: train.Default(),
+		Data: data.Default(), Model: m, Losses: losses.Default(), Optim: optim.Default(), Train: train.Default(), Engine: train.DefaultEngine(),
 	}, nil
 }
 

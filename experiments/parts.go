@@ -46,6 +46,7 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 	check(c.Optim.Validate())
 	check(c.Train.Validate())
 	check(c.Start.validate())
+	check(c.Engine.Validate())
 	if side := c.Model.Vision.ImageSize; side > 0 {
 		var err error
 		if p.train, err = transform.New(c.Data.Transforms, side); err != nil {

@@ -158,6 +158,9 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.Engine.Use(); err != nil {
+		return fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
 	lock, err := r.lock() // what is refused before this leaves nothing behind
 	if err != nil {
 		return err
@@ -259,7 +262,7 @@ func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
 
 func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
 	return train.New(c.Train, train.Options{
-		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Resources: res,
+		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Engine: c.Engine, Resources: res,
 	})
 }
 

@@ -111,7 +111,7 @@ func (s *Start) begin(m model.Model, weights []float32) (notes []string, err err
 			errs = append(errs, fmt.Errorf("start.from: %s has no parameter %s; name it in start.new to begin it anew", s.From, p.Name))
 		case slices.Equal(p.Shape, q.Shape):
 			copy(p.Slice(weights), q.Slice(source))
-		case p.Frozen && p.Grid > 0: // a fixed table for its own grid
+		case q.Frozen && p.Grid > 0: // a fixed table, of which the model has its own
 		case (p.Grid > 0 || p.Context) && p.Shape[1] == q.Shape[1]:
 			if err := s.resample(p, q, p.Slice(weights), q.Slice(source)); err != nil {
 				errs = append(errs, err)

@@ -32,11 +32,14 @@ type worker struct {
 }
 
 // newWorker builds the graph of one grain. It allocates nothing large.
-func newWorker(m model.Model, objectives []losses.Config, cfg *Config, mean, std [3]float32, seed uint64) (*worker, error) {
+func newWorker(m model.Model, objectives []losses.Config, cfg *Config, engine Engine, mean, std [3]float32, seed uint64) (*worker, error) {
 	w := &worker{pairs: cfg.Grain()}
 	gr := model.NewGrain(m, w.pairs, mean, std)
 	if cfg.Recompute == "block" {
 		gr.G.RecomputeBlocks()
+	}
+	if engine.Precision == "bf16" {
+		gr.G.RoundProducts()
 	}
 	var outputs []*ops.Node
 	if losses.HasGlobal(objectives) {
