@@ -162,9 +162,6 @@ func (s *Start) validate() error {
 			errs = append(errs, fmt.Errorf("start.new[%d]: %q, want a pattern of names such as head.*", i, p))
 		}
 	}
-	if s.From == "" && len(s.New) > 0 {
-		errs = append(errs, errors.New("start.new: without start.from everything begins anew"))
-	}
 	return errors.Join(errs...)
 }
 
