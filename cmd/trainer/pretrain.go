@@ -49,7 +49,7 @@ func (t *trainFlags) run(cmd *cobra.Command) error {
 	con := newConsole(cmd.OutOrStdout(), cmd.ErrOrStderr(), t.json)
 	con.say("run %s", run.Dir)
 	if run.Finished {
-		con.say("finished already; its report is %s/report/report.md", run.Dir)
+		con.say("finished already, %d updates; its report is %s/report/report.md", run.Config.Train.Steps, run.Dir)
 		return nil
 	}
 	err = run.Train(cmd.Context(), con)
