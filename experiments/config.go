@@ -50,6 +50,8 @@ type Eval struct {
 	// Texts are the candidates of retrieval: label (one text of each group), all (every caption), or empty: labels where
 	// there are any.
 	Texts string `yaml:"texts"`
+	// Choices is how many pictures of a split choose among 100 sentences at most, in the task match; 0: all. During the run it is 50.
+	Choices int `yaml:"choices,omitempty"`
 }
 
 //go:embed *.yaml

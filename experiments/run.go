@@ -21,6 +21,7 @@ import (
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
 	"diptych/internal/runlog"
+	"diptych/losses"
 	"diptych/train"
 )
 
@@ -263,13 +264,13 @@ func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
 func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
 	return train.New(c.Train, train.Options{
 		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Engine: c.Engine, Resources: res,
+		Objectives: losses.Options{Vocabulary: p.tok},
 	})
 }
 
 // batchBytes returns the memory of one global batch's pictures.
 func (r *Run) batchBytes() int64 {
-	side := int64(r.Config.Model.Vision.ImageSize)
-	return 3 * side * side * int64(r.Config.Train.GlobalBatch)
+	return 3 * int64(r.parts.train.MaxPixels()) * int64(r.Config.Train.GlobalBatch)
 }
 
 // ahead returns how many batches are prepared before they are asked for: one is enough for a long update.

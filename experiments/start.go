@@ -167,7 +167,7 @@ func (s *Start) validate() error {
 
 // Ensemble replaces the model's weights by share times them and the rest those of the model that it was trained from, or that from
 // names (WiSE-FT: Wortsman et al. 2022, §3, equation 1). share is in [0, 1].
-func (m *Model) Ensemble(from string, share float64) error {
+func (m *opened) Ensemble(from string, share float64) error {
 	start := m.config.Start
 	if from != "" {
 		start.From, start.New = from, nil

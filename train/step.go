@@ -69,6 +69,8 @@ type Options struct {
 	Seed      uint64
 	Engine    Engine // whose Use was called; the zero value counts as DefaultEngine
 	Resources Resources
+	// Objectives is what local objectives need besides, such as the vocabulary.
+	Objectives losses.Options
 }
 
 // New plans and allocates a trainer with initial weights. More memory than Resources allow, even with no activations kept,
@@ -89,7 +91,7 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 	}
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed)
+		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed, o.Objectives)
 		if err != nil {
 			return nil, err
 		}
