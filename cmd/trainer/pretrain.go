@@ -24,7 +24,7 @@ func (t *trainFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&t.Out, "out", "", "run `directory` (default runs/ and the recipe's name)")
 	f.StringArrayVar(&t.Sets, "set", nil, "override, such as `optim.lr=3e-4`; may be repeated")
-	f.IntVar(&t.Workers, "workers", 1, "replicas of the model that share the threads; must divide the recipe's train.lanes")
+	f.IntVar(&t.Workers, "workers", 0, "replicas of the model that share the threads; must divide the recipe's train.lanes; 0 takes as many as are fastest")
 	f.IntVar(&t.Threads, "threads", 0, fmt.Sprintf("threads, shared by the workers; 0 takes all cores (%d)", runtime.NumCPU()))
 	f.Float64Var(&t.memory, "memory", 0, "`GiB` that the run may use; 0 takes what is free. Activations that do not fit are computed again")
 	addCacheFlags(cmd, &t.Cache)
@@ -34,8 +34,8 @@ func (t *trainFlags) add(cmd *cobra.Command) {
 // run trains what the flags mean.
 func (t *trainFlags) run(cmd *cobra.Command) error {
 	switch {
-	case t.Workers < 1:
-		return usagef("--workers %d: want at least 1", t.Workers)
+	case t.Workers < 0:
+		return usagef("--workers %d: want at least 1, or 0 for as many as are fastest", t.Workers)
 	case t.Threads < 0 || t.Threads > maxThreads:
 		return usagef("--threads %d: want 1 to %d, or 0 for all cores", t.Threads, maxThreads)
 	case !(t.memory >= 0 && t.memory < 1<<30):
