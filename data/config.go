@@ -28,7 +28,9 @@ type Config struct {
 	// Sources are several sets to mix, in place of Path. Models are measured on the first.
 	Sources []SourceConfig `yaml:"sources,omitempty"`
 
-	Tokenizer      tokenizer.Config `yaml:"tokenizer"`
+	Tokenizer tokenizer.Config `yaml:"tokenizer"`
+	// TokenDropout is the chance of each token of a training caption to be left out.
+	TokenDropout   float64          `yaml:"tokenDropout,omitempty"`
 	Transforms     []transform.Spec `yaml:"transforms"`     // of training pictures, in order
 	EvalTransforms []transform.Spec `yaml:"evalTransforms"` // of all others
 
@@ -150,6 +152,9 @@ func (c *Config) Validate() error {
 	}
 	if !(c.BrokenLimit >= 0 && c.BrokenLimit <= 1) {
 		bad("brokenLimit: %v, want [0, 1]", c.BrokenLimit)
+	}
+	if !(c.TokenDropout >= 0 && c.TokenDropout < 1) {
+		bad("tokenDropout: %v, want [0, 1)", c.TokenDropout)
 	}
 	if c.CacheMiB < 0 || c.CacheMiB > maxCacheMiB {
 		bad("cacheMiB: %d, want 0 to %d", c.CacheMiB, maxCacheMiB)

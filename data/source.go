@@ -74,6 +74,7 @@ type Source struct {
 	tok     tokenizer.Tokenizer
 	cache   cache
 	limit   int // of broken rows
+	drop    float64
 
 	mu     sync.Mutex
 	broken map[int]string // row -> why, of all that were met, also in batches that are prepared ahead
@@ -89,6 +90,8 @@ type Options struct {
 	Tokenizer   tokenizer.Tokenizer
 	BrokenLimit float64 // share of the samples
 	CacheBytes  int
+	// TokenDropout is the chance of each of a caption's tokens, the first and the last aside, to be left out.
+	TokenDropout float64
 }
 
 // NewSource returns a source over samples, in the order given.
@@ -126,7 +129,7 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 // NewMixed returns a source over parts, whose orders' batches must add up to o.Batch.
 func NewMixed(parts []Part, o Options) (*Source, error) {
 	s := &Source{
-		batch: o.Batch, seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer,
+		batch: o.Batch, seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer, drop: o.TokenDropout,
 		cache: cache{left: o.CacheBytes}, broken: map[int]string{}, taken: map[int]string{},
 	}
 	base, slots := 0, 0
@@ -375,7 +378,33 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 	}
 	p.Row, p.Group = number, int32(from.base+group)
 	p.Tokens = s.tok.Encode(captions[addr.Below(at("caption"), len(captions))], p.Tokens[:0])
+	if s.drop > 0 {
+		p.Tokens = dropTokens(p.Tokens, s.drop, at("token"))
+	}
 	return "", nil
+}
+
+// dropTokens leaves each token out with a chance of prob, but for the first and the last, which mark the ends (the random
+// masking of texts in Li, Wang and Xie 2023, CLIPA, §3.2). A caption that would lose all its tokens keeps them.
+func dropTokens(tokens []int32, prob float64, key uint64) []int32 {
+	n, kept := len(tokens), 1
+	keeps := func(k int) bool { return addr.Float64(addr.Hash(key, uint64(k))) >= prob }
+	for k := 1; k < n-1; k++ {
+		if keeps(k) {
+			kept++
+		}
+	}
+	if kept == 1 {
+		return tokens
+	}
+	kept = 1
+	for k := 1; k < n; k++ {
+		if k == n-1 || keeps(k) {
+			tokens[kept] = tokens[k]
+			kept++
+		}
+	}
+	return tokens[:kept]
 }
 
 // cache keeps pictures as Pipeline.Prepare made them, until its memory is used up.

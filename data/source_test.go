@@ -211,3 +211,26 @@ func TestLoaderStopsWhenCancelled(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	l.Close()
 }
+
+func TestDropTokens(t *testing.T) {
+	tokens := func() []int32 { return []int32{100, 1, 2, 3, 4, 5, 101} }
+	left, counts := 0, map[int32]int{}
+	for key := range uint64(2000) {
+		got := dropTokens(tokens(), 0.3, key)
+		require.Equal(t, got, dropTokens(tokens(), 0.3, key), "the same address, the same tokens")
+		require.GreaterOrEqual(t, len(got), 3, "a caption keeps at least one token")
+		require.EqualValues(t, 100, got[0])
+		require.EqualValues(t, 101, got[len(got)-1])
+		require.IsIncreasing(t, got[1:len(got)-1])
+		for _, id := range got[1 : len(got)-1] {
+			counts[id]++
+		}
+		left += len(got) - 2
+	}
+	require.InDelta(t, 0.7, float64(left)/10000, 0.02)
+	for id, n := range counts {
+		require.InDelta(t, 0.7, float64(n)/2000, 0.04, "token %d", id)
+	}
+	require.Equal(t, []int32{100, 101}, dropTokens([]int32{100, 101}, 0.9, 1))
+	require.Equal(t, []int32{100, 7, 101}, dropTokens([]int32{100, 7, 101}, 0.9, 1), "the only token stays")
+}
