@@ -30,7 +30,9 @@ type Config struct {
 
 	Tokenizer tokenizer.Config `yaml:"tokenizer"`
 	// TokenDropout is the chance of each token of a training caption to be left out.
-	TokenDropout   float64          `yaml:"tokenDropout,omitempty"`
+	TokenDropout float64 `yaml:"tokenDropout,omitempty"`
+	// MergeDropout is the chance of each merge of byte pairs to be passed over in a training caption (BPE-dropout).
+	MergeDropout   float64          `yaml:"mergeDropout,omitempty"`
 	Transforms     []transform.Spec `yaml:"transforms"`     // of training pictures, in order
 	EvalTransforms []transform.Spec `yaml:"evalTransforms"` // of all others
 
@@ -155,6 +157,9 @@ func (c *Config) Validate() error {
 	}
 	if !(c.TokenDropout >= 0 && c.TokenDropout < 1) {
 		bad("tokenDropout: %v, want [0, 1)", c.TokenDropout)
+	}
+	if !(c.MergeDropout >= 0 && c.MergeDropout < 1) {
+		bad("mergeDropout: %v, want [0, 1)", c.MergeDropout)
 	}
 	if c.CacheMiB < 0 || c.CacheMiB > maxCacheMiB {
 		bad("cacheMiB: %d, want 0 to %d", c.CacheMiB, maxCacheMiB)

@@ -65,16 +65,17 @@ type Sample struct {
 // μ(seed, update)[i] of the parts' shares laid end to end. No batch holds a group twice, as none of the parts' does; groups of
 // different sets are different groups, whatever their names.
 type Source struct {
-	parts   []part
-	batch   int
-	samples int
-	seed    uint64
-	side    int
-	pipe    *transform.Pipeline
-	tok     tokenizer.Tokenizer
-	cache   cache
-	limit   int // of broken rows
-	drop    float64
+	parts        []part
+	batch        int
+	samples      int
+	seed         uint64
+	side         int
+	pipe         *transform.Pipeline
+	tok          tokenizer.Tokenizer
+	cache        cache
+	limit        int // of broken rows
+	drop         float64
+	mergeDropout float64
 
 	mu     sync.Mutex
 	broken map[int]string // row -> why, of all that were met, also in batches that are prepared ahead
@@ -92,6 +93,14 @@ type Options struct {
 	CacheBytes  int
 	// TokenDropout is the chance of each of a caption's tokens, the first and the last aside, to be left out.
 	TokenDropout float64
+	// MergeDropout is the chance of each merge of byte pairs to be passed over while a caption is encoded (BPE-dropout). A
+	// tokenizer without merges refuses it.
+	MergeDropout float64
+}
+
+// subwords is a tokenizer that can cut words in several ways; *tokenizer.BPE is one.
+type subwords interface {
+	EncodeDropout(text string, dst []int32, prob float64, key uint64) []int32
 }
 
 // NewSource returns a source over samples, in the order given.
@@ -129,8 +138,11 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 // NewMixed returns a source over parts, whose orders' batches must add up to o.Batch.
 func NewMixed(parts []Part, o Options) (*Source, error) {
 	s := &Source{
-		batch: o.Batch, seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer, drop: o.TokenDropout,
+		batch: o.Batch, seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer, drop: o.TokenDropout, mergeDropout: o.MergeDropout,
 		cache: cache{left: o.CacheBytes}, broken: map[int]string{}, taken: map[int]string{},
+	}
+	if _, ok := o.Tokenizer.(subwords); !ok && o.MergeDropout > 0 {
+		return nil, fmt.Errorf("data: mergeDropout %v: a tokenizer of kind %s has no merges", o.MergeDropout, o.Tokenizer.Config().Kind)
 	}
 	base, slots := 0, 0
 	for _, p := range parts {
@@ -377,7 +389,12 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 		return "", err
 	}
 	p.Row, p.Group = number, int32(from.base+group)
-	p.Tokens = s.tok.Encode(captions[addr.Below(at("caption"), len(captions))], p.Tokens[:0])
+	caption := captions[addr.Below(at("caption"), len(captions))]
+	if s.mergeDropout > 0 {
+		p.Tokens = s.tok.(subwords).EncodeDropout(caption, p.Tokens[:0], s.mergeDropout, at("merges"))
+	} else {
+		p.Tokens = s.tok.Encode(caption, p.Tokens[:0])
+	}
 	if s.drop > 0 {
 		p.Tokens = dropTokens(p.Tokens, s.drop, at("token"))
 	}

@@ -158,7 +158,7 @@ func (r *Run) newSource() (*data.Source, error) {
 	c := r.Config
 	o := data.Options{
 		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
-		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20, TokenDropout: c.Data.TokenDropout,
+		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20, TokenDropout: c.Data.TokenDropout, MergeDropout: c.Data.MergeDropout,
 	}
 	var weights []float64
 	for _, d := range r.data {

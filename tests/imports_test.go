@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"data/transform":         {"internal/addr", "data/transform/jpeg"},
 	"data/transform/jpeg":    {},
 	"data/transform/asmgen":  {},
-	"data/tokenizer":         {"data/demo/vocab"},
+	"data/tokenizer":         {"data/demo/vocab", "internal/addr"},
 	"data/tokenizer/clip":    {},
 	"data":                   {"data/arrowset", "data/batch", "data/tokenizer", "data/transform", "internal/addr"},
 	"eval":                   {"model", "data", "data/arrowset", "data/transform", "internal/kernel", "internal/addr"},
