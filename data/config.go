@@ -21,6 +21,10 @@ type Config struct {
 	CaptionKinds []string `yaml:"captionKinds,omitempty"`
 	CaptionLangs []string `yaml:"captionLangs,omitempty"`
 
+	// Classes names the class system of the set whose classes are the labels of its rows. Rows that have none of them are left out;
+	// of a set that is read in windows each row must have one. Captions are then only needed by a model that reads texts.
+	Classes string `yaml:"classes,omitempty"`
+
 	// WindowShards is how many shards are shuffled together, so that no more are needed at a time; 0 is the whole set. It is the
 	// recipe's, not the machine's: the order is the same wherever the set lies. Remote sets have RemoteWindow without it.
 	WindowShards int `yaml:"windowShards,omitempty"`
@@ -29,8 +33,6 @@ type Config struct {
 	Sources []SourceConfig `yaml:"sources,omitempty"`
 
 	Tokenizer tokenizer.Config `yaml:"tokenizer"`
-	// TokenDropout is the chance of each token of a training caption to be left out.
-	TokenDropout float64 `yaml:"tokenDropout,omitempty"`
 	// MergeDropout is the chance of each merge of byte pairs to be passed over in a training caption (BPE-dropout).
 	MergeDropout   float64          `yaml:"mergeDropout,omitempty"`
 	Transforms     []transform.Spec `yaml:"transforms"`     // of training pictures, in order
@@ -154,9 +156,6 @@ func (c *Config) Validate() error {
 	}
 	if !(c.BrokenLimit >= 0 && c.BrokenLimit <= 1) {
 		bad("brokenLimit: %v, want [0, 1]", c.BrokenLimit)
-	}
-	if !(c.TokenDropout >= 0 && c.TokenDropout < 1) {
-		bad("tokenDropout: %v, want [0, 1)", c.TokenDropout)
 	}
 	if !(c.MergeDropout >= 0 && c.MergeDropout < 1) {
 		bad("mergeDropout: %v, want [0, 1)", c.MergeDropout)

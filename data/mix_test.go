@@ -68,7 +68,7 @@ func mixed(t *testing.T) (*Source, []int) {
 	require.NoError(t, err)
 	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
 	require.NoError(t, err)
-	s, err := NewMixed(parts, Options{Seed: 5, Batch: 8, Side: side, Pipeline: pipe, Tokenizer: tok, BrokenLimit: 0.05})
+	s, err := NewMixed(parts, Options{Seed: 5, Batch: 8, Pipeline: pipe, Tokenizer: tok, BrokenLimit: 0.05})
 	require.NoError(t, err)
 	return s, []int{0, 60, 72, 102}
 }

@@ -37,6 +37,7 @@ type Part struct {
 	Rows     Rows                                                 // may be a Fetcher
 	Captions func(ctx context.Context, row int) ([]string, error) // those that may be drawn, at least one
 	ID       func(row int) string                                 // the picture's name or "", for messages; may be nil
+	Label    func(ctx context.Context, row int) (int32, error)    // class of a row; nil where the recipe names no classes
 	Order    *Order                                               // of the part's share of each batch
 	Len      int                                                  // rows of the whole set: those of the next part are numbered from here on
 	Samples  int                                                  // rows that the order is over
@@ -55,7 +56,8 @@ type Sample struct {
 	Row      int      // in the data set
 	ID       string   // of its picture, for messages; may be empty
 	Group    string   // empty: its own group
-	Captions []string // at least one
+	Captions []string // at least one, unless Options have no tokenizer
+	Label    int32    // class; of no meaning unless Options ask for it
 }
 
 // Source gives the batch of any update. It is safe for concurrent use.
@@ -65,17 +67,15 @@ type Sample struct {
 // μ(seed, update)[i] of the parts' shares laid end to end. No batch holds a group twice, as none of the parts' does; groups of
 // different sets are different groups, whatever their names.
 type Source struct {
-	parts        []part
-	batch        int
-	samples      int
-	seed         uint64
-	side         int
-	pipe         *transform.Pipeline
-	tok          tokenizer.Tokenizer
-	cache        cache
-	limit        int // of broken rows
-	drop         float64
-	mergeDropout float64
+	parts   []part
+	batch   int
+	samples int
+	seed    uint64
+	pipe    *transform.Pipeline
+	tok     tokenizer.Tokenizer
+	cache   cache
+	limit   int     // of broken rows
+	dropout float64 // of merges
 
 	mu     sync.Mutex
 	broken map[int]string // row -> why, of all that were met, also in batches that are prepared ahead
@@ -86,13 +86,11 @@ type Source struct {
 type Options struct {
 	Seed        uint64
 	Batch       int // N, pairs of an update
-	Side        int // S, pixels
 	Pipeline    *transform.Pipeline
-	Tokenizer   tokenizer.Tokenizer
-	BrokenLimit float64 // share of the samples
+	Tokenizer   tokenizer.Tokenizer // nil: pairs have no tokens
+	Labels      bool                // NewSource: pairs have the samples' labels
+	BrokenLimit float64             // share of the samples
 	CacheBytes  int
-	// TokenDropout is the chance of each of a caption's tokens, the first and the last aside, to be left out.
-	TokenDropout float64
 	// MergeDropout is the chance of each merge of byte pairs to be passed over while a caption is encoded (BPE-dropout). A
 	// tokenizer without merges refuses it.
 	MergeDropout float64
@@ -111,7 +109,7 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 	numbers := map[string]int{}
 	for i := range samples {
 		sm := &samples[i]
-		if len(sm.Captions) == 0 {
+		if len(sm.Captions) == 0 && o.Tokenizer != nil {
 			return nil, fmt.Errorf("data: row %d (%s) has no caption of the chosen kinds and languages", sm.Row, sm.ID)
 		}
 		index[sm.Row] = sm
@@ -128,21 +126,25 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewMixed([]Part{{
+	part := Part{
 		Rows: rows, Order: order, Len: length, Samples: len(samples),
 		Captions: func(_ context.Context, row int) ([]string, error) { return index[row].Captions, nil },
 		ID:       func(row int) string { return index[row].ID },
-	}}, o)
+	}
+	if o.Labels {
+		part.Label = func(_ context.Context, row int) (int32, error) { return index[row].Label, nil }
+	}
+	return NewMixed([]Part{part}, o)
 }
 
 // NewMixed returns a source over parts, whose orders' batches must add up to o.Batch.
 func NewMixed(parts []Part, o Options) (*Source, error) {
 	s := &Source{
-		batch: o.Batch, seed: o.Seed, side: o.Side, pipe: o.Pipeline, tok: o.Tokenizer, drop: o.TokenDropout, mergeDropout: o.MergeDropout,
+		batch: o.Batch, seed: o.Seed, pipe: o.Pipeline, tok: o.Tokenizer, dropout: o.MergeDropout,
 		cache: cache{left: o.CacheBytes}, broken: map[int]string{}, taken: map[int]string{},
 	}
 	if _, ok := o.Tokenizer.(subwords); !ok && o.MergeDropout > 0 {
-		return nil, fmt.Errorf("data: mergeDropout %v: a tokenizer of kind %s has no merges", o.MergeDropout, o.Tokenizer.Config().Kind)
+		return nil, fmt.Errorf("data: mergeDropout %v wants a byte-pair tokenizer, of kind bpe or clip", o.MergeDropout)
 	}
 	base, slots := 0, 0
 	for _, p := range parts {
@@ -261,20 +263,23 @@ func (s *Source) At(ctx context.Context, u int, b *batch.Batch) error {
 // prepare sizes b for update u.
 func (s *Source) prepare(u int, b *batch.Batch) {
 	b.Step, b.Broken = u, b.Broken[:0]
-	if len(b.Pairs) == 0 {
-		n := s.side * s.side * 3
-		b.Pairs = make([]batch.Pair, s.batch)
+	if len(b.Pairs) > 0 {
+		return
+	}
+	b.Pairs = make([]batch.Pair, s.batch)
+	if side := s.pipe.Side(); side > 0 {
+		n := side * side * 3
 		b.Pixels = make([]uint8, n*s.batch)
 		for i := range b.Pairs {
-			b.Pairs[i].Pixels = b.Pixels[i*n : (i+1)*n]
+			b.Pairs[i].Pixels = b.Pixels[i*n : (i+1)*n : (i+1)*n]
 		}
 	}
 }
 
 // worker is what one goroutine reuses from slot to slot.
 type worker struct {
-	decoded, prepared transform.Image
-	scratch           transform.Scratch
+	decoded, prepared, out transform.Image
+	scratch                transform.Scratch
 }
 
 // slot fills pair i of b.
@@ -381,47 +386,35 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 		im = s.cache.put(number, &w.prepared)
 	}
 	at := func(purpose string) uint64 { return addr.Hash(s.seed, addr.Name(purpose), uint64(u), uint64(i)) }
-	if err := s.pipe.Finish(im, at("transform"), p.Pixels, &w.scratch); err != nil {
+	w.out.Pix = p.Pixels
+	err = s.pipe.Finish(im, at("transform"), &w.out, &w.scratch)
+	if errors.Is(err, transform.ErrBadPicture) {
+		return err.Error(), nil
+	}
+	if err != nil {
 		return "", fmt.Errorf("%s: %w", s.RowName(number), err)
+	}
+	p.Pixels, p.Height, p.Width = w.out.Pix, w.out.H, w.out.W
+	p.Row, p.Group = number, int32(from.base+group)
+	if from.Label != nil {
+		if p.Label, err = from.Label(ctx, row); err != nil {
+			return "", fmt.Errorf("%s: %w", s.RowName(number), err)
+		}
+	}
+	if s.tok == nil {
+		return "", nil
 	}
 	captions, err := from.Captions(ctx, row)
 	if err != nil {
 		return "", err
 	}
-	p.Row, p.Group = number, int32(from.base+group)
 	caption := captions[addr.Below(at("caption"), len(captions))]
-	if s.mergeDropout > 0 {
-		p.Tokens = s.tok.(subwords).EncodeDropout(caption, p.Tokens[:0], s.mergeDropout, at("merges"))
+	if s.dropout > 0 {
+		p.Tokens = s.tok.(subwords).EncodeDropout(caption, p.Tokens[:0], s.dropout, at("merges"))
 	} else {
 		p.Tokens = s.tok.Encode(caption, p.Tokens[:0])
 	}
-	if s.drop > 0 {
-		p.Tokens = dropTokens(p.Tokens, s.drop, at("token"))
-	}
 	return "", nil
-}
-
-// dropTokens leaves each token out with a chance of prob, but for the first and the last, which mark the ends (the random
-// masking of texts in Li, Wang and Xie 2023, CLIPA, §3.2). A caption that would lose all its tokens keeps them.
-func dropTokens(tokens []int32, prob float64, key uint64) []int32 {
-	n, kept := len(tokens), 1
-	keeps := func(k int) bool { return addr.Float64(addr.Hash(key, uint64(k))) >= prob }
-	for k := 1; k < n-1; k++ {
-		if keeps(k) {
-			kept++
-		}
-	}
-	if kept == 1 {
-		return tokens
-	}
-	kept = 1
-	for k := 1; k < n; k++ {
-		if k == n-1 || keeps(k) {
-			tokens[kept] = tokens[k]
-			kept++
-		}
-	}
-	return tokens[:kept]
 }
 
 // cache keeps pictures as Pipeline.Prepare made them, until its memory is used up.

@@ -54,7 +54,7 @@ func newSource(t *testing.T, rows Rows, samples []Sample, batch int, limit float
 	require.NoError(t, err)
 	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
 	require.NoError(t, err)
-	s, err := NewSource(rows, samples, Options{Seed: 5, Batch: batch, Side: side, Pipeline: pipe, Tokenizer: tok, BrokenLimit: limit, CacheBytes: 20 * side * side * 3})
+	s, err := NewSource(rows, samples, Options{Seed: 5, Batch: batch, Pipeline: pipe, Tokenizer: tok, BrokenLimit: limit, CacheBytes: 20 * side * side * 3})
 	require.NoError(t, err)
 	return s
 }
@@ -198,6 +198,43 @@ func TestLoaderReportsErrors(t *testing.T) {
 	require.ErrorContains(t, err, "slot")
 }
 
+// Pictures keep their shapes where the model takes them so; batches are reused, and each is what At makes of its update.
+func TestShapes(t *testing.T) {
+	const n = 24
+	rows, samples := fakeSet(t, n)
+	for i := range rows {
+		var buf bytes.Buffer
+		im := image.NewGray(image.Rect(0, 0, 40+i, 64-i))
+		im.Set(0, 0, color.Gray{uint8(i)})
+		require.NoError(t, png.Encode(&buf, im))
+		rows[i] = buf.Bytes()
+	}
+	s := newSource(t, rows, samples, 4, 0)
+	var err error
+	s.pipe, err = transform.NewPatches([]transform.Spec{{"op": "min_max_resize", "longest": 64}, {"op": "flip", "prob": 0.5}}, 32, 8)
+	require.NoError(t, err)
+	l := NewLoader(t.Context(), s, 0, 30, 2, 2)
+	defer l.Close()
+	shapes := map[[2]int]bool{}
+	for u := range 30 {
+		b, err := l.Next(t.Context())
+		require.NoError(t, err)
+		require.Nil(t, b.Pixels)
+		var alone batch.Batch
+		require.NoError(t, s.At(t.Context(), u, &alone))
+		for i, p := range b.Pairs {
+			require.Equal(t, alone.Pairs[i], p)
+			require.Len(t, p.Pixels, 3*p.Height*p.Width)
+			require.LessOrEqual(t, p.Height*p.Width, s.pipe.MaxPixels())
+			w, h := 40+p.Row, 64-p.Row
+			require.InDelta(t, float64(w)/float64(h), float64(p.Width)/float64(p.Height), 0.35, "the shape is the row's")
+			shapes[[2]int{p.Height, p.Width}] = true
+		}
+		l.Release(b)
+	}
+	require.Greater(t, len(shapes), 2)
+}
+
 func TestLoaderStopsWhenCancelled(t *testing.T) {
 	rows, samples := fakeSet(t, 30)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -210,27 +247,4 @@ func TestLoaderStopsWhenCancelled(t *testing.T) {
 	}
 	require.ErrorIs(t, err, context.Canceled)
 	l.Close()
-}
-
-func TestDropTokens(t *testing.T) {
-	tokens := func() []int32 { return []int32{100, 1, 2, 3, 4, 5, 101} }
-	left, counts := 0, map[int32]int{}
-	for key := range uint64(2000) {
-		got := dropTokens(tokens(), 0.3, key)
-		require.Equal(t, got, dropTokens(tokens(), 0.3, key), "the same address, the same tokens")
-		require.GreaterOrEqual(t, len(got), 3, "a caption keeps at least one token")
-		require.EqualValues(t, 100, got[0])
-		require.EqualValues(t, 101, got[len(got)-1])
-		require.IsIncreasing(t, got[1:len(got)-1])
-		for _, id := range got[1 : len(got)-1] {
-			counts[id]++
-		}
-		left += len(got) - 2
-	}
-	require.InDelta(t, 0.7, float64(left)/10000, 0.02)
-	for id, n := range counts {
-		require.InDelta(t, 0.7, float64(n)/2000, 0.04, "token %d", id)
-	}
-	require.Equal(t, []int32{100, 101}, dropTokens([]int32{100, 101}, 0.9, 1))
-	require.Equal(t, []int32{100, 7, 101}, dropTokens([]int32{100, 7, 101}, 0.9, 1), "the only token stays")
 }

@@ -15,6 +15,8 @@ type Model interface {
 	// Prepare decodes a picture and brings it to the model's size: (S, S, 3) levels 0 to 255. Its errors are about that
 	// picture. It is called from several goroutines at once.
 	Prepare(encoded []byte, dst []uint8) error
+	// Tasks lists what the model serves.
+	Tasks() []Task
 }
 
 // BadPicture is a picture that cannot be used.

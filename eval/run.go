@@ -28,6 +28,7 @@ type Task string
 const (
 	TaskRetrieval Task = "retrieval"
 	TaskZeroShot  Task = "zeroshot"
+	TaskClassify  Task = "classify" // by a Classifier's own scores
 
 	TextsAuto  = ""      // TextsLabel if the split has captions of the kind label, otherwise TextsAll
 	TextsLabel = "label" // one text for each group: its first label
@@ -40,7 +41,7 @@ const labelKind = "label"
 // Options say what Run is to measure. The zero value measures everything.
 type Options struct {
 	Splits  []string // none: every split but train
-	Tasks   []Task   // none: all
+	Tasks   []Task   // none: all that the model serves
 	Systems []string // class systems of the set; none: all
 	K       []int    // of R@K; nil means 1, 5, 10
 	Texts   string   // TextsAuto, TextsLabel or TextsAll
@@ -59,11 +60,12 @@ type Result struct {
 
 // SplitResult is what was measured on one split.
 type SplitResult struct {
-	Split     string          `json:"split"`
-	Images    int             `json:"images"`           // embedded
-	Broken    []Broken        `json:"broken,omitempty"` // left out
-	Retrieval *SplitRetrieval `json:"retrieval,omitempty"`
-	ZeroShot  []SystemResult  `json:"zeroshot,omitempty"`
+	Split      string           `json:"split"`
+	Images     int              `json:"images"`           // embedded
+	Broken     []Broken         `json:"broken,omitempty"` // left out
+	Retrieval  *SplitRetrieval  `json:"retrieval,omitempty"`
+	ZeroShot   []SystemResult   `json:"zeroshot,omitempty"`
+	Classified []Classification `json:"classified,omitempty"`
 	// Features are the embeddings that were measured, for those who draw them.
 	Features *Features `json:"-"`
 }
@@ -85,17 +87,11 @@ type SplitRetrieval struct {
 
 // SystemResult is the zero-shot classification of one split by one class system.
 type SystemResult struct {
-	System     string             `json:"system"`
-	Classes    int                `json:"classes"`
-	Images     int                `json:"images"`     // that have a class
-	Unlabelled int                `json:"unlabelled"` // pictures without one, not counted
-	ChanceTop1 float64            `json:"chanceTop1"`
-	ChanceTop5 float64            `json:"chanceTop5"`
-	Largest    float64            `json:"largestClass"` // share of the most frequent class: what always naming it reaches
-	Ensemble   Accuracy           `json:"ensemble"`     // of all templates
-	Bare       Accuracy           `json:"bareName"`
-	Templates  []TemplateAccuracy `json:"templates,omitempty"` // each alone
-	PerClass   []ClassAccuracy    `json:"perClass"`            // by the ensemble
+	Labelled
+	Ensemble  Accuracy           `json:"ensemble"` // of all templates
+	Bare      Accuracy           `json:"bareName"`
+	Templates []TemplateAccuracy `json:"templates,omitempty"` // each alone
+	PerClass  []ClassAccuracy    `json:"perClass"`            // by the ensemble
 }
 
 // TemplateAccuracy is what one template reaches alone.
@@ -126,6 +122,11 @@ func Run(ctx context.Context, m Model, set Set, opt Options) (*Result, error) {
 	for i, split := range r.opt.Splits {
 		if err := r.split(ctx, split, &res.Splits[i]); err != nil {
 			return nil, fmt.Errorf("eval: split %s: %w", split, err)
+		}
+	}
+	if slices.Contains(r.opt.Tasks, TaskClassify) {
+		if err := r.classify(m.(Classifier), res.Splits); err != nil {
+			return nil, fmt.Errorf("eval: %w", err)
 		}
 	}
 	if slices.Contains(r.opt.Tasks, TaskZeroShot) {
@@ -165,12 +166,13 @@ func (r *runner) check() error {
 			return fmt.Errorf("%w: the data set %s has no split %q; it has %s", ErrRequest, man.Name, s, strings.Join(have, ", "))
 		}
 	}
+	serves := r.Tasks()
 	if len(o.Tasks) == 0 {
-		o.Tasks = []Task{TaskRetrieval, TaskZeroShot}
+		o.Tasks = serves
 	}
 	for _, t := range o.Tasks {
-		if t != TaskRetrieval && t != TaskZeroShot {
-			return fmt.Errorf("%w: there is no task %q; there are %s and %s", ErrRequest, t, TaskRetrieval, TaskZeroShot)
+		if !slices.Contains(serves, t) {
+			return fmt.Errorf("%w: the model has no task %q; it has %s", ErrRequest, t, TaskList(serves))
 		}
 	}
 	var systems []string
@@ -193,6 +195,15 @@ func (r *runner) check() error {
 	}
 	_, err := checkK(o.K)
 	return err
+}
+
+// TaskList names tasks, for messages.
+func TaskList(tasks []Task) string {
+	names := make([]string, len(tasks))
+	for i, t := range tasks {
+		names[i] = string(t)
+	}
+	return strings.Join(names, ", ")
 }
 
 func splitNames(meta []arrowset.RowMeta) []string {
@@ -342,11 +353,7 @@ func (r *runner) sentences(ctx context.Context, split string, texts []string) ([
 
 // system classifies every split by one class system. Each template's class names are embedded once.
 func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits []SplitResult) error {
-	names := make([]string, len(sys.Classes))
-	index := make(map[string]int, len(sys.Classes))
-	for c, class := range sys.Classes {
-		names[c], index[class.ID] = class.Text, c
-	}
+	names, index := classNames(sys.Classes)
 	value, ok := r.set.Column(sys.Column)
 	if !ok {
 		return fmt.Errorf("%w: the data set has no text column %q", ErrRequest, sys.Column)
@@ -355,7 +362,7 @@ func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits [
 	results := make([]SystemResult, len(splits))
 	any := false
 	for i := range splits {
-		inputs[i], results[i] = labelled(splits[i].Features, value, index)
+		inputs[i], results[i].Labelled = labelled(splits[i].Features, value, index)
 		results[i].System = sys.Name
 		any = any || results[i].Images > 0
 	}
@@ -425,7 +432,7 @@ func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits [
 }
 
 // labelled picks the pictures of f that have one of the classes.
-func labelled(f *Features, value func(row int) string, index map[string]int) (ZeroShotInput, SystemResult) {
+func labelled(f *Features, value func(row int) string, index map[string]int) (ZeroShotInput, Labelled) {
 	in := ZeroShotInput{Dim: f.Dim}
 	count := make([]int, len(index))
 	for i, row := range f.Rows {
@@ -438,7 +445,7 @@ func labelled(f *Features, value func(row int) string, index map[string]int) (Ze
 		count[c]++
 	}
 	n := len(in.Labels)
-	res := SystemResult{Classes: len(index), Images: n, Unlabelled: len(f.Rows) - n}
+	res := Labelled{Classes: len(index), Images: n, Unlabelled: len(f.Rows) - n}
 	if n > 0 {
 		res.ChanceTop1 = 1 / float64(len(index))
 		res.ChanceTop5 = float64(min(5, len(index))) / float64(len(index))

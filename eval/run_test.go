@@ -52,6 +52,8 @@ type tinyModel struct {
 	prepared atomic.Int32
 }
 
+func (m *tinyModel) Tasks() []Task { return []Task{TaskRetrieval, TaskZeroShot} }
+
 func (m *tinyModel) Prepare(b []byte, dst []uint8) error {
 	m.prepared.Add(1)
 	if bytes.Equal(b, []byte("?")) {
@@ -166,7 +168,7 @@ func TestRunErrors(t *testing.T) {
 		text   string
 	}{
 		{"no such split", func(_ *memorySet, _ *tinyModel, o *Options) { o.Splits = []string{"val"} }, ErrRequest, `no split "val"; it has test, train`},
-		{"no such task", func(_ *memorySet, _ *tinyModel, o *Options) { o.Tasks = []Task{"vqa"} }, ErrRequest, "retrieval and zeroshot"},
+		{"no such task", func(_ *memorySet, _ *tinyModel, o *Options) { o.Tasks = []Task{"vqa"} }, ErrRequest, "it has retrieval, zeroshot"},
 		{"no such class system", func(_ *memorySet, _ *tinyModel, o *Options) { o.Systems = []string{"style"} }, ErrRequest, "it has concept"},
 		{"no such choice", func(_ *memorySet, _ *tinyModel, o *Options) { o.Texts = "some" }, ErrRequest, "label and all"},
 		{"R@-1", func(_ *memorySet, _ *tinyModel, o *Options) { o.K = []int{-1} }, ErrShape, "R@-1"},

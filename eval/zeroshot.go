@@ -62,58 +62,9 @@ func zeroShot(p *kernel.Pool, in ZeroShotInput, names []string) (acc Accuracy, p
 			return acc, nil, fmt.Errorf("%w: picture %d has class %d of %d", ErrShape, i, c, len(names))
 		}
 	}
-	type answer struct{ rank, first int }
 	answers := make([]answer, len(in.Labels))
-	eachRow(p, in.Images, in.Classes, in.Dim, func(i int, scores []float32) {
-		answers[i] = answer{bestRank(scores, []int32{int32(in.Labels[i])}), topK(scores, 1)[0].Index}
-	})
-
-	perClass = make([]ClassAccuracy, len(names))
-	wrong := make([]map[int]int, len(names)) // class -> wrong class chosen -> how often
-	for c, name := range names {
-		perClass[c].Class = name
-		wrong[c] = map[int]int{}
-	}
-	for i, a := range answers {
-		c := in.Labels[i]
-		perClass[c].Images++
-		if a.rank <= 5 {
-			perClass[c].Top5++
-			acc.Top5++
-		}
-		if a.rank == 1 {
-			perClass[c].Top1++
-			acc.Top1++
-		} else {
-			wrong[c][a.first]++
-		}
-	}
-	seen := 0
-	for c := range perClass {
-		pc := &perClass[c]
-		if pc.Images == 0 {
-			continue
-		}
-		seen++
-		most := -1
-		for w, n := range wrong[c] {
-			if most < 0 || n > wrong[c][most] || n == wrong[c][most] && w < most {
-				most = w
-			}
-		}
-		count := float64(pc.Images)
-		if most >= 0 {
-			pc.Mistaken, pc.MistakenFor = names[most], float64(wrong[c][most])/count
-		}
-		pc.Top1 /= count
-		pc.Top5 /= count
-		acc.MeanPerClass += pc.Top1
-	}
-	if seen > 0 {
-		acc.MeanPerClass /= float64(seen)
-		acc.Top1 /= float64(len(in.Labels))
-		acc.Top5 /= float64(len(in.Labels))
-	}
+	eachRow(p, in.Images, in.Classes, in.Dim, func(i int, scores []float32) { answers[i] = answerOf(scores, in.Labels[i]) })
+	acc, perClass = tally(answers, in.Labels, names)
 	return acc, perClass, nil
 }
 

@@ -44,7 +44,7 @@ type Config struct {
 type Eval struct {
 	Splits []string    `yaml:"splits"` // measured at the end; empty: all but train
 	During []string    `yaml:"during"` // measured every train.evalEvery updates; empty: val, or all but train where there is none
-	Tasks  []eval.Task `yaml:"tasks"`  // retrieval, zeroshot; empty: both
+	Tasks  []eval.Task `yaml:"tasks"`  // retrieval, zeroshot, classify; empty: all that the model can do
 	// Texts are the candidates of retrieval: label (one text of each group), all (every caption), or empty: labels where
 	// there are any.
 	Texts string `yaml:"texts"`
@@ -56,9 +56,9 @@ var recipes embed.FS
 // DefaultRecipe is the recipe that runs when none is named.
 const DefaultRecipe = "clip-emoji"
 
-// Default returns the values that a recipe may leave out. name is its model's preset, or empty.
-func Default(preset string) (*Config, error) {
-	m, err := model.DefaultFor(preset)
+// Default returns the values that a recipe may leave out, for its kind of model and that model's preset; either may be empty.
+func Default(kind, preset string) (*Config, error) {
+	m, err := model.DefaultFor(kind, preset)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +82,9 @@ func Load(recipe string, sets []string) (*Config, error) {
 	}
 	return c, nil
 }
+
+// Parse reads a recipe from its text.
+func Parse(text string, sets []string) (*Config, error) { return parse([]byte(text), "recipe", sets) }
 
 // readRecipe finds a recipe's text.
 func readRecipe(recipe string) (text []byte, file string, err error) {
@@ -129,11 +132,12 @@ func parse(text []byte, file string, sets []string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrRecipe, file, err)
 	}
-	preset := ""
+	kind, preset := "", ""
 	if m, ok := tree["model"].(map[string]any); ok {
+		kind, _ = m["kind"].(string)
 		preset, _ = m["preset"].(string)
 	}
-	c, err := Default(preset)
+	c, err := Default(kind, preset)
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrRecipe, file, err)
 	}

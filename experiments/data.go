@@ -27,6 +27,24 @@ func openSet(path string) (*arrowset.Set, error) {
 	return arrowset.Open(path)
 }
 
+// readManifest reads what a data set on this machine says of itself, by the name that openSet takes.
+func readManifest(name string) (*arrowset.Manifest, error) {
+	if name == "demo" {
+		set, err := demo.Open()
+		if err != nil {
+			return nil, err
+		}
+		defer set.Close()
+		return set.Manifest(), nil
+	}
+	text, err := os.ReadFile(filepath.Join(name, arrowset.ManifestName))
+	if err != nil {
+		return nil, err
+	}
+	m, err := arrowset.ParseManifest(text)
+	return &m, err
+}
+
 // dataset is one of the data sets of a recipe. Either near or far is not nil.
 type dataset struct {
 	config data.SourceConfig
@@ -50,11 +68,11 @@ func (d *dataset) Close() error {
 
 // openData opens the data sets of the recipe and what the model is measured on, and makes the run's source of them. closeData
 // must follow, also after an error.
-func (r *Run) openData(ctx context.Context, ob Observer) (*data.Source, error) {
+func (r *Run) openData(ctx context.Context, note func(format string, args ...any)) (*data.Source, error) {
 	c := r.Config
 	all := c.Data.All()
 	for i, sc := range all {
-		d, err := r.openOne(ctx, sc, ob)
+		d, err := r.openOne(ctx, sc, note)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, remote.ErrAddress) {
 			key := "data.path"
 			if len(c.Data.Sources) > 0 {
@@ -88,14 +106,14 @@ func (r *Run) openData(ctx context.Context, ob Observer) (*data.Source, error) {
 }
 
 // openOne opens one data set.
-func (r *Run) openOne(ctx context.Context, sc data.SourceConfig, ob Observer) (*dataset, error) {
+func (r *Run) openOne(ctx context.Context, sc data.SourceConfig, note func(format string, args ...any)) (*dataset, error) {
 	if !data.IsAddress(sc.Path) {
 		set, err := openSet(sc.Path)
 		return &dataset{config: sc, near: set}, err
 	}
 	if r.cache == nil {
 		o := r.opt.Cache
-		o.Note = ob.Note
+		o.Note = note
 		var err error
 		if r.cache, err = OpenCache(o); err != nil {
 			return nil, err
@@ -157,8 +175,9 @@ func (r *Run) checkCache() error {
 func (r *Run) newSource() (*data.Source, error) {
 	c := r.Config
 	o := data.Options{
-		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
-		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20, TokenDropout: c.Data.TokenDropout, MergeDropout: c.Data.MergeDropout,
+		Labels: c.Data.Classes != "",
+		Seed:   c.Seed, Batch: c.Train.GlobalBatch, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
+		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20, MergeDropout: c.Data.MergeDropout,
 	}
 	var weights []float64
 	for _, d := range r.data {
@@ -174,7 +193,7 @@ func (r *Run) newSource() (*data.Source, error) {
 			return nil, err
 		}
 		if d.near != nil && d.config.WindowShards == 0 && len(r.data) == 1 {
-			rows, err := samples(d.near, &d.config)
+			rows, err := r.samples(d)
 			if err != nil {
 				return nil, err
 			}
@@ -189,7 +208,7 @@ func (r *Run) newSource() (*data.Source, error) {
 		if i > 0 {
 			seed = data.PartSeed(c.Seed, i)
 		}
-		part, err := d.part(seed, shares[i])
+		part, err := r.part(d, seed, shares[i])
 		if err != nil {
 			return nil, err
 		}
@@ -203,9 +222,13 @@ func (r *Run) newSource() (*data.Source, error) {
 }
 
 // part is what the source takes from a data set: n pairs of each batch.
-func (d *dataset) part(seed uint64, n int) (data.Part, error) {
+func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 	m := d.manifest()
-	p := data.Part{Name: m.Name, Len: m.Rows, Samples: m.Splits[d.config.Split]}
+	label, err := r.label(d)
+	if err != nil {
+		return data.Part{}, err
+	}
+	p := data.Part{Name: m.Name, Len: m.Rows, Samples: m.Splits[d.config.Split], Label: label}
 	var index *arrowset.Index
 	if d.far != nil {
 		index = d.far.Index()
@@ -223,7 +246,7 @@ func (d *dataset) part(seed uint64, n int) (data.Part, error) {
 		}
 	} else {
 		index = d.near.Index()
-		rows, err := samples(d.near, &d.config)
+		rows, err := samples(d.near, &d.config, r.parts.tok != nil)
 		if err != nil {
 			return p, err
 		}
@@ -238,7 +261,6 @@ func (d *dataset) part(seed uint64, n int) (data.Part, error) {
 	if window == 0 {
 		window = max(len(m.Shards), 1)
 	}
-	var err error
 	if p.Order, err = data.NewWindowed(seed, n, window, index, d.config.Split); err != nil {
 		return p, fmt.Errorf("%w: %s: %w", ErrRecipe, m.Name, err)
 	}
@@ -253,15 +275,68 @@ func (d *dataset) checkSplit() error {
 	return nil
 }
 
-// samples lists the rows of a split with the captions that the recipe admits.
-func samples(set *arrowset.Set, c *data.SourceConfig) ([]data.Sample, error) {
+// label returns the function that gives the class of a set's row; nil where the recipe names no classes.
+func (r *Run) label(d *dataset) (func(ctx context.Context, row int) (int32, error), error) {
+	if r.parts.classes == nil {
+		return nil, nil
+	}
+	sys, err := classSystem(d.manifest(), r.Config.Data.Classes)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	index := map[string]int32{}
+	for i, c := range r.parts.classes {
+		index[c.ID] = int32(i)
+	}
+	value := func(ctx context.Context, row int) (string, error) { return d.far.Value(ctx, row, sys.Column) }
+	if d.near != nil {
+		column, _ := d.near.Column(sys.Column) // a manifest's class systems have columns
+		value = func(_ context.Context, row int) (string, error) { return column(row), nil }
+	}
+	return func(ctx context.Context, row int) (int32, error) {
+		id, err := value(ctx, row)
+		if err != nil {
+			return 0, err
+		}
+		class, ok := index[id]
+		if !ok {
+			return 0, fmt.Errorf("%w: data.classes: %s is %q, which is no class of %s", ErrRecipe, sys.Column, id, sys.Name)
+		}
+		return class, nil
+	}, nil
+}
+
+// samples lists the rows of a data set's split; where the recipe names classes, those that have one.
+func (r *Run) samples(d *dataset) ([]data.Sample, error) {
+	rows, err := samples(d.near, &d.config, r.parts.tok != nil)
+	label, labelErr := r.label(d)
+	if err = errors.Join(err, labelErr); err != nil || label == nil {
+		return rows, err
+	}
+	kept := rows[:0]
+	for _, s := range rows {
+		class, err := label(context.Background(), s.Row)
+		if err != nil {
+			continue
+		}
+		s.Label = class
+		kept = append(kept, s)
+	}
+	if len(kept) == 0 {
+		return nil, fmt.Errorf("%w: data.classes: none of the %d rows of split %q of %s has a class of %s", ErrRecipe, len(rows), d.config.Split, d.manifest().Name, r.Config.Data.Classes)
+	}
+	return kept, nil
+}
+
+// samples lists the rows of a split with the captions that the recipe admits, of which each must have one if texts are read.
+func samples(set *arrowset.Set, c *data.SourceConfig, texts bool) ([]data.Sample, error) {
 	var out []data.Sample
 	for i, m := range set.Meta() {
 		if m.Split != c.Split {
 			continue
 		}
 		s := data.Sample{Row: i, ID: m.ImageID, Group: m.Group, Captions: admitted(set.Captions(i), c)}
-		if len(s.Captions) == 0 {
+		if len(s.Captions) == 0 && texts {
 			return nil, noCaption(set.Manifest(), i, m.ImageID, c)
 		}
 		out = append(out, s)

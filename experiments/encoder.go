@@ -11,15 +11,20 @@ import (
 	"diptych/data/arrowset"
 	"diptych/data/remote"
 	"diptych/data/transform"
+	"diptych/eval"
 	"diptych/internal/kernel"
+	"diptych/losses"
 	"diptych/model"
+	"diptych/ops"
 )
 
 // encodeChunk is how many pictures or texts are encoded at once.
 const encodeChunk = 128
 
-// encoder gives pictures and sentences the unit rows of a model. It implements eval.Model. One call at a time.
+// encoder gives pictures and sentences the rows of a model: unit rows in one space, or a classifier's scores. It implements
+// eval.Model and, for a classifier, eval.Classifier. One call at a time.
 type encoder struct {
+	config  *Config
 	parts   *parts
 	pool    *kernel.Pool
 	runner  *model.Runner
@@ -27,23 +32,52 @@ type encoder struct {
 }
 
 type decodeScratch struct {
-	image   transform.Image
-	scratch transform.Scratch
+	image, out transform.Image
+	scratch    transform.Scratch
 }
 
-func newEncoder(p *parts, weights []float32, pool *kernel.Pool) (*encoder, error) {
-	r, err := p.model.NewRunner(weights, encodeChunk, p.eval.Mean, p.eval.Std, pool)
+// outputs are what is computed of pictures and sentences when a model is measured or used; the second is nil for a model that
+// reads no texts.
+func outputs(m model.Model) (func(*ops.Graph, *model.ImageInput) *ops.Node, func(*ops.Graph, *model.TextInput) *ops.Node) {
+	switch m := m.(type) {
+	case losses.TwoTower:
+		return m.EncodeImage, m.EncodeText
+	case *model.ViT:
+		return func(g *ops.Graph, in *model.ImageInput) *ops.Node { return m.Scores(g, m.Features(g, in)) }, nil
+	}
+	panic(fmt.Sprintf("experiments: no outputs of %T", m)) // every kind of model has its case
+}
+
+// Tasks lists what can be measured of the model.
+func (e *encoder) Tasks() []eval.Task { return tasks(e.config) }
+
+// tasks lists what can be measured of a recipe's model.
+func tasks(c *Config) []eval.Task {
+	if c.Model.HasTexts() {
+		return []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
+	}
+	return []eval.Task{eval.TaskClassify}
+}
+
+// Classes returns the classes of a classifier's scores.
+func (e *encoder) Classes() (system string, classes []arrowset.Class) {
+	return e.config.Data.Classes, e.parts.classes
+}
+
+func newEncoder(c *Config, p *parts, weights []float32, pool *kernel.Pool) (*encoder, error) {
+	picture, text := outputs(p.model)
+	r, err := model.NewRunner(p.model, picture, text, weights, encodeChunk, p.eval.Mean, p.eval.Std, pool)
 	if err != nil {
 		return nil, err
 	}
-	return &encoder{parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}, nil
+	return &encoder{config: c, parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}, nil
 }
 
-// EmbedDim returns E.
-func (e *encoder) EmbedDim() int { return e.parts.model.Config.EmbedDim }
+// EmbedDim returns the numbers of a row: E, or K of a classifier.
+func (e *encoder) EmbedDim() int { return e.runner.Dim() }
 
 // ImageSide returns S, in pixels.
-func (e *encoder) ImageSide() int { return e.parts.model.Config.Vision.ImageSize }
+func (e *encoder) ImageSide() int { return e.config.Model.Vision.ImageSize }
 
 // Prepare decodes a picture and runs the recipe's evaluation transforms: (S, S, 3) levels. It is safe for concurrent use.
 func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
@@ -52,10 +86,12 @@ func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 	if err := e.parts.eval.Decode(encoded, &s.image, &s.scratch); err != nil {
 		return err
 	}
-	return e.parts.eval.Apply(&s.image, 0, dst, &s.scratch)
+	s.out.Pix = dst[:len(dst):len(dst)]
+	defer func() { s.out.Pix = nil }() // it is the caller's
+	return e.parts.eval.Apply(&s.image, 0, &s.out, &s.scratch)
 }
 
-// Images encodes n pictures into (n, E), unit rows. at fills picture i, from several goroutines at once; while one chunk is
+// Images encodes n pictures into (n, EmbedDim). at fills picture i, from several goroutines at once; while one chunk is
 // encoded the next is filled.
 func (e *encoder) Images(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
 	size := 3 * e.ImageSide() * e.ImageSide()
@@ -98,6 +134,9 @@ func (e *encoder) Images(ctx context.Context, n int, at func(i int, dst []uint8)
 
 // Texts encodes sentences into (n, E), unit rows.
 func (e *encoder) Texts(ctx context.Context, texts []string) ([]float32, error) {
+	if e.parts.tok == nil {
+		return nil, fmt.Errorf("experiments: a model of kind %s reads no texts: %w", e.config.Model.Kind, eval.ErrRequest)
+	}
 	out := make([]float32, len(texts)*e.EmbedDim())
 	tokens := make([][]int32, 0, encodeChunk)
 	for lo := 0; lo < len(texts); lo += encodeChunk {
@@ -136,14 +175,18 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
-	if err := extra(c, extraMerges, &cfg.Data.Tokenizer.Content); err != nil {
+	if err := extra(c, extraVocabulary, &cfg.Data.Tokenizer.Content); err != nil {
 		return nil, err
 	}
-	p, err := cfg.build()
+	var classes []arrowset.Class
+	if err := extra(c, extraClasses, &classes); err != nil {
+		return nil, err
+	}
+	p, err := cfg.build(classes)
 	if err != nil {
 		return nil, fmt.Errorf("experiments: the recipe of %s: %w", c.Dir, err)
 	}
-	m := &Model{Warnings: damaged, Step: c.Step, config: cfg, weights: kernel.NewSlab(p.model.Layout.Size)}
+	m := &Model{Warnings: damaged, Step: c.Step, config: cfg, weights: kernel.NewSlab(p.model.Parameters().Size)}
 	defer func() {
 		if err != nil {
 			kernel.FreeSlab(m.weights)
@@ -153,11 +196,11 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 	if c.Has(fileAverage) {
 		file = fileAverage
 	}
-	if err := c.Load(file, tensors(&p.model.Layout, "", m.weights)); err != nil {
+	if err := c.Load(file, tensors(p.model.Parameters(), "", m.weights)); err != nil {
 		return nil, err
 	}
 	pool := kernel.NewPool(threads)
-	if m.encoder, err = newEncoder(p, m.weights, pool); err != nil {
+	if m.encoder, err = newEncoder(cfg, p, m.weights, pool); err != nil {
 		pool.Close()
 		return nil, err
 	}

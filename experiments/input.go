@@ -10,17 +10,18 @@ import (
 // Input is what a recipe makes of a data set's rows before a model sees them.
 type Input struct {
 	Config      *Config
-	Tokenizer   tokenizer.Tokenizer
+	Tokenizer   tokenizer.Tokenizer // nil where the model reads no texts
 	Train, Eval *transform.Pipeline
 }
 
-// LoadInput reads a recipe as Load does, checks it whole and builds its input. The recipe's data set is not opened.
+// LoadInput reads a recipe as Load does, checks it whole and builds its input. Of the recipe's data set only the
+// manifest is read, and that only for the number of its classes.
 func LoadInput(recipe string, sets []string) (*Input, error) {
 	c, err := Load(recipe, sets)
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.build()
+	p, err := c.build(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -39,5 +40,5 @@ func (in *Input) Samples(set *arrowset.Set) ([]data.Sample, error) {
 	if err := d.checkSplit(); err != nil {
 		return nil, err
 	}
-	return samples(set, &d.config)
+	return samples(set, &d.config, in.Tokenizer != nil)
 }

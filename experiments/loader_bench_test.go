@@ -34,15 +34,15 @@ func (r *ready) Release(*batch.Batch) {}
 func BenchmarkLoader(b *testing.B) {
 	c, err := Load(DefaultRecipe, []string{"train.steps=1000000000"})
 	require.NoError(b, err)
-	p, err := c.build()
+	p, err := c.build(nil)
 	require.NoError(b, err)
 	set, err := demo.Open()
 	require.NoError(b, err)
 	defer set.Close()
-	rows, err := samples(set, &c.Data.All()[0])
+	rows, err := samples(set, &c.Data.All()[0], true)
 	require.NoError(b, err)
 	source, err := data.NewSource(set, rows, data.Options{
-		Seed: c.Seed, Batch: c.Train.GlobalBatch, Side: c.Model.Vision.ImageSize, Pipeline: p.train, Tokenizer: p.tok,
+		Seed: c.Seed, Batch: c.Train.GlobalBatch, Pipeline: p.train, Tokenizer: p.tok,
 		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20,
 	})
 	require.NoError(b, err)

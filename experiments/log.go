@@ -14,6 +14,7 @@ import (
 	"diptych/experiments/report"
 	"diptych/internal/machine"
 	"diptych/internal/runlog"
+	"diptych/losses"
 	"diptych/train"
 )
 
@@ -22,6 +23,7 @@ type runLog struct {
 	*runlog.Log
 	dir     string
 	pairs   int      // of an update
+	scale   bool     // there is one
 	samples *os.File // rows of every batch, nil unless the recipe wants them
 	heap    []metrics.Sample
 }
@@ -35,12 +37,17 @@ func newRunLog(r *Run, step int) (*runLog, error) {
 	for _, l := range r.Config.Losses {
 		columns = append(columns, "loss."+l.Name)
 	}
-	columns = append(columns, "lr", "gradNorm", "weightNorm", "scale", "pairsPerSecond", "dataWait", "heapMiB", "anonymousMiB", "broken", "samples")
+	columns = append(columns, losses.Metrics(r.Config.Losses)...)
+	columns = append(columns, "lr", "gradNorm", "weightNorm")
+	if losses.HasGlobal(r.Config.Losses) {
+		columns = append(columns, "scale")
+	}
+	columns = append(columns, "pairsPerSecond", "dataWait", "heapMiB", "anonymousMiB", "broken", "samples")
 	log, err := runlog.Open(r.Dir, columns, step)
 	if err != nil {
 		return nil, err
 	}
-	l := &runLog{Log: log, dir: r.Dir, pairs: r.Config.Train.GlobalBatch, heap: []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}}
+	l := &runLog{Log: log, dir: r.Dir, pairs: r.Config.Train.GlobalBatch, scale: losses.HasGlobal(r.Config.Losses), heap: []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}}
 	if r.Config.Train.LogSamples {
 		if l.samples, err = openSamples(filepath.Join(r.Dir, samplesFile), step); err != nil {
 			return nil, errors.Join(err, log.Close())
@@ -81,7 +88,14 @@ func (l *runLog) step(r train.Record, wait time.Duration, b *batch.Batch) error 
 	for _, t := range r.Terms {
 		values = append(values, t)
 	}
-	values = append(values, r.LR, r.GradNorm, r.WeightNorm, r.Scale, float64(l.pairs)/(r.Seconds+wait.Seconds()), wait.Seconds(),
+	for _, m := range r.Metrics {
+		values = append(values, m)
+	}
+	values = append(values, r.LR, r.GradNorm, r.WeightNorm)
+	if l.scale {
+		values = append(values, r.Scale)
+	}
+	values = append(values, float64(l.pairs)/(r.Seconds+wait.Seconds()), wait.Seconds(),
 		float64(l.heap[0].Value.Uint64())/mib, float64(machine.AnonymousMemory())/mib, r.Broken, fmt.Sprintf("%016x", r.Samples))
 	if err := l.Append(r.Step, values...); err != nil {
 		return err

@@ -21,7 +21,7 @@ func (c *Config) lang() string {
 func (c *Config) evalOptions(man *arrowset.Manifest, step int) eval.Options {
 	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Lang: c.lang()}
 	if step < c.Train.Steps {
-		o.Splits, o.Tasks = c.Eval.During, []eval.Task{eval.TaskRetrieval}
+		o.Splits, o.Tasks = c.Eval.During, tasks(c)[:1]
 		if len(o.Splits) == 0 && man.Splits["val"] > 0 {
 			o.Splits = []string{"val"}
 		}
@@ -33,7 +33,7 @@ func (c *Config) evalOptions(man *arrowset.Manifest, step int) eval.Options {
 		}
 	}
 	if len(o.Tasks) == 0 {
-		o.Tasks = []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
+		o.Tasks = tasks(c)
 	}
 	return o
 }
@@ -45,8 +45,8 @@ func (r *Run) checkEval() error {
 		return fmt.Errorf("%w: "+format, append([]any{ErrRecipe}, args...)...)
 	}
 	for _, t := range c.Eval.Tasks {
-		if t != eval.TaskRetrieval && t != eval.TaskZeroShot {
-			return bad("eval.tasks: %q is unknown; known: %s, %s", t, eval.TaskRetrieval, eval.TaskZeroShot)
+		if !slices.Contains(tasks(c), t) {
+			return bad("eval.tasks: %q is unknown; known: %s", t, eval.TaskList(tasks(c)))
 		}
 	}
 	if t := c.Eval.Texts; t != eval.TextsAuto && t != eval.TextsLabel && t != eval.TextsAll {
@@ -87,13 +87,16 @@ func (r *Run) checkEval() error {
 	return nil
 }
 
-// scores lists the metrics of retrieval of which more is better, by their names in Metrics.
+// scores lists the metrics of which more is better, by their names in Metrics.
 func scores(o eval.Options) []string {
 	var names []string
-	if !slices.Contains(o.Tasks, eval.TaskRetrieval) {
-		return nil
-	}
 	for _, s := range o.Splits {
+		if slices.Contains(o.Tasks, eval.TaskClassify) {
+			names = append(names, s+".classify.top1", s+".classify.top5")
+		}
+		if !slices.Contains(o.Tasks, eval.TaskRetrieval) {
+			continue
+		}
 		for _, direction := range []string{"imageToText", "textToImage"} {
 			for _, k := range []int{1, 5, 10} {
 				names = append(names, fmt.Sprintf("%s.%s.recallAt%d", s, direction, k))

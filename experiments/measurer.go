@@ -27,7 +27,7 @@ type measurer struct {
 func newMeasurer(r *Run, t *train.Trainer, log *runLog, ob Observer) (*measurer, error) {
 	m := &measurer{run: r, trainer: t, log: log, observer: ob}
 	var err error
-	m.enc, err = newEncoder(r.parts, m.weights(), t.Pool())
+	m.enc, err = newEncoder(r.Config, r.parts, m.weights(), t.Pool())
 	return m, err
 }
 
@@ -103,7 +103,7 @@ func (m *measurer) finish(ctx context.Context) error {
 		}
 		return err
 	}
-	s := &checkpoints.State{Files: map[string][]checkpoints.Tensor{fileModel: tensors(&m.trainer.Model().Layout, "", m.weights())}}
+	s := &checkpoints.State{Files: map[string][]checkpoints.Tensor{fileModel: tensors(m.trainer.Model().Parameters(), "", m.weights())}}
 	if err := m.run.describe(s, steps); err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (m *measurer) fs() checkpoints.FS {
 	return checkpoints.Disk
 }
 
-// Metrics flattens an evaluation: val.imageToText.recallAt1, val.concept.top1 and so on, fractions in [0, 1].
+// Metrics flattens an evaluation: val.imageToText.recallAt1, val.concept.top1 (zero-shot), val.classify.top1 and so on, fractions in [0, 1].
 func Metrics(res *eval.Result) map[string]float64 {
 	out := map[string]float64{}
 	for _, s := range res.Splits {
@@ -128,6 +128,10 @@ func Metrics(res *eval.Result) map[string]float64 {
 				}
 				out[fmt.Sprintf("%s.%s.medianRank", s.Split, name)] = d.MedianRank
 			}
+		}
+		for _, c := range s.Classified {
+			out[fmt.Sprintf("%s.%s.top1", s.Split, c.Method)] = c.Top1
+			out[fmt.Sprintf("%s.%s.top5", s.Split, c.Method)] = c.Top5
 		}
 		for _, z := range s.ZeroShot {
 			out[fmt.Sprintf("%s.%s.top1", s.Split, z.System)] = z.Ensemble.Top1

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"diptych/data"
+	"diptych/data/arrowset"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
 	"diptych/losses"
@@ -15,50 +17,36 @@ import (
 
 // parts are what a recipe builds, whether it is trained or only used.
 type parts struct {
-	tok         tokenizer.Tokenizer
+	tok         tokenizer.Tokenizer // nil where the model reads no texts
 	train, eval *transform.Pipeline
-	model       *model.CLIP
-	merges      []byte // the merges file that the recipe names
+	model       model.Model
+	vocabulary  []byte           // what the tokenizer's file holds, if it is not in the program
+	classes     []arrowset.Class // of the labels, where the recipe names them
 }
 
-// build resolves what one room takes from another (the vocabulary's size, the context's length), checks the whole recipe and
-// reports every fault at once, then builds its parts.
-func (c *Config) build() (*parts, error) {
-	p := &parts{}
+// build resolves what one room takes from another (the vocabulary's size, the context's length, the number of classes), checks
+// the whole recipe and reports every fault at once, then builds its parts. classes are those of a model that was trained before;
+// without them the data set's manifest is read.
+func (c *Config) build(classes []arrowset.Class) (*parts, error) {
+	p := &parts{classes: classes}
 	var errs []error
-	check := func(err error) { errs = append(errs, err) }
-	text := &c.Model.Text
-	tc := &c.Data.Tokenizer
-	if tc.ContextLength != 0 && tc.ContextLength != text.ContextLength {
-		check(fmt.Errorf("data.tokenizer.contextLength: %d, model.text.contextLength has %d; leave the first out", tc.ContextLength, text.ContextLength))
-	}
-	tc.ContextLength = text.ContextLength
-	var err error
-	if tc.Kind == "bpe" && tc.File != "" {
-		if b, err := tc.ReadFile(); err == nil { // an error comes again below
-			p.merges = b
-			if tc.SHA256 == "" {
-				tc.SHA256 = tokenizer.Checksum(b)
-			}
-		}
-	}
-	if p.tok, err = tokenizer.New(*tc); err != nil {
-		check(fmt.Errorf("data.tokenizer: %w", err))
-	} else {
-		if text.VocabSize == 0 {
-			text.VocabSize = p.tok.VocabSize()
-		}
-		if text.VocabSize < p.tok.VocabSize() {
-			check(fmt.Errorf("model.text.vocabSize: %d, the tokenizer has %d entries", text.VocabSize, p.tok.VocabSize()))
+	check := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
 		}
 	}
 	c.Data.Resolve()
+	if c.Model.HasTexts() {
+		check(c.buildTexts(p))
+	}
+	check(c.resolveClasses(p))
 	check(c.Data.Validate())
 	check(c.Model.Validate())
 	check(losses.Validate(c.Losses))
 	check(c.Optim.Validate())
 	check(c.Train.Validate())
 	if side := c.Model.Vision.ImageSize; side > 0 {
+		var err error
 		if p.train, err = transform.New(c.Data.Transforms, side); err != nil {
 			check(fmt.Errorf("data.transforms: %w", err))
 		}
@@ -72,23 +60,105 @@ func (c *Config) build() (*parts, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w %s:\n%w", ErrRecipe, c.Name, err)
 	}
-	if p.model, err = model.NewCLIP(c.Model, losses.NeedsBias(c.Losses)); err != nil {
+	var err error
+	if p.model, err = model.New(c.Model, losses.Heads(c.Losses)); err != nil {
 		return nil, err
 	}
+	params := p.model.Parameters().Params
 	for i, g := range c.Optim.Groups {
 		matches := func(q *model.Param) bool { ok, _ := path.Match(g.Pattern, q.Name); return ok } // the pattern is valid
-		if !slices.ContainsFunc(p.model.Layout.Params, matches) {
-			return nil, fmt.Errorf("%w %s: optim.groups[%d].pattern: %q matches no parameter; there are %s", ErrRecipe, c.Name, i, g.Pattern, paramNames(p.model))
+		if !slices.ContainsFunc(params, matches) {
+			return nil, fmt.Errorf("%w %s: optim.groups[%d].pattern: %q matches no parameter; there are %s", ErrRecipe, c.Name, i, g.Pattern, paramNames(params))
 		}
 	}
 	return p, nil
 }
 
-// paramNames lists a model's parameters, of the blocks the first of each tower.
-func paramNames(m *model.CLIP) string {
+// buildTexts makes the tokenizer and gives the model its vocabulary.
+func (c *Config) buildTexts(p *parts) error {
+	var errs []error
+	check := func(err error) { errs = append(errs, err) }
+	text := &c.Model.Text
+	tc := &c.Data.Tokenizer
+	if tc.ContextLength != 0 && tc.ContextLength != text.ContextLength {
+		check(fmt.Errorf("data.tokenizer.contextLength: %d, model.text.contextLength has %d; leave the first out", tc.ContextLength, text.ContextLength))
+	}
+	tc.ContextLength = text.ContextLength
+	if tc.File != "" {
+		if b, err := tc.ReadFile(); err == nil { // an error comes again below
+			if !tc.BuiltIn() {
+				p.vocabulary = b
+			}
+			if tc.SHA256 == "" {
+				tc.SHA256 = tokenizer.Checksum(b)
+			}
+		}
+	}
+	var err error
+	if p.tok, err = tokenizer.New(*tc); err != nil {
+		check(fmt.Errorf("data.tokenizer: %w", err))
+	} else {
+		if text.VocabSize == 0 {
+			text.VocabSize = p.tok.VocabSize()
+		}
+		if text.VocabSize < p.tok.VocabSize() {
+			check(fmt.Errorf("model.text.vocabSize: %d, the tokenizer has %d entries", text.VocabSize, p.tok.VocabSize()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// resolveClasses finds the classes that labels are of, and gives a classifier their number.
+func (c *Config) resolveClasses(p *parts) error {
+	if c.Data.Classes == "" {
+		if losses.NeedsOf(c.Losses).Labels {
+			return errors.New("data.classes: empty, but an objective learns classes: name a class system of the data set")
+		}
+		return nil
+	}
+	if p.classes == nil {
+		first := c.Data.All()[0].Path
+		if data.IsAddress(first) {
+			return fmt.Errorf("data.classes: the classes of %s are not known before it is fetched: name a copy on this machine", first)
+		}
+		man, err := readManifest(first)
+		if err != nil {
+			return fmt.Errorf("data.path: %w", err)
+		}
+		sys, err := classSystem(man, c.Data.Classes)
+		if err != nil {
+			return err
+		}
+		p.classes = sys.Classes
+	}
+	if c.Model.Kind == "vit" {
+		switch k := &c.Model.NumClasses; {
+		case *k == 0:
+			*k = len(p.classes)
+		case *k != len(p.classes):
+			return fmt.Errorf("model.numClasses: %d, the class system %s has %d classes; leave the first out", *k, c.Data.Classes, len(p.classes))
+		}
+	}
+	return nil
+}
+
+// classSystem finds a class system of a set.
+func classSystem(m *arrowset.Manifest, name string) (*arrowset.ClassSystem, error) {
 	var names []string
-	for _, p := range m.Layout.Params {
-		if !strings.Contains(p.Name, "resblocks.") || strings.Contains(p.Name, "resblocks.0.") {
+	for i := range m.Classes {
+		if m.Classes[i].Name == name {
+			return &m.Classes[i], nil
+		}
+		names = append(names, m.Classes[i].Name)
+	}
+	return nil, fmt.Errorf("data.classes: %s has no class system %q; it has %s", m.Name, name, or(strings.Join(names, ", "), "none"))
+}
+
+// paramNames lists parameters, of the blocks the first of each tower.
+func paramNames(params []*model.Param) string {
+	var names []string
+	for _, p := range params {
+		if !strings.Contains(p.Name, "blocks.") || strings.Contains(p.Name, "blocks.0.") {
 			names = append(names, p.Name)
 		}
 	}

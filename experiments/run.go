@@ -120,7 +120,7 @@ func Resolve(o Options) (*Run, error) {
 			return nil, err
 		}
 	}
-	if r.parts, err = r.Config.build(); err != nil {
+	if r.parts, err = r.Config.build(nil); err != nil {
 		return nil, err
 	}
 	if saved != nil {
@@ -140,7 +140,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	defer kernel.CatchNoMemory(&err)
 	c := r.Config
 	ob = &oneByOne{to: ob}
-	source, err := r.openData(ctx, ob)
+	source, err := r.openData(ctx, ob.Note)
 	defer func() { err = errors.Join(err, r.closeData()) }()
 	if err != nil {
 		return err
@@ -248,10 +248,12 @@ func (r *Run) resources() (train.Resources, error) {
 
 // trainer plans and allocates the run's trainer.
 func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
-	c := r.Config
+	return r.Config.trainer(r.parts, res)
+}
+
+func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
 	return train.New(c.Train, train.Options{
-		Model: r.parts.model, Losses: c.Losses, Optim: c.Optim, Mean: r.parts.train.Mean, Std: r.parts.train.Std,
-		Seed: c.Seed, Resources: res,
+		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Resources: res,
 	})
 }
 
@@ -336,7 +338,7 @@ func writeFile(name string, content []byte) (err error) {
 
 // files lists a trainer's slabs as a checkpoint stores them.
 func files(t *train.Trainer) map[string][]checkpoints.Tensor {
-	l := &t.Model().Layout
+	l := t.Model().Parameters()
 	out := map[string][]checkpoints.Tensor{fileModel: tensors(l, "", t.Weights())}
 	for _, s := range t.Optimizer().State() {
 		if s.Name == "ema" {
@@ -354,7 +356,7 @@ func (r *Run) restore(c *checkpoints.Checkpoint, t *train.Trainer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := saved.build(); err != nil {
+	if _, err := saved.build(r.parts.classes); err != nil {
 		return err
 	}
 	if diff := Diff(r.Config, saved); len(diff) > 0 {
@@ -403,9 +405,10 @@ func (r *Run) save(store *checkpoints.Store, t *train.Trainer, step int, metrics
 
 // The entries of a checkpoint beside its tensors.
 const (
-	extraMerges = "merges" // the merges file that the recipe names: a checkpoint can be used without it
-	extraData   = "data"   // what tells the data set from another
-	extraBroken = "broken" // rows that did not decode so far, and why
+	extraVocabulary = "merges"  // the tokenizer's file: a checkpoint can be used without it
+	extraData       = "data"    // what tells the data set from another
+	extraBroken     = "broken"  // rows that did not decode so far, and why
+	extraClasses    = "classes" // of the labels, in order
 )
 
 // extra reads an entry of a checkpoint; one that is not there leaves v as it is.
@@ -427,8 +430,11 @@ func (r *Run) describe(s *checkpoints.State, step int) error {
 	if broken := r.source.Broken(); len(broken) > 0 {
 		entries[extraBroken] = broken
 	}
-	if r.parts.merges != nil && r.Config.Data.Tokenizer.File != "demo" {
-		entries[extraMerges] = r.parts.merges
+	if r.parts.vocabulary != nil {
+		entries[extraVocabulary] = r.parts.vocabulary
+	}
+	if r.parts.classes != nil {
+		entries[extraClasses] = r.parts.classes
 	}
 	s.Extra = map[string]json.RawMessage{}
 	for name, v := range entries {

@@ -19,19 +19,9 @@ type CLIP struct {
 	// LogitScale holds log t (); LogitBias the sigmoid loss's bias (), nil unless the model was built with one.
 	LogitScale, LogitBias *Param
 
-	scheme initScheme
-	visual visualTower
-	text   textTower
-}
-
-type visualTower struct {
-	patch   linear
-	class   *Param // (D), nil without a class token
-	pos     *Param // (N+1, D) or (N, D), nil without positions
-	lnPre   norm   // gain nil when left out
-	trunk   *transformer
-	lnPost  norm
+	visual  *visionTower
 	project *Param // (D, E), stored in×out
+	text    textTower
 }
 
 type textTower struct {
@@ -46,44 +36,23 @@ func NewCLIP(cfg Config, withBias bool) (*CLIP, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	m := &CLIP{Config: cfg, scheme: initSchemes[cfg.InitScheme]}
-	l, s, v, t := &m.Layout, m.scheme, &cfg.Vision, &cfg.Text
+	m := &CLIP{Config: cfg}
+	l, s, t := &m.Layout, initSchemes[cfg.InitScheme], &cfg.Text
 	m.LogitScale = l.add("logit_scale", constant(cfg.InitLogitScale))
 	if withBias {
 		m.LogitBias = l.add("logit_bias", constant(cfg.InitLogitBias))
 	}
 
-	d, patchIn := v.Width, 3*v.PatchSize*v.PatchSize
-	m.visual.patch.w = l.add("visual.conv1.weight", s.patch(patchIn, d), d, 3, v.PatchSize, v.PatchSize)
-	if v.PatchBias {
-		m.visual.patch.b = l.add("visual.conv1.bias", s.patch(patchIn, d), d)
-	}
-	skip := 0
-	if v.ClassToken {
-		skip = 1
-		m.visual.class = l.add("visual.class_embedding", s.class(d), d)
-	}
-	switch v.Positions {
-	case "learned":
-		m.visual.pos = l.add("visual.positional_embedding", s.visionPos(d), v.NumTokens(), d)
-	case "sincos2d":
-		m.visual.pos = l.add("visual.positional_embedding", sinCos2D(v.ImageSize/v.PatchSize, d, skip), v.NumTokens(), d)
-		m.visual.pos.Frozen = true
-	}
-	if v.PreNorm {
-		m.visual.lnPre = l.addNorm("visual.ln_pre", d, v.LayerNormEps)
-	}
 	var err error
-	if m.visual.trunk, err = newTransformer(l, "visual.transformer", v.Transformer, s, true, false); err != nil {
-		return nil, fmt.Errorf("model: vision: %w", err)
+	if m.visual, err = newVisionTower(l, &m.Config.Vision, s, clipVision); err != nil {
+		return nil, err
 	}
-	m.visual.lnPost = l.addNorm("visual.ln_post", d, v.LayerNormEps)
-	m.visual.project = l.add("visual.proj", s.joint(d), d, cfg.EmbedDim)
+	m.project = l.add("visual.proj", s.joint(cfg.Vision.Width), cfg.Vision.Width, cfg.EmbedDim)
 
-	d = t.Width
+	d := t.Width
 	m.text.table = l.add("token_embedding.weight", s.tokenEmbed, t.VocabSize, d)
 	m.text.pos = l.add("positional_embedding", s.textPos, t.ContextLength, d)
-	if m.text.trunk, err = newTransformer(l, "transformer", t.Transformer, s, false, t.Causal); err != nil {
+	if m.text.trunk, err = newTransformer(l, "transformer.resblocks.%d", clipBlock, t.Transformer, s, false, t.Causal); err != nil {
 		return nil, fmt.Errorf("model: text: %w", err)
 	}
 	m.text.lnFinal = l.addNorm("ln_final", d, t.LayerNormEps)
@@ -94,24 +63,36 @@ func NewCLIP(cfg Config, withBias bool) (*CLIP, error) {
 // normEps is the smallest norm that a feature is divided by (open_clip's F.normalize; spec 2.3).
 const normEps = 1e-12
 
+// Parameters returns the order of the parameters in a slab.
+func (m *CLIP) Parameters() *Layout { return &m.Layout }
+
+// NewImages makes an input of pictures.
+func (m *CLIP) NewImages(g *ops.Graph, name string, n int, mean, std [3]float32) *ImageInput {
+	return newImageInput(g, name, &m.Config.Vision, n, mean, std)
+}
+
+// NewTexts makes an input of texts.
+func (m *CLIP) NewTexts(g *ops.Graph, name string, n int) *TextInput {
+	return newTextInput(g, name, &m.Config.Text, n)
+}
+
+// EmbedDim returns E, the width of the joint space.
+func (m *CLIP) EmbedDim() int { return m.Config.EmbedDim }
+
+// Scale returns the parameters of the log scale and of the sigmoid loss's bias, which is nil unless the model has one.
+func (m *CLIP) Scale() (logScale, bias *Param) { return m.LogitScale, m.LogitBias }
+
+// FeatureDim returns D, the width of Features.
+func (m *CLIP) FeatureDim() int { return m.Config.Vision.Width }
+
+// Features adds the image tower to g: pictures -> pooled rows (B, D), before the projection to the joint space.
+func (m *CLIP) Features(g *ops.Graph, in *ImageInput) *ops.Node {
+	return m.visual.forward(g, in)
+}
+
 // EncodeImage adds the image tower to g: pictures -> imageEmbed (B, E), unit rows.
 func (m *CLIP) EncodeImage(g *ops.Graph, in *ImageInput) *ops.Node {
-	v, t := &m.Config.Vision, &m.visual
-	x := g.PatchEmbed(in.image, t.patch.w.node(g), t.patch.b.node(g), v.PatchSize) // (B·N, D)
-	x = g.AssembleTokens(x, t.class.node(g), t.pos.node(g), in.image, in.seqs)     // (B·(N+1), D)
-	if v.Dropout > 0 {
-		x = g.Dropout(x, v.Dropout, "visual.embed", in.seqs)
-	}
-	if t.lnPre.gain != nil {
-		x = t.lnPre.forward(g, x)
-	}
-	x = t.trunk.forward(g, x, in.seqs, in.class)
-	if v.Pool == "cls" {
-		x = t.lnPost.forward(g, x) // (B, D)
-	} else {
-		x = g.MeanPool(t.lnPost.forward(g, x), in.seqs, v.NumTokens()-v.NumPatches()) // (B, D)
-	}
-	return g.L2Normalize(g.MatMul(x, t.project.node(g)), normEps) // (B, E)
+	return g.L2Normalize(g.MatMul(m.Features(g, in), m.project.node(g)), normEps) // (B, E)
 }
 
 // EncodeText adds the text tower to g: packed token ids -> textEmbed (B, E), unit rows.

@@ -11,16 +11,28 @@ import (
 	"diptych/internal/kernel"
 )
 
-// Config describes a dual encoder after CLIP (Radford et al. 2021, §2.4; spec 2.1–2.4).
+// Config describes a model. Each kind has its own keys besides those of the image tower and the initial values, and refuses
+// the others.
 type Config struct {
-	Preset         string  `yaml:"preset,omitempty"` // fills every field that the recipe leaves out; see Presets
-	EmbedDim       int     `yaml:"embedDim"`         // E, of the joint space
-	InitScheme     string  `yaml:"init"`             // openai, hf or timm
-	InitLogitScale float64 `yaml:"initLogitScale"`   // natural logarithm of the first scale
+	// Kind is clip, a dual encoder (Radford et al. 2021, §2.4; spec 2.1–2.4), or vit, a classifier of pictures (Dosovitskiy et
+	// al. 2021; spec 1).
+	Kind       string `yaml:"kind"`
+	Preset     string `yaml:"preset,omitempty"` // fills every field that the recipe leaves out; see Presets and ViTPresets
+	InitScheme string `yaml:"init"`             // openai, hf, timm or jax
+	Vision     Vision `yaml:"vision"`
+
+	// Of clip.
+	EmbedDim       int     `yaml:"embedDim,omitempty"`       // E, of the joint space
+	InitLogitScale float64 `yaml:"initLogitScale,omitempty"` // natural logarithm of the first scale
 	// InitLogitBias is the first value of the learned bias of the sigmoid loss. Only that loss reads it.
-	InitLogitBias float64 `yaml:"initLogitBias"`
-	Vision        Vision  `yaml:"vision"`
-	Text          Text    `yaml:"text"`
+	InitLogitBias float64 `yaml:"initLogitBias,omitempty"`
+	Text          Text    `yaml:"text,omitempty"`
+
+	// Of vit.
+	NumClasses int `yaml:"numClasses,omitempty"` // K; 0 takes the data set's
+	// Representation is the width of the layer with tanh before the classifier (Dosovitskiy et al. 2021, §3.1: the MLP head of
+	// pre-training); 0: none.
+	Representation int `yaml:"representation,omitempty"`
 }
 
 // Transformer is what both towers share.
@@ -33,6 +45,8 @@ type Transformer struct {
 	LayerNormEps float64 `yaml:"layerNormEps"`
 	Dropout      float64 `yaml:"dropout"`  // after the embedding, the attention's and both of the MLP's layers (spec 1.1)
 	DropPath     float64 `yaml:"dropPath"` // stochastic depth of the last block; block i of n has i/(n-1) of it, a single one none
+	// LayerScale is the first value of the learned factors of each block's branches (Touvron et al. 2021, §2); 0: no factors.
+	LayerScale float64 `yaml:"layerScale,omitempty"`
 }
 
 // Vision describes the image tower, a ViT (Dosovitskiy et al. 2021).
@@ -40,11 +54,18 @@ type Vision struct {
 	Transformer `yaml:",inline"`
 	ImageSize   int    `yaml:"imageSize"` // S, pixels
 	PatchSize   int    `yaml:"patchSize"` // P, pixels; divides S
-	Pool        string `yaml:"pool"`      // cls: the class token; avg: the mean of the patches
+	Pool        string `yaml:"pool"`      // cls: the class token; avg: the mean of the patches; map: attention of a learned query to all tokens
 	ClassToken  bool   `yaml:"classToken"`
-	PreNorm     bool   `yaml:"preNorm"`   // CLIP's ln_pre after the embedding
+	PreNorm     bool   `yaml:"preNorm"`   // a LayerNorm after the embedding: CLIP's ln_pre, timm's pre_norm
 	PatchBias   bool   `yaml:"patchBias"` // absent in CLIP
-	Positions   string `yaml:"positions"` // learned, sincos2d (fixed) or none
+	Positions   string `yaml:"positions"` // learned, none, or a fixed table: see positionTables
+	// NoEmbedClass gives the class token no position (timm's no_embed_class, big_vision).
+	NoEmbedClass bool `yaml:"noEmbedClass,omitempty"`
+	// NormAfterPool applies the last LayerNorm to the pooled row and not to the tokens (timm's fc_norm, open_clip's
+	// final_ln_after_pool).
+	NormAfterPool bool `yaml:"normAfterPool,omitempty"`
+	// PatchDropout is the share of a picture's patches that training leaves out, drawn anew each time (Li et al. 2023, §3).
+	PatchDropout float64 `yaml:"patchDropout,omitempty"`
 }
 
 // Text describes the text tower.
@@ -60,7 +81,7 @@ type Text struct {
 func Default() Config {
 	t := Transformer{MLPRatio: 4, Activation: "gelu", LayerNormEps: 1e-5}
 	return Config{
-		InitScheme: "openai", InitLogitScale: math.Log(1 / 0.07),
+		Kind: "clip", InitScheme: "openai", InitLogitScale: math.Log(1 / 0.07),
 		Vision: Vision{Transformer: t, Pool: "cls", ClassToken: true, PreNorm: true, Positions: "learned"},
 		Text:   Text{Transformer: t, ContextLength: 77, Causal: true, Pool: "eos"},
 	}
@@ -82,19 +103,6 @@ var Presets = map[string]Config{
 	"ViT-B-16":     preset(512, 224, 16, 768, 12, 512, 12),
 }
 
-// DefaultFor returns the preset of that name, or Default when name is empty.
-func DefaultFor(name string) (Config, error) {
-	if name == "" {
-		return Default(), nil
-	}
-	c, ok := Presets[name]
-	if !ok {
-		return Config{}, fmt.Errorf("model.preset: %q is unknown; known: %s", name, strings.Join(slices.Sorted(maps.Keys(Presets)), ", "))
-	}
-	c.Preset = name
-	return c, nil
-}
-
 // Bounds far above every model there is, below which no count of elements overflows.
 const (
 	maxSize   = 1 << 20 // widths, vocabularies
@@ -108,79 +116,117 @@ const (
 func (c *Config) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("model."+format, args...)) }
-	positive := func(name string, v int) {
-		if v <= 0 || v > maxSize {
-			bad("%s: %d, want 1 to %d", name, v, maxSize)
-		}
+	k, ok := kinds[c.Kind]
+	if !ok {
+		return unknown("kind", c.Kind, kinds)
 	}
-	// within checks a real number; NaN is in no range.
-	within := func(name string, v float64, ok bool, want string) {
-		if !ok {
-			bad("%s: %v, want %s", name, v, want)
-		}
-	}
-	positive("embedDim", c.EmbedDim)
 	if _, ok := initSchemes[c.InitScheme]; !ok {
-		bad("init: %q is unknown; known: %s", c.InitScheme, strings.Join(slices.Sorted(maps.Keys(initSchemes)), ", "))
+		errs = append(errs, unknown("init", c.InitScheme, initSchemes))
 	}
+	c.Vision.validate(below(bad, "vision"))
+	k.validate(c, bad)
+	return errors.Join(errs...)
+}
+
+// validateCLIP checks what only a dual encoder has.
+func (c *Config) validateCLIP(bad func(format string, args ...any)) {
+	positive(bad, "embedDim", c.EmbedDim)
 	most := float64(MaxLogitScale)
-	within("initLogitScale", c.InitLogitScale, c.InitLogitScale >= 0 && c.InitLogitScale <= most, fmt.Sprintf("[0, ln 100 = %.4f]", most))
-	within("initLogitBias", c.InitLogitBias, math.Abs(c.InitLogitBias) <= 1e3, "[-1000, 1000]")
-	tower := func(name string, t *Transformer) {
-		positive(name+".width", t.Width)
-		if t.Depth < 1 || t.Depth > maxDepth {
-			bad("%s.depth: %d, want 1 to %d", name, t.Depth, maxDepth)
-		}
-		positive(name+".numHeads", t.NumHeads)
-		if t.NumHeads > 0 && t.Width%t.NumHeads != 0 {
-			bad("%s: width %d is not a multiple of numHeads %d", name, t.Width, t.NumHeads)
-		}
-		if h := t.MLPRatio * float64(t.Width); !(h >= 1 && h <= maxSize) || h != math.Trunc(h) {
-			bad("%s.mlpRatio: %v of width %d is %v, want a whole number, 1 to %d", name, t.MLPRatio, t.Width, h, maxSize)
-		}
-		if _, err := kernel.ParseAct(t.Activation); err != nil {
-			bad("%s.activation: %w", name, err)
-		}
-		within(name+".layerNormEps", t.LayerNormEps, t.LayerNormEps > 0 && t.LayerNormEps <= 1, "(0, 1]")
-		within(name+".dropout", t.Dropout, t.Dropout >= 0 && t.Dropout < 1, "[0, 1)")
-		within(name+".dropPath", t.DropPath, t.DropPath >= 0 && t.DropPath < 1, "[0, 1)")
-	}
-	v := &c.Vision
-	tower("vision", &v.Transformer)
-	if v.ImageSize < 1 || v.ImageSize > maxSide {
-		bad("vision.imageSize: %d, want 1 to %d", v.ImageSize, maxSide)
-	}
-	positive("vision.patchSize", v.PatchSize)
-	if v.PatchSize > 0 && v.ImageSize/v.PatchSize > maxGrid {
-		bad("vision: imageSize %d has %d patches of %d a side, want at most %d", v.ImageSize, v.ImageSize/v.PatchSize, v.PatchSize, maxGrid)
-	}
-	if v.PatchSize > 0 && v.ImageSize%v.PatchSize != 0 {
-		bad("vision: imageSize %d is not a multiple of patchSize %d", v.ImageSize, v.PatchSize)
-	}
-	switch {
-	case v.Pool != "cls" && v.Pool != "avg":
-		bad("vision.pool: %q is unknown; known: cls, avg", v.Pool)
-	case v.Pool == "cls" && !v.ClassToken:
-		bad("vision: pool cls needs classToken")
-	}
-	switch v.Positions {
-	case "learned", "none":
-	case "sincos2d":
-		if v.Width%4 != 0 {
-			bad("vision: positions sincos2d need a width that is a multiple of 4, not %d", v.Width)
-		}
-	default:
-		bad("vision.positions: %q is unknown; known: learned, sincos2d, none", v.Positions)
-	}
-	tower("text", &c.Text.Transformer)
+	within(bad, "initLogitScale", c.InitLogitScale, c.InitLogitScale >= 0 && c.InitLogitScale <= most, fmt.Sprintf("[0, ln 100 = %.4f]", most))
+	within(bad, "initLogitBias", c.InitLogitBias, math.Abs(c.InitLogitBias) <= 1e3, "[-1000, 1000]")
+	c.Text.Transformer.validate(below(bad, "text"))
 	if l := c.Text.ContextLength; l < 3 || l > maxLength {
 		bad("text.contextLength: %d, want 3 (a token between two marks) to %d", l, maxLength)
 	}
-	positive("text.vocabSize", c.Text.VocabSize)
+	positive(bad, "text.vocabSize", c.Text.VocabSize)
 	if c.Text.Pool != "eos" && c.Text.Pool != "avg" {
 		bad("text.pool: %q is unknown; known: eos, avg", c.Text.Pool)
 	}
-	return errors.Join(errs...)
+	absent(bad, c.Kind, "numClasses", c.NumClasses)
+	absent(bad, c.Kind, "representation", c.Representation)
+}
+
+func positive(bad func(format string, args ...any), key string, v int) {
+	if v <= 0 || v > maxSize {
+		bad("%s: %d, want 1 to %d", key, v, maxSize)
+	}
+}
+
+// within checks a real number; NaN is in no range.
+func within(bad func(format string, args ...any), key string, v float64, ok bool, want string) {
+	if !ok {
+		bad("%s: %v, want %s", key, v, want)
+	}
+}
+
+// absent refuses a key of another kind of model.
+func absent[V comparable](bad func(format string, args ...any), kind, key string, v V) {
+	var none V
+	if v != none {
+		bad("%s: %v, but a %s has none", key, v, kind)
+	}
+}
+
+// validate reports what is wrong with a stack of blocks.
+func (t *Transformer) validate(bad func(format string, args ...any)) {
+	positive(bad, "width", t.Width)
+	if t.Depth < 1 || t.Depth > maxDepth {
+		bad("depth: %d, want 1 to %d", t.Depth, maxDepth)
+	}
+	positive(bad, "numHeads", t.NumHeads)
+	if t.NumHeads > 0 && t.Width%t.NumHeads != 0 {
+		bad("width: %d is not a multiple of numHeads %d", t.Width, t.NumHeads)
+	}
+	if h := t.MLPRatio * float64(t.Width); !(h >= 1 && h <= maxSize) {
+		bad("mlpRatio: %v of width %d is %v, want 1 to %d", t.MLPRatio, t.Width, h, maxSize)
+	}
+	if _, err := kernel.ParseAct(t.Activation); err != nil {
+		bad("activation: %w", err)
+	}
+	within(bad, "layerNormEps", t.LayerNormEps, t.LayerNormEps > 0 && t.LayerNormEps <= 1, "(0, 1]")
+	within(bad, "dropout", t.Dropout, t.Dropout >= 0 && t.Dropout < 1, "[0, 1)")
+	within(bad, "dropPath", t.DropPath, t.DropPath >= 0 && t.DropPath < 1, "[0, 1)")
+	within(bad, "layerScale", t.LayerScale, t.LayerScale >= 0 && t.LayerScale <= 1e3, "[0, 1000]")
+}
+
+// below makes the faults of a part those of the key that holds it.
+func below(bad func(format string, args ...any), key string) func(format string, args ...any) {
+	return func(format string, args ...any) { bad(key+"."+format, args...) }
+}
+
+// hidden returns the width of the blocks' MLP, mlpRatio·D; a ratio that says no whole number is cut, as open_clip and timm do.
+func (t *Transformer) hidden() int { return int(t.MLPRatio * float64(t.Width)) }
+
+// validate checks the image tower.
+func (v *Vision) validate(bad func(format string, args ...any)) {
+	v.Transformer.validate(bad)
+	if v.ImageSize < 1 || v.ImageSize > maxSide {
+		bad("imageSize: %d, want 1 to %d", v.ImageSize, maxSide)
+	}
+	positive(bad, "patchSize", v.PatchSize)
+	if v.PatchSize > 0 && v.ImageSize/v.PatchSize > maxGrid {
+		bad("imageSize: %d has %d patches of %d a side, want at most %d", v.ImageSize, v.ImageSize/v.PatchSize, v.PatchSize, maxGrid)
+	}
+	if v.PatchSize > 0 && v.ImageSize%v.PatchSize != 0 {
+		bad("imageSize: %d is not a multiple of patchSize %d", v.ImageSize, v.PatchSize)
+	}
+	switch {
+	case v.Pool != "cls" && v.Pool != "avg" && v.Pool != "map":
+		bad("pool: %q is unknown; known: cls, avg, map", v.Pool)
+	case v.Pool == "cls" && !v.ClassToken:
+		bad("pool: cls needs classToken")
+	}
+	if table, fixed := positionTables[v.Positions]; fixed {
+		if v.Width%table.multiple != 0 {
+			bad("positions: %s need a width that is a multiple of %d, not %d", v.Positions, table.multiple, v.Width)
+		}
+	} else if v.Positions != "learned" && v.Positions != "none" {
+		bad("positions: %q is unknown; known: learned, none, %s", v.Positions, strings.Join(slices.Sorted(maps.Keys(positionTables)), ", "))
+	}
+	if v.NoEmbedClass && !v.ClassToken {
+		bad("noEmbedClass: it is about a class token, but classToken is false")
+	}
+	within(bad, "patchDropout", v.PatchDropout, v.PatchDropout >= 0 && v.PatchDropout < 1, "[0, 1)")
 }
 
 // NumPatches returns N = (S/P)².
@@ -192,4 +238,16 @@ func (v *Vision) NumTokens() int {
 		return v.NumPatches() + 1
 	}
 	return v.NumPatches()
+}
+
+// ForwardFLOPs counts the operations of one pair's forward pass as the reference computes it: every token of the context in
+// every block, whatever the text's length. An operation is a multiplication or an addition of a matrix product (spec 2.4).
+func (c *Config) ForwardFLOPs() float64 {
+	tower := func(t *Transformer, tokens int) float64 {
+		n, d := float64(tokens), float64(t.Width)
+		return float64(t.Depth) * (n*d*d*(4+2*t.MLPRatio) + 2*n*n*d)
+	}
+	v, t := &c.Vision, &c.Text
+	patches := float64(v.NumPatches()) * float64(3*v.PatchSize*v.PatchSize*v.Width)
+	return 2 * (patches + tower(&v.Transformer, v.NumTokens()) + tower(&t.Transformer, t.ContextLength) + float64(c.EmbedDim*(v.Width+t.Width)))
 }

@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 
+	"diptych/internal/addr"
 	"diptych/ops"
 )
 
@@ -10,25 +11,83 @@ import (
 type ImageInput struct {
 	image *ops.Image
 	seqs  *ops.Seqs
-	class *ops.Ints // rows of the class tokens
+	class *ops.Ints // rows of the class tokens, nil unless they are what is read
+	// patches are the sequences of the patches alone, nil unless positions are added to those.
+	patches *ops.Seqs
+	keep    *kept // nil unless patches are dropped
 
-	tokens          int // of a picture
-	offsets, clsRow []int32
+	vision                *Vision
+	offsets, patchOffsets []int32
 }
 
-// NewImageInput makes an input of at most n pictures. mean and std are those of the pixel levels divided by 255.
-func (m *CLIP) NewImageInput(g *ops.Graph, n int, mean, std [3]float32) *ImageInput {
-	v := &m.Config.Vision
-	in := &ImageInput{tokens: v.NumTokens()}
-	in.image = g.Image("image", n, v.ImageSize, mean, std)
-	in.seqs = g.Seqs("image.seqs", n, n*in.tokens)
+// kept is the rows that patch dropout leaves: those of each picture's other tokens and of some of its patches.
+type kept struct {
+	rows    *ops.Ints
+	seqs    *ops.Seqs
+	list    []int32
+	offsets []int32
+	patches int // of a picture, of those that there are
+}
+
+// newImageInput makes an input of at most n pictures. name tells it from others of the graph; mean and std are those of the
+// pixel levels divided by 255.
+func newImageInput(g *ops.Graph, name string, v *Vision, n int, mean, std [3]float32) *ImageInput {
+	in := &ImageInput{vision: v, offsets: every(v.NumTokens(), n)}
+	in.image = g.Image(name, n, v.ImageSize, mean, std)
+	in.seqs = g.Seqs(name+".seqs", n, n*v.NumTokens())
 	if v.Pool == "cls" {
-		in.class = g.Ints("image.class", n)
+		in.class = g.Ints(name+".class", n)
 	}
-	for i := range n + 1 {
-		in.offsets = append(in.offsets, int32(i*in.tokens))
+	if v.NoEmbedClass && v.Positions != "none" {
+		in.patches, in.patchOffsets = g.Seqs(name+".patches", n, n*v.NumPatches()), every(v.NumPatches(), n)
 	}
 	return in
+}
+
+// every returns 0, step, 2·step, … n·step.
+func every(step, n int) []int32 {
+	out := make([]int32, n+1)
+	for i := range out {
+		out[i] = int32(i * step)
+	}
+	return out
+}
+
+// dropPatches makes the input one for training, which leaves patches out if the recipe says so. name is the input's.
+func (in *ImageInput) dropPatches(g *ops.Graph, name string, n int) {
+	v := in.vision
+	if v.PatchDropout == 0 {
+		return
+	}
+	left := max(1, int(float64(v.NumPatches())*(1-v.PatchDropout)))
+	each := v.NumTokens() - v.NumPatches() + left
+	in.keep = &kept{rows: g.Ints(name+".kept", n*each), seqs: g.Seqs(name+".kept.seqs", n, n*each), offsets: every(each, n), patches: left}
+}
+
+// Draw chooses the patches that stay in a training run, after Set; without patch dropout it does nothing. The choice for a
+// picture is a function of seed, update and its position in the global batch, of which the first picture's is base.
+func (in *ImageInput) Draw(p *ops.Program, seed uint64, step, base int) {
+	k := in.keep
+	if k == nil {
+		return
+	}
+	n, tokens, patches := in.image.Count.Len(), in.vision.NumTokens(), in.vision.NumPatches()
+	k.list = k.list[:0]
+	for i := range n {
+		perm := addr.NewPerm(addr.Hash(seed, addr.Name("patches"), uint64(step), uint64(base+i)), uint64(patches))
+		first := i*tokens + tokens - patches
+		for t := i * tokens; t < first; t++ {
+			k.list = append(k.list, int32(t))
+		}
+		for j := range k.patches {
+			k.list = append(k.list, int32(first+int(perm.At(uint64(j)))))
+		}
+	}
+	p.SetInts(k.rows, k.list)
+	p.SetSeqs(k.seqs, k.offsets[:n+1])
+	if in.class != nil {
+		p.SetInts(in.class, k.offsets[:n])
+	}
 }
 
 // Set binds the pictures of the next run: pixels (n, S, S, 3), levels 0 to 255. The slice must stay until the backward pass.
@@ -45,6 +104,9 @@ func (in *ImageInput) SetFloat(p *ops.Program, pixels []float32, n int) {
 
 func (in *ImageInput) setCount(p *ops.Program, n int) {
 	p.SetSeqs(in.seqs, in.offsets[:n+1])
+	if in.patches != nil {
+		p.SetSeqs(in.patches, in.patchOffsets[:n+1])
+	}
 	if in.class != nil {
 		p.SetInts(in.class, in.offsets[:n]) // the class token comes first
 	}
@@ -60,15 +122,14 @@ type TextInput struct {
 	tokens, offsets, lastID []int32
 }
 
-// NewTextInput makes an input of at most n texts.
-func (m *CLIP) NewTextInput(g *ops.Graph, n int) *TextInput {
-	t := &m.Config.Text
+// newTextInput makes an input of at most n texts. name tells it from others of the graph.
+func newTextInput(g *ops.Graph, name string, t *Text, n int) *TextInput {
 	in := &TextInput{vocab: t.VocabSize, context: t.ContextLength}
 	rows := n * t.ContextLength
-	in.ids = g.Ints("text.ids", rows)
-	in.seqs = g.Seqs("text.seqs", n, rows)
+	in.ids = g.Ints(name+".ids", rows)
+	in.seqs = g.Seqs(name+".seqs", n, rows)
 	if t.Pool == "eos" {
-		in.last = g.Ints("text.last", n)
+		in.last = g.Ints(name+".last", n)
 	}
 	return in
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"diptych/internal/addr"
+	"diptych/internal/kernel"
 	"diptych/ops"
 )
 
@@ -64,15 +65,19 @@ func (l *Layout) add(name string, init initializer, shape ...int) *Param {
 	return p
 }
 
-// Init fills the weight slab with initial values. Each value depends on the seed, its parameter's name and its index only.
-func (l *Layout) Init(slab []float32, seed uint64) {
+// Init fills the weight slab with initial values on the threads of pool. Each value depends on the seed, its parameter's name
+// and its index only.
+func (l *Layout) Init(pool *kernel.Pool, slab []float32, seed uint64) {
+	const piece = 1 << 14
 	clear(slab)
 	for _, p := range l.Params {
 		key := addr.Hash(seed, addr.Name("init"), addr.Name(p.Name))
 		w := p.Slice(slab)
-		for i := range w {
-			w[i] = float32(p.init(key, i))
-		}
+		pool.For(len(w), piece, func(lo, hi, _ int) {
+			for i := lo; i < hi; i++ {
+				w[i] = float32(p.init(key, i))
+			}
+		})
 	}
 }
 
@@ -92,27 +97,6 @@ func uniform(a float64) initializer {
 
 // fanIn is PyTorch's default for linear layers and convolutions, U(±1/√fanIn), weight and bias alike.
 func fanIn(n int) initializer { return uniform(1 / math.Sqrt(float64(n))) }
-
-// sinCos2D is the fixed table of MAE and open_clip (spec: ω_k = 10000^(-k/(D/4)); the first half of a row encodes the
-// column as [sin, cos], the second half the row), with zero rows for the first skip tokens.
-func sinCos2D(grid, width, skip int) initializer {
-	quarter := width / 4
-	return func(_ uint64, i int) float64 {
-		row, c := i/width-skip, i%width
-		if row < 0 {
-			return 0
-		}
-		pos := float64(row % grid)
-		if c >= width/2 {
-			pos, c = float64(row/grid), c-width/2
-		}
-		a := pos * math.Pow(10000, -float64(c%quarter)/float64(quarter))
-		if c < quarter {
-			return math.Sin(a)
-		}
-		return math.Cos(a)
-	}
-}
 
 // node brings a parameter into a graph.
 func (p *Param) node(g *ops.Graph) *ops.Node {
@@ -136,9 +120,10 @@ func (p *Param) rows(g *ops.Graph, lo, hi int) *ops.Node {
 type initScheme struct {
 	tokenEmbed, textPos             initializer
 	attnIn, attnOut, fc, proj, bias func(t tower) initializer
-	patch                           func(fanIn, width int) initializer
+	patch, patchBias                func(fanIn, width int) initializer // patchBias nil: as patch
 	class, visionPos                func(width int) initializer
 	joint                           func(width int) initializer // projections to the joint space
+	represent, head                 func(width int) initializer // a classifier's
 }
 
 // tower tells an initScheme for which transformer a value is wanted.
@@ -184,7 +169,7 @@ var initSchemes = map[string]initScheme{
 		bias:  func(t tower) initializer { return fanIn(t.fanIn) },
 		patch: func(n, _ int) initializer { return fanIn(n) },
 		class: func(d int) initializer { return normal(rsqrt(d)) }, visionPos: func(d int) initializer { return normal(rsqrt(d)) },
-		joint: func(d int) initializer { return normal(rsqrt(d)) },
+		joint: func(d int) initializer { return normal(rsqrt(d)) }, represent: rows02, head: rows02,
 	},
 	// Hugging Face's CLIPModel (spec 2.5): both towers alike, the residual factor on the packed input projection.
 	"hf": {
@@ -196,7 +181,7 @@ var initSchemes = map[string]initScheme{
 		bias:    zeros,
 		patch:   func(int, int) initializer { return normal(0.02) },
 		class:   func(d int) initializer { return normal(rsqrt(d)) }, visionPos: func(int) initializer { return normal(0.02) },
-		joint: func(d int) initializer { return normal(rsqrt(d)) },
+		joint: func(d int) initializer { return normal(rsqrt(d)) }, represent: rows02, head: rows02,
 	},
 	// timm's ViT (spec 1.3): normal 0.02 for every matrix and table, zero biases, the class token near zero.
 	"timm": {
@@ -204,8 +189,34 @@ var initSchemes = map[string]initScheme{
 		attnIn: small, attnOut: small, fc: small, proj: small, bias: zeros,
 		patch: func(n, _ int) initializer { return fanIn(n) },
 		class: func(int) initializer { return normal(1e-6) }, visionPos: func(int) initializer { return normal(0.02) },
-		joint: func(int) initializer { return normal(0.02) },
+		joint: rows02, represent: rows02, head: rows02,
+	},
+	// Google's flax ViT (spec 1.3): Xavier for the blocks, zeros for the class token and the head. timm's mode jax draws Xavier over
+	// the packed (3D, D) matrix instead, as "openai" does.
+	"jax": {
+		tokenEmbed: normal(0.02), textPos: normal(0.02),
+		attnIn: func(t tower) initializer { return xavier(t.width, t.width) }, attnOut: func(t tower) initializer { return xavier(t.width, t.width) },
+		fc: func(t tower) initializer { return xavier(t.width, t.hidden) }, proj: func(t tower) initializer { return xavier(t.hidden, t.width) },
+		bias:  func(tower) initializer { return normal(1e-6) },
+		patch: func(n, _ int) initializer { return lecun(n) }, patchBias: func(int, int) initializer { return constant(0) },
+		class: func(int) initializer { return constant(0) }, visionPos: rows02, joint: rows02,
+		represent: lecun, head: func(int) initializer { return constant(0) },
 	},
 }
 
 func small(tower) initializer { return normal(0.02) }
+
+func rows02(int) initializer { return normal(0.02) }
+
+// xavier is U(±√(6/(fan in + fan out))).
+func xavier(in, out int) initializer { return uniform(math.Sqrt(6 / float64(in+out))) }
+
+// lecun is flax's lecun_normal: a normal distribution cut at two deviations, of variance 1/fan in.
+func lecun(fanIn int) initializer {
+	const uncut = 0.87962566103423978 // deviation of a normal variable that is cut at ±2
+	half := math.Erf(math.Sqrt2)
+	return func(key uint64, i int) float64 {
+		u := 2*addr.Float64(addr.Hash(key, uint64(i))) - 1
+		return rsqrt(fanIn) / uncut * math.Sqrt2 * math.Erfinv(u*half)
+	}
+}

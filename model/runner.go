@@ -10,63 +10,88 @@ import (
 // Runner runs a model forward, without gradients, for evaluation. It is not safe for concurrent use; its kernels use all
 // threads of its pool.
 type Runner struct {
-	m                *CLIP
 	images           *ImageInput
 	texts            *TextInput
 	imgProg, txtProg *ops.Program
-	x, y             *ops.Node
+	picture, text    *ops.Node
 	run              ops.Run[float32]
 	chunk            int
+	size             int // levels of a picture
 }
 
-// NewRunner builds the forward graphs for chunks of at most chunk pictures or texts. weights is the slab that is read.
-func (m *CLIP) NewRunner(weights []float32, chunk int, mean, std [3]float32, pool *kernel.Pool) (*Runner, error) {
-	r := &Runner{m: m, chunk: chunk}
+// NewRunner builds the forward graphs for chunks of at most chunk pictures or texts. picture and text add to a graph what is
+// computed of them, a row of each; text may be nil. weights is the slab that is read.
+func NewRunner(m Model, picture func(*ops.Graph, *ImageInput) *ops.Node, text func(*ops.Graph, *TextInput) *ops.Node,
+	weights []float32, chunk int, mean, std [3]float32, pool *kernel.Pool) (_ *Runner, err error) {
+	r := &Runner{chunk: chunk}
+	defer func() {
+		if err != nil {
+			r.closePrograms()
+		}
+	}()
+	compile := func(g *ops.Graph, n *ops.Node, what string) (*ops.Program, error) {
+		p, err := g.Compile(ops.CompileOpt[float32]{Outputs: []*ops.Node{n}, ForwardOnly: true})
+		if err != nil {
+			return nil, fmt.Errorf("model: %s tower: %w", what, err)
+		}
+		return p, nil
+	}
 	g := ops.NewGraph[float32]()
-	r.images = m.NewImageInput(g, chunk, mean, std)
-	r.x = m.EncodeImage(g, r.images)
-	h := ops.NewGraph[float32]()
-	r.texts = m.NewTextInput(h, chunk)
-	r.y = m.EncodeText(h, r.texts)
-	var err error
-	if r.imgProg, err = g.Compile(ops.CompileOpt[float32]{Outputs: []*ops.Node{r.x}, ForwardOnly: true}); err != nil {
-		return nil, fmt.Errorf("model: image tower: %w", err)
+	r.images = m.NewImages(g, "image", chunk, mean, std)
+	r.size = 3 * r.images.image.Side * r.images.image.Side
+	r.picture = picture(g, r.images)
+	if r.imgProg, err = compile(g, r.picture, "image"); err != nil {
+		return nil, err
 	}
-	if r.txtProg, err = h.Compile(ops.CompileOpt[float32]{Outputs: []*ops.Node{r.y}, ForwardOnly: true}); err != nil {
-		r.imgProg.Close()
-		return nil, fmt.Errorf("model: text tower: %w", err)
+	arena := r.imgProg.ArenaSize()
+	if text != nil {
+		g := ops.NewGraph[float32]()
+		r.texts = m.NewTexts(g, "text", chunk)
+		r.text = text(g, r.texts)
+		if r.txtProg, err = compile(g, r.text, "text"); err != nil {
+			return nil, err
+		}
+		arena = max(arena, r.txtProg.ArenaSize())
 	}
-	arena := kernel.NewSlab(max(r.imgProg.ArenaSize(), r.txtProg.ArenaSize()))
-	r.run = ops.Run[float32]{Weights: weights, Arena: arena, Pool: pool}
+	r.run = ops.Run[float32]{Weights: weights, Arena: kernel.NewSlab(arena), Pool: pool}
 	return r, nil
 }
 
+// Dim returns the numbers of a row.
+func (r *Runner) Dim() int { return r.picture.Cols() }
+
 // Close gives the memory back.
 func (r *Runner) Close() {
-	r.imgProg.Close()
-	r.txtProg.Close()
+	r.closePrograms()
 	kernel.FreeSlab(r.run.Arena)
 }
 
-// Images encodes n pictures, pixels (n, S, S, 3), into out (n, E), unit rows.
+func (r *Runner) closePrograms() {
+	for _, p := range []*ops.Program{r.imgProg, r.txtProg} {
+		if p != nil {
+			p.Close()
+		}
+	}
+}
+
+// Images encodes n pictures, pixels (n, S, S, 3), into out (n, Dim).
 func (r *Runner) Images(pixels []uint8, n int, out []float32) error {
-	size := 3 * r.m.Config.Vision.ImageSize * r.m.Config.Vision.ImageSize
-	e := r.m.Config.EmbedDim
+	e := r.Dim()
 	for lo := 0; lo < n; lo += r.chunk {
 		k := min(r.chunk, n-lo)
 		r.imgProg.Bind(&r.run)
-		r.images.Set(r.imgProg, pixels[lo*size:(lo+k)*size], k)
+		r.images.Set(r.imgProg, pixels[lo*r.size:(lo+k)*r.size], k)
 		if err := r.imgProg.Forward(); err != nil {
 			return fmt.Errorf("model: image tower: %w", err)
 		}
-		copy(out[lo*e:(lo+k)*e], r.imgProg.Value(r.x))
+		copy(out[lo*e:(lo+k)*e], r.imgProg.Value(r.picture))
 	}
 	return nil
 }
 
-// Texts encodes texts, each bos … eos, into out (n, E), unit rows.
+// Texts encodes texts, each bos … eos, into out (n, Dim). The runner must have been made with a text tower.
 func (r *Runner) Texts(texts [][]int32, out []float32) error {
-	e := r.m.Config.EmbedDim
+	e := r.Dim()
 	for lo := 0; lo < len(texts); lo += r.chunk {
 		k := min(r.chunk, len(texts)-lo)
 		r.txtProg.Bind(&r.run)
@@ -76,7 +101,7 @@ func (r *Runner) Texts(texts [][]int32, out []float32) error {
 		if err := r.txtProg.Forward(); err != nil {
 			return fmt.Errorf("model: text tower: %w", err)
 		}
-		copy(out[lo*e:(lo+k)*e], r.txtProg.Value(r.y))
+		copy(out[lo*e:(lo+k)*e], r.txtProg.Value(r.text))
 	}
 	return nil
 }

@@ -25,8 +25,8 @@ func TestValidate(t *testing.T) {
 		{"huge vocabulary", func(c *Config) { c.Text.VocabSize = huge }, "model.text.vocabSize: "},
 		{"huge context", func(c *Config) { c.Text.ContextLength = huge }, "model.text.contextLength: "},
 		{"huge picture", func(c *Config) { c.Vision.ImageSize = huge }, "model.vision.imageSize: "},
-		{"too many patches", func(c *Config) { c.Vision.ImageSize, c.Vision.PatchSize = 1<<14, 1 }, "imageSize 16384 has 16384 patches of 1 a side"},
-		{"heads", func(c *Config) { c.Text.NumHeads = 5 }, "model.text: width 512 is not a multiple of numHeads 5"},
+		{"too many patches", func(c *Config) { c.Vision.ImageSize, c.Vision.PatchSize = 1<<14, 1 }, "imageSize: 16384 has 16384 patches of 1 a side"},
+		{"heads", func(c *Config) { c.Text.NumHeads = 5 }, "model.text.width: 512 is not a multiple of numHeads 5"},
 		{"ratio not a number", func(c *Config) { c.Vision.MLPRatio = math.NaN() }, "model.vision.mlpRatio: NaN"},
 		{"infinite ratio", func(c *Config) { c.Vision.MLPRatio = math.Inf(1) }, "model.vision.mlpRatio: +Inf"},
 		{"dropout not a number", func(c *Config) { c.Vision.Dropout = math.NaN() }, "model.vision.dropout: NaN, want [0, 1)"},
@@ -51,4 +51,12 @@ func TestValidate(t *testing.T) {
 	err := c.Validate()
 	require.ErrorContains(t, err, "model.vision.dropout: -1")
 	require.ErrorContains(t, err, `model.text.pool: "max"`)
+}
+
+// The operations of a pair's forward pass are those that the specification counts (2.4), in GFLOP.
+func TestForwardFLOPs(t *testing.T) {
+	for name, want := range map[string]float64{"ViT-B-32": 14.78, "ViT-B-16": 41.09, "ViT-S-32-alt": 3.56} {
+		c := Presets[name]
+		require.InDelta(t, want, c.ForwardFLOPs()/1e9, 0.005, name)
+	}
 }

@@ -27,9 +27,17 @@ func (g *GraphOf[T]) Attention(qkv *Node, seqs *Seqs, heads int, causal bool) *N
 	lse := workspace(name+".lse", rows, heads)
 	// Counted as if the rows were spread evenly over the sequences: two products of length² for each row and column.
 	length := int64(max(1, seqs.Rows.Max/max(1, seqs.Count.Max)))
-	o := &op[T]{name: name, in: []*Node{qkv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * length * int64(width)}
+	o := &op[T]{kind: "attention", name: name, in: []*Node{qkv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * length * int64(width)}
 	if causal {
 		o.flops /= 2
+	}
+	o.share = func() float64 {
+		var used int64
+		for i, first := range seqs.offsets[:len(seqs.offsets)-1] {
+			n := int64(seqs.offsets[i+1] - first)
+			used += n * n
+		}
+		return float64(used) / float64(int64(rows.Max)*length)
 	}
 	a := kernel.Attention[T]{Heads: heads, HeadDim: width / heads, Causal: causal}
 	o.forward = func() {
@@ -74,7 +82,8 @@ func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
 	width := q.Cols()
 	y := g.matrix(name, q.buf.rows, width)
 	lse := workspace(name+".lse", q.buf.rows, heads)
-	o := &op[T]{name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(seqs.Rows.Max) * int64(width)}
+	o := &op[T]{kind: "pooled attention", name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(seqs.Rows.Max) * int64(width)}
+	o.share = func() float64 { return float64(seqs.Rows.Len()) / float64(seqs.Rows.Max) }
 	a := kernel.PooledAttention[T]{Heads: heads, HeadDim: width / heads}
 	o.forward = func() {
 		a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
@@ -92,6 +101,51 @@ func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
 			a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
 			a.DOut, a.DQ, a.DKV = g.mem.at(r.dy), g.mem.at(dq), g.mem.at(dkv)
 			kernel.PooledBackward(g.mem.run.Pool, &a)
+		}, q.buf, kv.buf, y.buf, lse)
+	}
+	return g.add(o)
+}
+
+// CrossAttention is attention of rows to other sequences (Vaswani et al. 2017, §3.2.3): q (Rq, D) holds queries, divided by
+// qSeqs, and kv (R, 2·D) keys and values side by side, divided by kvSeqs; the queries of sequence i see all of the keys of
+// sequence i -> (Rq, D).
+func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, heads int) *Node {
+	if !g.operands("cross attention", q, kv) {
+		return nil
+	}
+	name := "cross attention on " + kv.name
+	if heads <= 0 || q.Cols()%max(heads, 1) != 0 || kv.Cols() != 2*q.Cols() {
+		return g.fail("%s: %s and %s do not fit %d heads: %w", name, q, kv, heads, ErrShape)
+	}
+	if qSeqs == nil || kvSeqs == nil {
+		return g.fail("%s: sequences are missing", name)
+	}
+	if !g.sameRows(name, q.buf.rows, qSeqs.Rows) || !g.sameRows(name, kv.buf.rows, kvSeqs.Rows) || !g.sameRows(name, qSeqs.Count, kvSeqs.Count) {
+		return nil
+	}
+	rows, width := q.buf.rows, q.Cols()
+	y := g.matrix(name, rows, width)
+	lse := workspace(name+".lse", rows, heads)
+	keys := int64(max(1, kvSeqs.Rows.Max/max(1, kvSeqs.Count.Max)))
+	o := &op[T]{name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * keys * int64(width)}
+	a := kernel.CrossAttention[T]{Heads: heads, HeadDim: width / heads}
+	o.forward = func() {
+		a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
+		a.DOut, a.DQ, a.DKV = nil, nil, nil // those of the last backward pass had another number of rows
+		kernel.CrossForward(g.mem.run.Pool, &a)
+	}
+	o.backward = func(r *reverse[T]) {
+		dq, dkv := r.grad(0), r.grad(1)
+		if dq == nil {
+			dq = r.scratch(rows, width)
+		}
+		if dkv == nil {
+			dkv = r.scratch(kv.buf.rows, 2*width)
+		}
+		r.step(o.flops*5/2, func() {
+			a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
+			a.DOut, a.DQ, a.DKV = g.mem.at(r.dy), g.mem.at(dq), g.mem.at(dkv)
+			kernel.CrossBackward(g.mem.run.Pool, &a)
 		}, q.buf, kv.buf, y.buf, lse)
 	}
 	return g.add(o)

@@ -40,6 +40,9 @@ type builder[T Float] struct {
 	seeds map[*Node]*buffer          // fed gradients of outputs
 	grads map[*Node]*buffer          // gradients of the inputs asked for
 	keep  []*buffer
+
+	made   map[*buffer]*op[T]             // which operation writes a buffer of the forward pass
+	second map[againKey[T]]*gorgonia.Node // steps that compute something a second time
 }
 
 // build makes the Gorgonia graph, differentiated unless the program only runs forward.
@@ -48,8 +51,12 @@ func (g *GraphOf[T]) build(opt CompileOpt[T], salt int) (*builder[T], error) {
 		g: g, graph: gorgonia.NewGraph(), tape: &tape[T]{salt: salt}, opt: opt,
 		needs: map[*Node]bool{}, uses: map[*Node]int{}, nodes: map[*Node]*gorgonia.Node{}, at: map[*gorgonia.Node]*buffer{},
 		held: map[*Node]gorgonia.Nodes{}, seeds: map[*Node]*buffer{}, grads: map[*Node]*buffer{},
+		made: map[*buffer]*op[T]{}, second: map[againKey[T]]*gorgonia.Node{},
 	}
 	b.reach()
+	for _, n := range opt.Outputs {
+		n.buf.again = false // it is read later
+	}
 	var outs gorgonia.Nodes
 	for _, o := range b.ops {
 		if err := b.op(o); err != nil {
@@ -121,7 +128,7 @@ func (b *builder[T]) node(n *Node) *gorgonia.Node {
 
 // apply adds a step below its children.
 func (b *builder[T]) apply(s *step[T], children ...*gorgonia.Node) (*gorgonia.Node, error) {
-	s.tape, s.id, s.children, s.token = b.tape, len(b.graph.AllNodes()), len(children), newToken()
+	s.tape, s.mem, s.id, s.children, s.token = b.tape, &b.g.mem, len(b.graph.AllNodes()), len(children), newToken()
 	n, err := gorgonia.ApplyOp(s, children...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
@@ -134,7 +141,7 @@ func (b *builder[T]) apply(s *step[T], children ...*gorgonia.Node) (*gorgonia.No
 
 func (b *builder[T]) op(o *op[T]) error {
 	var children gorgonia.Nodes
-	s := &step[T]{name: o.name, phase: forward, kernel: o.forward, flops: o.flops, bufs: append(slices.Clone(o.work), o.out.buf)}
+	s := &step[T]{name: o.name, kind: o.kind, phase: forward, kernel: o.forward, flops: o.flops, share: o.lengthShare, bufs: append(slices.Clone(o.work), o.out.buf)}
 	for _, n := range o.in {
 		if n == nil {
 			continue
@@ -142,6 +149,9 @@ func (b *builder[T]) op(o *op[T]) error {
 		children = append(children, b.node(n))
 		s.wrt = append(s.wrt, b.needs[n])
 		s.bufs = append(s.bufs, n.buf)
+	}
+	for _, d := range s.bufs[:len(o.work)+1] {
+		b.made[d] = o
 	}
 	s.diff = func(grad *gorgonia.Node) (gorgonia.Nodes, error) { return b.reverse(s, o, grad) }
 	n, err := b.apply(s, children...)
@@ -243,7 +253,7 @@ func (b *builder[T]) sum(n *Node, terms gorgonia.Nodes) (*gorgonia.Node, error) 
 		return terms[0], nil
 	}
 	out := workspace(n.name+".grad", n.buf.rows, n.buf.cols)
-	s := &step[T]{name: "sum of gradients of " + n.name, phase: backward, bufs: []*buffer{out}}
+	s := &step[T]{name: "sum of gradients of " + n.name, kind: "sum of gradients", phase: backward, bufs: []*buffer{out}}
 	for _, t := range terms {
 		s.bufs = append(s.bufs, b.at[t])
 	}

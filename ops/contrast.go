@@ -142,7 +142,7 @@ func (g *GraphOf[T]) InfoNCE(x, y, logScale *Node, groups *Ints, opt ITCOpt) *No
 	loss := g.matrix(name, fixed(1), 1)
 	logits, rowLSE, colLSE, colSum := c.logitsBuffer(), workspace("row lse", c.n, 1), workspace("column lse", c.n, 1), workspace("column sum", c.n, 1)
 	share, shift := workspace("target shares", c.n, 1), workspace("shift", c.n, 1)
-	o := &op[T]{name: name, in: []*Node{x, y, logScale}, out: loss, work: []*buffer{logits, rowLSE, colLSE, colSum, share, shift}, flops: c.flops()}
+	o := &op[T]{kind: "infonce", name: name, in: []*Node{x, y, logScale}, out: loss, work: []*buffer{logits, rowLSE, colLSE, colSum, share, shift}, flops: c.flops()}
 	var b kernel.InfoNCEBlock[T]
 	// block prepares b for the rows from first on, and their logits less a constant in dst.
 	block := func(dst []T, first int) {
@@ -205,7 +205,7 @@ func (g *GraphOf[T]) SigmoidLoss(x, y, logScale, bias *Node, groups *Ints) *Node
 	g.grouped(name, c, groups)
 	loss := g.matrix(name, fixed(1), 1)
 	logits, shift := c.logitsBuffer(), workspace("bias row", c.n, 1)
-	o := &op[T]{name: name, in: []*Node{x, y, logScale, bias}, out: loss, work: []*buffer{logits, shift}, flops: c.flops()}
+	o := &op[T]{kind: "sigmoid loss", name: name, in: []*Node{x, y, logScale, bias}, out: loss, work: []*buffer{logits, shift}, flops: c.flops()}
 	var b kernel.SigmoidBlock[T]
 	block := func(dst []T, first int) {
 		b = kernel.SigmoidBlock[T]{Logits: c.logits(dst, first, g.mem.at(shift)), Rows: c.rows(first), Cols: c.n.Len(), First: first, Groups: c.groups}

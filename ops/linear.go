@@ -38,7 +38,7 @@ func (g *GraphOf[T]) linear(name string, x, w, b *Node, opt LinearOpt, n int, tr
 	}
 	k := x.Cols()
 	y := g.matrix(name, x.buf.rows, n)
-	o := &op[T]{name: name, in: []*Node{x, w, b, opt.Residual}, out: y, flops: 2 * int64(x.buf.max()) * int64(n)}
+	o := &op[T]{kind: "linear", name: name, in: []*Node{x, w, b, opt.Residual}, out: y, flops: 2 * int64(x.buf.max()) * int64(n)}
 	var pre *buffer
 	if opt.Act != kernel.ActNone {
 		pre = workspace(name+".pre", y.buf.rows, n)
@@ -117,7 +117,7 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 	y := g.matrix(name, rows, n)
 	pre, h := workspace(name+".pre", rows, hidden), workspace(name+".hidden", rows, hidden)
 	pre.forBack = true
-	o := &op[T]{name: name, in: []*Node{x, w1, b1, w2, b2, residual}, out: y, work: []*buffer{pre, h},
+	o := &op[T]{kind: "mlp", name: name, in: []*Node{x, w1, b1, w2, b2, residual}, out: y, work: []*buffer{pre, h},
 		flops: 2 * int64(rows.Max) * int64(w1.len()+w2.len())}
 	var mm product[T]
 	o.forward = func() {
@@ -130,6 +130,10 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 		mm.Gemm = kernel.Gemm[T]{TransB: true, N: n, K: hidden, A: m.at(h), B: g.at(w2), C: g.at(y), Bias: g.at(b2), Residual: g.at(residual)}
 		mm.rows(p, rows.Len())
 	}
+	o.again = &again{writes: []*buffer{pre}, run: func() {
+		mm.Gemm = kernel.Gemm[T]{TransB: true, N: hidden, K: x.Cols(), A: g.at(x), B: g.at(w1), C: g.mem.at(pre), Bias: g.at(b1)}
+		mm.rows(g.mem.run.Pool, rows.Len())
+	}}
 	o.backward = func(r *reverse[T]) {
 		add := r.absorb(0)
 		dx, dw1, db1, dw2, db2 := r.grad(0), r.accum(1), r.accum(2), r.accum(3), r.accum(4)

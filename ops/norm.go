@@ -14,8 +14,9 @@ func (g *GraphOf[T]) LayerNorm(x, gamma, beta *Node, eps float64) *Node {
 		return nil
 	}
 	y := g.matrix(name, rows, cols)
+	y.buf.again = true // a pass over x costs less than memory
 	mean, rstd := workspace(name+".mean", rows, 1), workspace(name+".rstd", rows, 1)
-	o := &op[T]{name: name, in: []*Node{x, gamma, beta}, out: y, work: []*buffer{mean, rstd}}
+	o := &op[T]{kind: "layer norm", name: name, in: []*Node{x, gamma, beta}, out: y, work: []*buffer{mean, rstd}}
 	o.forward = func() {
 		m := &g.mem
 		kernel.LayerNorm(m.run.Pool, g.at(y), m.at(mean), m.at(rstd), g.at(x), g.at(gamma), g.at(beta), rows.Len(), cols, T(eps))
@@ -48,7 +49,7 @@ func (g *GraphOf[T]) L2Normalize(x *Node, eps float64) *Node {
 	rows, cols := x.buf.rows, x.Cols()
 	y := g.matrix(name, rows, cols)
 	inv := workspace(name+".inv", rows, 1)
-	o := &op[T]{name: name, in: []*Node{x}, out: y, work: []*buffer{inv}}
+	o := &op[T]{kind: "l2 normalize", name: name, in: []*Node{x}, out: y, work: []*buffer{inv}}
 	o.forward = func() {
 		kernel.L2Normalize(g.mem.run.Pool, g.at(y), g.mem.at(inv), g.at(x), rows.Len(), cols, T(eps))
 	}

@@ -43,6 +43,8 @@ type GraphOf[T Float] struct {
 	// addressed lists what needs the addresses of its rows in a training run.
 	addressed []*addresses
 	compiled  bool
+	recompute bool // blocks keep only their results
+	block     int  // the operation that the last block begins with
 }
 
 // NewGraph returns an empty graph.
@@ -139,15 +141,27 @@ func (n *Node) trainable() bool { return n.grads != nil }
 
 // op is one recorded operation.
 type op[T Float] struct {
-	name string
+	kind string  // what a profile groups it by: linear, attention, …
+	name string  // the kind and what tells it from others
 	in   []*Node // what it may be differentiated by; an absent operand is nil
 	out  *Node
 	work []*buffer // what else it writes: statistics kept for its backward step, and space to work in
 	// forward computes out from in.
 	forward func()
+	again   *again // nil: forward
 	// backward describes the backward step; it runs once, while Gorgonia differentiates.
 	backward func(r *reverse[T])
 	flops    int64 // of forward, at capacity
+	// share says which part of flops a run's lengths need; nil: in proportion to the rows of out.
+	share func() float64
+}
+
+func (o *op[T]) lengthShare() float64 {
+	if o.share != nil {
+		return o.share()
+	}
+	rows := o.out.buf.rows
+	return float64(rows.Len()) / float64(rows.Max)
 }
 
 // matrix makes the node of an operation's result.

@@ -23,13 +23,15 @@ type buffer struct {
 	cols  int
 	off   int // arena, weights, gradients: the first element; inputs: the index of the binding
 
-	// Of the arena: the steps of the tape between which the elements are alive, both included, and whether any step uses
-	// them at all.
-	first, last int
-	used        bool
-	forBack     bool // only kept for a backward step,
-	readBack    bool // if one reads it
+	// Of the arena: the steps of the tape between which the elements are alive; there is a second life if they are computed again.
+	lives    []life
+	again    bool // not kept for the backward pass but computed a second time
+	forBack  bool // only kept for a backward step,
+	readBack bool // if one reads it
 }
+
+// life is a stretch of the tape's steps, both ends included.
+type life struct{ first, last int }
 
 // max returns the number of elements at capacity.
 func (b *buffer) max() int { return b.rows.Max * b.cols }
@@ -39,12 +41,33 @@ const arenaAlign = 16
 
 func aligned(n int) int { return (n + arenaAlign - 1) &^ (arenaAlign - 1) }
 
-// use notes that step number i reads or writes b.
-func (b *buffer) use(i int) {
-	if !b.used {
-		b.first, b.last, b.used = i, i, true
+// use notes that step number i, not before any noted one, reads or writes b. anew says that a second life may begin here.
+func (b *buffer) use(i int, anew bool) {
+	if len(b.lives) == 0 || anew {
+		b.lives = append(b.lives, life{i, i})
 	}
-	b.first, b.last = min(b.first, i), max(b.last, i)
+	b.lives[len(b.lives)-1].last = i
+}
+
+// overlaps reports whether both are alive at once.
+func (b *buffer) overlaps(c *buffer) bool {
+	for _, x := range b.lives {
+		for _, y := range c.lives {
+			if x.first <= y.last && y.first <= x.last {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// length returns for how many steps b is alive.
+func (b *buffer) length() int {
+	n := 0
+	for _, l := range b.lives {
+		n += l.last - l.first + 1
+	}
+	return n
 }
 
 // plan gives buffers whose lives overlap disjoint ranges of the arena, and returns the arena's length. It places the
@@ -53,14 +76,14 @@ func (b *buffer) use(i int) {
 func plan(bufs []*buffer) int {
 	order := slices.Clone(bufs)
 	slices.SortStableFunc(order, func(a, b *buffer) int {
-		return cmp.Or(cmp.Compare(b.max(), a.max()), cmp.Compare(b.last-b.first, a.last-a.first))
+		return cmp.Or(cmp.Compare(b.max(), a.max()), cmp.Compare(b.length(), a.length()))
 	})
 	var placed []*buffer // by offset
 	total := 0
 	for _, b := range order {
 		off, n := 0, aligned(b.max())
 		for _, p := range placed {
-			if b.first > p.last || p.first > b.last {
+			if !b.overlaps(p) {
 				continue
 			}
 			if off+n <= p.off {
@@ -80,8 +103,10 @@ func plan(bufs []*buffer) int {
 func peak(bufs []*buffer, steps int) int {
 	change := make([]int, steps+2)
 	for _, b := range bufs {
-		change[b.first] += aligned(b.max())
-		change[b.last+1] -= aligned(b.max())
+		for _, l := range b.lives {
+			change[l.first] += aligned(b.max())
+			change[l.last+1] -= aligned(b.max())
+		}
 	}
 	most, live := 0, 0
 	for _, c := range change {

@@ -29,6 +29,9 @@ type Run[T Float] struct {
 	Seed  uint64
 	Step  int // update
 	Base  int // position of the first pair in the global batch
+
+	Profile *Profile // if not nil, the steps' times are added to it
+	Again   bool     // this forward pass repeats an earlier one, for the profile
 }
 
 // ProgramOf is a compiled graph. It is used by one goroutine at a time; different programs may run at once.
@@ -130,7 +133,10 @@ func (p *ProgramOf[T]) plan(b *builder[T]) error {
 			p.stats.ForwardFLOPs += s.flops
 		}
 	}
-	bufs := p.tape.arena(b.keep)
+	bufs, err := p.tape.arena(b.keep)
+	if err != nil {
+		return err
+	}
 	p.stats.Nodes = len(b.graph.AllNodes())
 	p.stats.Arena = plan(bufs)
 	p.stats.PeakLive = peak(bufs, len(p.tape.order))

@@ -73,7 +73,7 @@ func (g *GraphOf[T]) Dropout(x *Node, p float64, name string, seqs *Seqs) *Node 
 		key := addr.Hash(run.Seed, layer, uint64(run.Step))
 		kernel.Dropout(run.Pool, dst, src, x.buf.rows.Len(), x.Cols(), p, key, where.of)
 	}
-	o := &op[T]{name: "dropout " + name, in: []*Node{x}, out: y}
+	o := &op[T]{kind: "dropout", name: "dropout " + name, in: []*Node{x}, out: y}
 	o.forward = func() { drop(g.at(y), g.at(x)) }
 	o.backward = func(r *reverse[T]) {
 		dx := r.grad(0)
@@ -118,7 +118,7 @@ func (g *GraphOf[T]) AddBranch(x, branch *Node, dropPath float64, name string, s
 		})
 	}
 	y := g.matrix(full, x.buf.rows, width)
-	o := &op[T]{name: full, in: []*Node{x, branch}, out: y}
+	o := &op[T]{kind: "add branch", name: full, in: []*Node{x, branch}, out: y}
 	o.forward = func() {
 		if dropPath == 0 || !g.mem.run.Train {
 			kernel.Add(g.mem.run.Pool, g.at(y), g.at(x), g.at(branch))
@@ -173,7 +173,7 @@ func (g *GraphOf[T]) LayerScale(x, gamma *Node) *Node {
 			}
 		})
 	}
-	o := &op[T]{name: name, in: []*Node{x, gamma}, out: y}
+	o := &op[T]{kind: "layer scale", name: name, in: []*Node{x, gamma}, out: y}
 	o.forward = func() { scale(g.at(y), g.at(x)) }
 	o.backward = func(r *reverse[T]) {
 		dx, dgamma := r.grad(0), r.accum(1)

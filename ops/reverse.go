@@ -11,6 +11,8 @@ import (
 type reverse[T Float] struct {
 	dy *buffer // the gradient of the result
 
+	from   *gorgonia.Node // its node
+	err    error
 	b      *builder[T]
 	g      *GraphOf[T]
 	op     *op[T]
@@ -25,11 +27,14 @@ type reverse[T Float] struct {
 
 // reverse builds the backward step of o and returns the gradients of its operands.
 func (b *builder[T]) reverse(s *step[T], o *op[T], grad *gorgonia.Node) (gorgonia.Nodes, error) {
-	r := &reverse[T]{dy: b.at[grad], b: b, g: b.g, op: o, grads: make([]*buffer, len(o.in))}
+	r := &reverse[T]{dy: b.at[grad], from: grad, b: b, g: b.g, op: o, grads: make([]*buffer, len(o.in))}
 	o.backward(r)
+	if r.err != nil {
+		return nil, r.err
+	}
 	back := grad
 	if r.kernel != nil || len(r.after) > 0 {
-		t := &step[T]{name: o.name + " backward", phase: backward, kernel: r.run, flops: r.flops, bufs: append(r.bufs, r.dy)}
+		t := &step[T]{name: o.name + " backward", kind: o.kind, phase: backward, kernel: r.run, flops: r.flops, share: o.lengthShare, bufs: append(r.bufs, r.dy)}
 		var err error
 		if back, err = b.apply(t, append(gorgonia.Nodes{grad}, r.extra...)...); err != nil {
 			return nil, err
@@ -155,10 +160,17 @@ func (r *reverse[T]) scratch(rows *Dim, cols int) *buffer {
 func (r *reverse[T]) step(flops int64, kernel func(), reads ...*buffer) {
 	r.kernel, r.flops = kernel, flops
 	for _, d := range reads {
-		if d != nil {
-			d.readBack = true
-			r.bufs = append(r.bufs, d)
+		if d == nil {
+			continue
 		}
+		d.readBack = true
+		r.bufs = append(r.bufs, d)
+		if !d.again || r.err != nil {
+			continue
+		}
+		var n *gorgonia.Node
+		n, r.err = r.b.compute(d, r.from)
+		r.extra = append(r.extra, n)
 	}
 }
 

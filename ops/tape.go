@@ -33,13 +33,17 @@ type tape[T Float] struct {
 type step[T Float] struct {
 	tape     *tape[T]
 	id       int
+	mem      *memory[T]
 	name     string
+	kind     string // of its operation
 	phase    phase
 	kernel   func() // nil if there is nothing to compute
 	bufs     []*buffer
-	flops    int64
+	flops    int64          // at capacity
+	share    func() float64 // of them that the run's lengths need; nil: all
 	children int
 	token    *tensor.Dense
+	again    bool // computes a second time what a forward step did
 
 	wrt []bool
 	// diff returns the gradient of each child, nil where wrt is false, given the node of the gradient of the result.
@@ -125,30 +129,47 @@ func (s *step[T]) Do(...gorgonia.Value) (v gorgonia.Value, err error) {
 	case s.tape.phase == trace:
 		s.tape.order = append(s.tape.order, s)
 	case s.tape.phase == s.phase && s.kernel != nil:
-		s.kernel()
+		if run := s.mem.run; run.Profile != nil {
+			s.profiled(run)
+		} else {
+			s.kernel()
+		}
 	}
 	return s.token, nil
 }
 
-// arena returns the planned buffers that the steps use, with their lives noted; kept ones live to the end.
-func (t *tape[T]) arena(kept []*buffer) []*buffer {
+// arena returns the planned buffers that the steps use, with their lives noted; kept ones live to the end. That a backward step
+// reads what was not kept is an error.
+func (t *tape[T]) arena(kept []*buffer) ([]*buffer, error) {
 	var bufs []*buffer
-	use := func(b *buffer, i int) {
+	second := map[*buffer]bool{}
+	use := func(b *buffer, i int, s *step[T]) error {
 		if b == nil || b.class != inArena || b.forBack && !b.readBack {
-			return
+			return nil
 		}
-		if !b.used {
+		if len(b.lives) == 0 {
 			bufs = append(bufs, b)
 		}
-		b.use(i)
+		anew := b.again && s != nil && s.phase == backward && !second[b]
+		if anew {
+			if second[b] = true; !s.again {
+				return fmt.Errorf("%s reads %s, which was not kept", s.name, b.name)
+			}
+		}
+		b.use(i, anew)
+		return nil
 	}
 	for i, s := range t.order {
 		for _, b := range s.bufs {
-			use(b, i)
+			if err := use(b, i, s); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, b := range kept {
-		use(b, len(t.order))
+		if err := use(b, len(t.order), nil); err != nil {
+			return nil, err
+		}
 	}
-	return slices.Clip(bufs)
+	return slices.Clip(bufs), nil
 }

@@ -32,7 +32,7 @@ func (g *GraphOf[T]) PatchEmbed(img *Image, w, b *Node, patch int) *Node {
 			kernel.PatchesF32(p, dst, img.f32, count, img.Side, patch)
 		}
 	}
-	o := &op[T]{name: name, in: []*Node{w, b}, out: y, work: []*buffer{patches}, flops: 2 * int64(rows.Max) * int64(w.len())}
+	o := &op[T]{kind: "patch embed", name: name, in: []*Node{w, b}, out: y, work: []*buffer{patches}, flops: 2 * int64(rows.Max) * int64(w.len())}
 	var mm product[T]
 	o.forward = func() {
 		cut(g.mem.at(patches))
@@ -88,7 +88,7 @@ func (g *GraphOf[T]) AssembleTokens(patches, cls, pos *Node, img *Image, seqs *S
 		return nil
 	})
 	y := g.matrix(name, seqs.Rows, width)
-	o := &op[T]{name: name, in: []*Node{patches, cls, pos}, out: y}
+	o := &op[T]{kind: "assemble tokens", name: name, in: []*Node{patches, cls, pos}, out: y}
 	// copyPatches copies between the patches of each picture and its rows of the result.
 	copyPatches := func(tokens, patches []T, out bool) func(lo, hi, thread int) {
 		return func(lo, hi, _ int) {
@@ -185,7 +185,7 @@ func (g *GraphOf[T]) Embed(ids *Ints, table, pos *Node, seqs *Seqs) *Node {
 	}
 	g.indices(name, ids, table.buf.rows)
 	y := g.matrix(name, seqs.Rows, width)
-	o := &op[T]{name: name, in: []*Node{table, pos}, out: y}
+	o := &op[T]{kind: "embed", name: name, in: []*Node{table, pos}, out: y}
 	o.forward = func() {
 		p, dst := g.mem.run.Pool, g.at(y)
 		kernel.Gather(p, dst, g.at(table), ids.data, width)
@@ -219,7 +219,7 @@ func (g *GraphOf[T]) Gather(x *Node, rows *Ints) *Node {
 	}
 	g.indices(name, rows, x.buf.rows)
 	y := g.matrix(name, rows.Dim, x.Cols())
-	o := &op[T]{name: name, in: []*Node{x}, out: y}
+	o := &op[T]{kind: "gather", name: name, in: []*Node{x}, out: y}
 	o.forward = func() { kernel.Gather(g.mem.run.Pool, g.at(y), g.at(x), rows.data, x.Cols()) }
 	o.backward = func(r *reverse[T]) {
 		dx := r.accum(0)
@@ -241,7 +241,7 @@ func (g *GraphOf[T]) MeanPool(x *Node, seqs *Seqs, skip int) *Node {
 		return nil
 	}
 	y := g.matrix(name, seqs.Count, x.Cols())
-	o := &op[T]{name: name, in: []*Node{x}, out: y}
+	o := &op[T]{kind: "mean pool", name: name, in: []*Node{x}, out: y}
 	o.forward = func() { kernel.PoolMean(g.mem.run.Pool, g.at(y), g.at(x), seqs.offsets, x.Cols(), skip) }
 	o.backward = func(r *reverse[T]) {
 		dx := r.grad(0)

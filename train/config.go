@@ -15,6 +15,9 @@ type Config struct {
 	GrainSize int `yaml:"grainSize"`
 	// Lanes are the fixed leaves of the gradient's sum, a power of two. The number of workers must divide it.
 	Lanes int `yaml:"lanes"`
+	// Recompute says what the backward pass computes again rather than keep: block: all but the results of the transformers'
+	// blocks, which takes a fifth more time; empty: what is cheap. It changes no result.
+	Recompute string `yaml:"recompute,omitempty"`
 
 	CheckpointEvery int    `yaml:"checkpointEvery"` // updates; 0: only at the end and when interrupted
 	KeepLast        int    `yaml:"keepLast"`        // checkpoints
@@ -60,6 +63,9 @@ func (c *Config) Validate() error {
 		bad("grainSize: %d pairs of globalBatch %d do not divide into grains of %d", c.GlobalBatch, c.GlobalBatch, c.GrainSize)
 	case c.Grains()%c.Lanes != 0:
 		bad("lanes: %d grains (%d pairs in grains of %d) do not divide into %d lanes", c.Grains(), c.GlobalBatch, c.GrainSize, c.Lanes)
+	}
+	if c.Recompute != "" && c.Recompute != "block" {
+		bad("recompute: %q is unknown; known: block", c.Recompute)
 	}
 	if c.CheckpointEvery < 0 {
 		bad("checkpointEvery: %d, want 0 or more", c.CheckpointEvery)

@@ -122,11 +122,11 @@ func TestGoldenCLIP(t *testing.T) {
 			}
 			res, err := tr.gradient(goldenBatch(f, 0, 0, n))
 			require.NoError(t, err)
-			f.Check(t, "out.image_features", tr.x[:n*tr.model.Config.EmbedDim])
-			f.Check(t, "out.text_features", tr.y[:n*tr.model.Config.EmbedDim])
-			f.Check(t, "loss.contrastive", []float32{float32(res.Total)})
+			f.Check(t, "out.image_features", tr.x[:n*tr.workers[0].x.Cols()])
+			f.Check(t, "out.text_features", tr.y[:n*tr.workers[0].x.Cols()])
+			f.Check(t, "loss.contrastive", []float32{float32(res.total)})
 			grads := tr.workers[0].slabs[0]
-			for _, p := range tr.model.Layout.Params {
+			for _, p := range tr.model.Parameters().Params {
 				f.Check(t, "grad."+p.Name, p.Slice(grads))
 			}
 		})
@@ -165,7 +165,7 @@ func TestGoldenTrajectory(t *testing.T) {
 	f.Check(t, "out.grad_norm", norm)
 	f.Check(t, "out.lr", lr)
 	f.Check(t, "out.logit_scale", scale)
-	for _, p := range tr.model.Layout.Params {
+	for _, p := range tr.model.Parameters().Params {
 		got := p.Slice(tr.weights)
 		name := "out.final." + p.Name
 		if !strings.HasSuffix(p.Name, "in_proj_bias") {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"diptych/data/batch"
+	"diptych/model"
 )
 
 // source gives synthetic batches; fail, if not nil, is what update failAt gives instead.
@@ -149,7 +150,7 @@ func TestRun(t *testing.T) {
 			step := h.Step
 			h.Step = func(r Record, w time.Duration, b *batch.Batch) error {
 				if r.Step == 3 {
-					tr.model.LogitScale.Slice(tr.weights)[0] = float32(math.NaN())
+					tr.model.(*model.CLIP).LogitScale.Slice(tr.weights)[0] = float32(math.NaN())
 				}
 				return step(r, w, b)
 			}

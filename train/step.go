@@ -27,16 +27,24 @@ var ErrNotFinite = errors.New("not finite")
 type Trainer struct {
 	cfg     Config
 	lossCfg []losses.Config
-	model   *model.CLIP
+	model   model.Model
 	opt     *optim.Optimizer
-	global  *losses.Global
+	global  *losses.Global // nil without a global objective
 	pool    *kernel.Pool
 	workers []*worker
 	plan    Plan
+	profile *ops.Profile // of what no worker does; nil unless one is being made
 
 	weights []float32
-	x, y    []float32 // (N, E), the features of the global batch
+	x, y    []float32 // (N, E), the features of the global batch; nil without a global objective
 	groups  []int32
+	sums    [][]sum // by grain and local objective
+}
+
+// sum is what a local objective gave for one grain.
+type sum struct {
+	values []float32 // loss and metrics, summed
+	items  int
 }
 
 // Plan is what a run will take, known before its first step.
@@ -54,7 +62,7 @@ type Plan struct {
 
 // Options are what a Trainer needs beside its configuration.
 type Options struct {
-	Model     *model.CLIP
+	Model     model.Model
 	Losses    []losses.Config
 	Optim     optim.Config
 	Mean, Std [3]float32 // of pixel levels divided by 255
@@ -65,7 +73,7 @@ type Options struct {
 // New plans and allocates a trainer with initial weights. More memory than Resources allow, even with no activations kept,
 // is an error that says how much, before any slab of the model's size is taken.
 func New(cfg Config, o Options) (_ *Trainer, err error) {
-	if err := errors.Join(cfg.Validate(), o.Optim.Validate(), o.Resources.Check(&cfg)); err != nil {
+	if err := errors.Join(cfg.Validate(), losses.Validate(o.Losses), o.Optim.Validate(), o.Resources.Check(&cfg)); err != nil {
 		return nil, err
 	}
 	t := &Trainer{cfg: cfg, lossCfg: o.Losses, model: o.Model, pool: kernel.NewPool(o.Resources.Threads)}
@@ -74,10 +82,10 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 			t.Close()
 		}
 	}()
-	l := &o.Model.Layout
+	l := o.Model.Parameters()
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, &cfg, o.Mean, o.Std, o.Seed)
+		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Mean, o.Std, o.Seed)
 		if err != nil {
 			return nil, err
 		}
@@ -89,8 +97,10 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		}
 		t.workers = append(t.workers, wk)
 	}
-	if t.global, err = losses.NewGlobal(o.Losses, cfg.GlobalBatch, o.Model.Config.EmbedDim, t.pool); err != nil {
-		return nil, err
+	if losses.HasGlobal(o.Losses) {
+		if t.global, err = losses.NewGlobal(o.Losses, cfg.GlobalBatch, t.workers[0].x.Cols(), t.pool); err != nil {
+			return nil, err
+		}
 	}
 	slabs := 3 // weights and two moments
 	if o.Optim.EMA.Decay > 0 {
@@ -103,7 +113,7 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		return nil, err
 	}
 	t.allocate(l.Size)
-	l.Init(t.weights, o.Seed)
+	l.Init(t.pool, t.weights, o.Seed)
 	return t, nil
 }
 
@@ -111,15 +121,19 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 // the memory allows.
 func (p *Plan) make(t *Trainer, slabs int, memory int64) error {
 	const float = 4
-	size := int64(t.model.Layout.Size)
+	size := int64(t.model.Parameters().Size)
 	wk := t.workers[0]
-	p.Params, p.Grains = t.model.Layout.Count(), t.cfg.Grains()
+	p.Params, p.Grains = t.model.Parameters().Count(), t.cfg.Grains()
 	p.Arena = float * int64(wk.prog.ArenaSize())
 	p.Weights = float * size * int64(slabs)
 	p.Gradients = float * size * int64(len(t.workers)*levels(wk.lanes))
 	stats := wk.prog.Stats()
 	p.StepFLOPs = float64(stats.ForwardFLOPs+stats.BackwardFLOPs) * float64(p.Grains)
-	fixed := p.Weights + p.Gradients + float*int64(t.global.ArenaSize()+2*t.cfg.GlobalBatch*t.model.Config.EmbedDim)
+	global := 0
+	if t.global != nil {
+		global = t.global.ArenaSize()
+	}
+	fixed := p.Weights + p.Gradients + float*int64(global+2*t.features())
 	n, w := wk.grains, int64(len(t.workers))
 	if memory > 0 {
 		fit := (memory - fixed) / max(1, w*p.Arena)
@@ -136,7 +150,7 @@ func (p *Plan) make(t *Trainer, slabs int, memory int64) error {
 	if n < wk.grains {
 		p.KeptGrains -= int(w) // one arena of each worker is shared by the rest
 	}
-	p.Activations = int64(n)*w*p.Arena + float*int64(t.global.ArenaSize())
+	p.Activations = int64(n)*w*p.Arena + float*int64(global)
 	p.Total = fixed + int64(n)*w*p.Arena
 	return nil
 }
@@ -146,11 +160,22 @@ func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 // levels returns the slabs that the sum over lanes takes.
 func levels(lanes int) int { return bits.Len(uint(lanes)) }
 
+// features returns the numbers of the global batch's features of one tower.
+func (t *Trainer) features() int {
+	if x := t.workers[0].x; x != nil {
+		return t.cfg.GlobalBatch * x.Cols()
+	}
+	return 0
+}
+
 // allocate takes all memory and touches it.
 func (t *Trainer) allocate(size int) {
 	t.weights = kernel.NewSlab(size)
-	n := t.cfg.GlobalBatch * t.model.Config.EmbedDim
+	n := t.features()
 	t.x, t.y, t.groups = kernel.NewSlab(n), kernel.NewSlab(n), make([]int32, t.cfg.GlobalBatch)
+	for range t.cfg.Grains() {
+		t.sums = append(t.sums, make([]sum, len(t.workers[0].locals)))
+	}
 	for _, w := range t.workers {
 		w.run.Weights = t.weights
 		for i := range w.arenas {
@@ -195,7 +220,7 @@ func segments(l *model.Layout) []optim.Segment {
 }
 
 // Model returns the model that is trained.
-func (t *Trainer) Model() *model.CLIP { return t.model }
+func (t *Trainer) Model() model.Model { return t.model }
 
 // Weights returns the weight slab. It changes with every step.
 func (t *Trainer) Weights() []float32 { return t.weights }
@@ -213,14 +238,15 @@ func (t *Trainer) Plan() Plan { return t.plan }
 type Record struct {
 	Step       int       `json:"step"` // updates done, this one included
 	Loss       float64   `json:"loss"` // weighted sum of the terms, nats
-	Terms      []float64 `json:"-"`    // one per objective
+	Terms      []float64 `json:"-"`    // one per objective, without its weight
+	Metrics    []float64 `json:"-"`    // of losses.Metrics
 	LR         float64   `json:"lr"`
 	GradNorm   float64   `json:"gradNorm"` // before clipping
 	WeightNorm float64   `json:"weightNorm"`
-	Scale      float64   `json:"scale"`   // t = exp(logScale), after the update
-	Samples    uint64    `json:"samples"` // hash of the rows of the batch, in order
-	Broken     int       `json:"broken"`  // pictures replaced in this batch
-	Seconds    float64   `json:"seconds"` // of the step, without waiting for data
+	Scale      float64   `json:"scale,omitempty"` // t = exp(logScale), after the update; 0 without a global objective
+	Samples    uint64    `json:"samples"`         // hash of the rows of the batch, in order
+	Broken     int       `json:"broken"`          // pictures replaced in this batch
+	Seconds    float64   `json:"seconds"`         // of the step, without waiting for data
 }
 
 // Step trains on one global batch. On an error the weights are those before it.
@@ -234,7 +260,9 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("train: step %d: %w", number, err)
 	}
+	updating := time.Now()
 	info, err := t.opt.Step(t.pool, b.Step, t.weights, t.workers[0].slabs[0])
+	t.profile.Add("optimizer", "optimizer", ops.PhaseUpdate, 0, time.Since(updating))
 	if err != nil {
 		return Record{}, fmt.Errorf("train: step %d: %w; rows %s", number, err, rowList(b))
 	}
@@ -243,8 +271,12 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 		t.model.Clamp(avg) // it has seen the scale before the clamp
 	}
 	r := Record{
-		Step: number, Loss: res.Total, Terms: res.Terms, LR: info.LR, GradNorm: info.GradNorm, WeightNorm: info.WeightNorm,
-		Scale: math.Exp(float64(t.model.LogitScale.Slice(t.weights)[0])), Broken: len(b.Broken),
+		Step: number, Loss: res.total, Terms: res.terms, Metrics: res.metrics, LR: info.LR, GradNorm: info.GradNorm, WeightNorm: info.WeightNorm,
+		Broken: len(b.Broken),
+	}
+	if t.global != nil {
+		logScale, _ := t.model.(losses.TwoTower).Scale()
+		r.Scale = math.Exp(float64(logScale.Slice(t.weights)[0]))
 	}
 	for i := range b.Pairs {
 		r.Samples = addr.Hash(r.Samples, uint64(b.Pairs[i].Row))
@@ -253,43 +285,98 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 	return r, nil
 }
 
+// result is what a global batch gives.
+type result struct {
+	total   float64   // Σ weight·term
+	terms   []float64 // one per objective, without its weight
+	metrics []float64
+}
+
 // gradient computes the losses and leaves the gradient of the whole batch in the first worker's first slab.
-func (t *Trainer) gradient(b *batch.Batch) (*losses.Result, error) {
-	if err := t.each(func(w *worker) error { return w.forward(b, t.x, t.y) }); err != nil {
+func (t *Trainer) gradient(b *batch.Batch) (*result, error) {
+	if err := t.each(func(w *worker) error { return w.forward(b, t.x, t.y, t.sums) }); err != nil {
 		return nil, err
 	}
-	for i := range b.Pairs {
-		t.groups[i] = b.Pairs[i].Group
-	}
-	m := t.model
-	var bias float32
-	if m.LogitBias != nil {
-		bias = m.LogitBias.Slice(t.weights)[0]
-	}
-	res, err := t.global.Run(t.x, t.y, m.LogitScale.Slice(t.weights)[0], bias, t.groups)
+	global, err := t.contrast(b)
 	if err != nil {
 		return nil, err
 	}
-	for i, l := range res.Terms {
+	res, factors := t.combine(global)
+	for i, l := range res.terms {
 		if math.IsNaN(l) || math.IsInf(l, 0) {
 			return nil, fmt.Errorf("loss term %s is %v: %w; rows %s", t.lossCfg[i].Name, l, ErrNotFinite, rowList(b))
 		}
 	}
-	if err := t.each(func(w *worker) error { return w.backward(b, res.DX, res.DY) }); err != nil {
+	if err := t.each(func(w *worker) error { return w.backward(b, global.DX, global.DY, factors) }); err != nil {
 		return nil, err
 	}
 	// The workers' sums are subtrees of the same balanced tree.
+	summing := time.Now()
 	for stride := 1; stride < len(t.workers); stride *= 2 {
 		for i := 0; i < len(t.workers); i += 2 * stride {
 			kernel.AXPY(t.pool, t.workers[i].slabs[0], 1, t.workers[i+stride].slabs[0])
 		}
 	}
-	grads := t.workers[0].slabs[0]
-	m.LogitScale.Slice(grads)[0] += res.DScale
-	if m.LogitBias != nil {
-		m.LogitBias.Slice(grads)[0] += res.DBias
+	t.profile.Add(sumKind, sumKind, ops.PhaseUpdate, 0, time.Since(summing))
+	if t.global != nil {
+		grads := t.workers[0].slabs[0]
+		scale, bias := t.model.(losses.TwoTower).Scale()
+		if !scale.Frozen {
+			scale.Slice(grads)[0] += global.DScale
+		}
+		if bias != nil && !bias.Frozen {
+			bias.Slice(grads)[0] += global.DBias
+		}
 	}
 	return res, nil
+}
+
+// contrast runs the global objectives over the features of the batch; without one the result is empty.
+func (t *Trainer) contrast(b *batch.Batch) (*losses.Result, error) {
+	if t.global == nil {
+		return &losses.Result{}, nil
+	}
+	for i := range b.Pairs {
+		t.groups[i] = b.Pairs[i].Group
+	}
+	logScale, logBias := t.model.(losses.TwoTower).Scale()
+	var bias float32
+	if logBias != nil {
+		bias = logBias.Slice(t.weights)[0]
+	}
+	return t.global.Run(t.x, t.y, logScale.Slice(t.weights)[0], bias, t.groups)
+}
+
+// combine puts the terms in the order of the recipe. A local objective's is the mean over its items of the whole batch, whose
+// sums are added in the order of the grains; the factor of its gradient is weight/items.
+func (t *Trainer) combine(global *losses.Result) (res *result, factors []float32) {
+	res = &result{}
+	g, k := 0, 0
+	for _, c := range t.lossCfg {
+		if !c.Local() {
+			res.terms = append(res.terms, global.Terms[g])
+			res.total += c.Weight * global.Terms[g]
+			g++
+			continue
+		}
+		items, means := 0, make([]float64, t.workers[0].locals[k].Sums.Cols())
+		for _, s := range t.sums {
+			items += s[k].items
+			for j, v := range s[k].values {
+				means[j] += float64(v)
+			}
+		}
+		items = max(items, 1) // without any the sums are zero
+		for j := range means {
+			means[j] /= float64(items)
+		}
+		res.terms = append(res.terms, means[0])
+		res.metrics = append(res.metrics, means[1:]...)
+		res.total += c.Weight * means[0]
+		factors = append(factors, float32(c.Weight/float64(items)))
+		k++
+	}
+	return res, factors
 }
 
 // each runs f for every worker, as many at once as there are threads.

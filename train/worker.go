@@ -1,110 +1,172 @@
 package train
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"diptych/data/batch"
 	"diptych/internal/kernel"
+	"diptych/losses"
 	"diptych/model"
 	"diptych/ops"
 )
 
 // worker runs the grains of its lanes on a program of its own.
 type worker struct {
-	pool         *kernel.Pool
-	prog         *ops.Program
-	images       *model.ImageInput
-	texts        *model.TextInput
-	x, y         *ops.Node // (grain, E)
-	first        int       // global number of its first grain
-	grains       int
-	lanes        int
-	arenas       [][]float32 // one per grain that keeps its activations, in order, and one for those that do not
-	slabs        [][]float32 // of gradients: log2(lanes)+1, one per level of the sum's tree
-	tokens       [][]int32
-	run          ops.Run[float32]
-	imageSize, e int // levels of a picture; width of a feature
+	pool   *kernel.Pool
+	prog   *ops.Program
+	images *model.ImageInput // of the pairs' own pictures and sentences, nil where nothing reads them
+	texts  *model.TextInput
+	x, y   *ops.Node      // (grain, E), nil without a global objective
+	locals []losses.Local // in the order of the recipe
+	pairs  int            // of a grain
+	first  int            // global number of its first grain
+	grains int
+	lanes  int
+	arenas [][]float32 // one per grain that keeps its activations, in order, and one for those that do not
+	slabs  [][]float32 // of gradients: log2(lanes)+1, one per level of the sum's tree
+	tokens [][]int32
+	seeds  [][]float32 // what is fed to each local objective's sums
+	run    ops.Run[float32]
 }
 
 // newWorker builds the graph of one grain. It allocates nothing large.
-func newWorker(m *model.CLIP, cfg *Config, mean, std [3]float32, seed uint64) (*worker, error) {
-	g := ops.NewGraph[float32]()
-	n := cfg.Grain()
-	w := &worker{e: m.Config.EmbedDim, imageSize: 3 * m.Config.Vision.ImageSize * m.Config.Vision.ImageSize}
-	w.images, w.texts = m.NewImageInput(g, n, mean, std), m.NewTextInput(g, n)
-	w.x, w.y = m.EncodeImage(g, w.images), m.EncodeText(g, w.texts)
-	if err := g.Err(); err != nil {
-		return nil, fmt.Errorf("train: %w", err)
+func newWorker(m model.Model, objectives []losses.Config, cfg *Config, mean, std [3]float32, seed uint64) (*worker, error) {
+	w := &worker{pairs: cfg.Grain()}
+	gr := model.NewGrain(m, w.pairs, mean, std)
+	if cfg.Recompute == "block" {
+		gr.G.RecomputeBlocks()
+	}
+	var outputs []*ops.Node
+	if losses.HasGlobal(objectives) {
+		two, ok := m.(losses.TwoTower)
+		if !ok {
+			return nil, errors.New("train: a recipe with itc or sigmoid needs a model with an image and a text tower, such as model.kind clip")
+		}
+		w.x, w.y = losses.Features(gr, two)
+		outputs = append(outputs, w.x, w.y)
 	}
 	var err error
-	if w.prog, err = g.Compile(ops.CompileOpt[float32]{Outputs: []*ops.Node{w.x, w.y}}); err != nil {
+	if w.locals, err = losses.NewLocals(gr, objectives); err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	if err := gr.G.Err(); err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	for _, l := range w.locals {
+		outputs = append(outputs, l.Sums)
+		w.seeds = append(w.seeds, make([]float32, l.Sums.Cols()))
+	}
+	w.images, w.texts = gr.Own()
+	if w.prog, err = gr.G.Compile(ops.CompileOpt[float32]{Outputs: outputs}); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
 	w.run = ops.Run[float32]{Train: true, Seed: seed}
-	w.tokens = make([][]int32, n)
 	return w, nil
 }
 
-// bind points the program at grain i of the worker (from 0): its pairs, and its arena.
-func (w *worker) bind(b *batch.Batch, i int) error {
-	n := len(w.tokens)
-	lo := (w.first + i) * n
-	w.run.Step, w.run.Base, w.run.Pool = b.Step, lo, w.pool
+// bind points the program at grain i of the worker (from 0): its pairs, and its arena. It returns the items that each local
+// objective has there.
+func (w *worker) bind(b *batch.Batch, i int) (items []int, err error) {
+	v := losses.View{Batch: b, Lo: (w.first + i) * w.pairs, N: w.pairs, Seed: w.run.Seed}
+	w.run.Step, w.run.Base, w.run.Pool = b.Step, v.Lo, w.pool
 	w.run.Arena = w.arenas[min(i, len(w.arenas)-1)]
 	w.prog.Bind(&w.run)
-	if at := lo * w.imageSize; b.Normalized != nil {
-		w.images.SetFloat(w.prog, b.Normalized[at:at+n*w.imageSize], n)
-	} else {
-		w.images.Set(w.prog, b.Pixels[at:at+n*w.imageSize], n)
+	if w.images != nil {
+		v.SetImages(w.prog, w.images)
 	}
-	for j := range n {
-		w.tokens[j] = b.Pairs[lo+j].Tokens
+	if w.texts != nil {
+		if err := v.SetTexts(w.prog, w.texts, &w.tokens); err != nil {
+			return nil, err
+		}
 	}
-	return w.texts.Set(w.prog, w.tokens)
+	for _, l := range w.locals {
+		n, err := l.Bind(w.prog, v)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, n)
+	}
+	return items, nil
 }
 
-// forward computes the features of all its grains into the slabs x and y (N, E) of the global batch.
-func (w *worker) forward(b *batch.Batch, x, y []float32) error {
+// forward computes the features of all its grains into the slabs x and y (N, E) of the global batch, and the local objectives'
+// sums into sums, by the number of the grain.
+func (w *worker) forward(b *batch.Batch, x, y []float32, sums [][]sum) error {
 	for i := range w.grains {
-		if err := w.bind(b, i); err != nil {
+		items, err := w.bind(b, i)
+		if err != nil {
 			return err
 		}
 		if err := w.prog.Forward(); err != nil {
 			return err
 		}
-		at := (w.first + i) * len(w.tokens) * w.e
-		copy(x[at:], w.prog.Value(w.x))
-		copy(y[at:], w.prog.Value(w.y))
+		grain := w.first + i
+		if w.x != nil {
+			at := grain * w.pairs * w.x.Cols()
+			copy(x[at:], w.prog.Value(w.x))
+			copy(y[at:], w.prog.Value(w.y))
+		}
+		for k, l := range w.locals {
+			s := &sums[grain][k]
+			s.items = items[k]
+			s.values = append(s.values[:0], w.prog.Value(l.Sums)...)
+		}
 	}
 	return nil
 }
 
-// backward sums its lanes' gradients into slabs[0] from the gradients dx and dy (N, E) of the features. A grain whose
-// activations were not kept runs forward again, with the same addresses and so with the same bits.
-func (w *worker) backward(b *batch.Batch, dx, dy []float32) error {
-	n, perLane := len(w.tokens)*w.e, w.grains/w.lanes
+// feed binds the gradient of an output, unless everything that it depends on is frozen.
+func (w *worker) feed(n *ops.Node, d []float32) {
+	if w.prog.Trains(n) {
+		w.prog.SetOutputGrad(n, d)
+	}
+}
+
+// backward sums its lanes' gradients into slabs[0] from the gradients dx and dy (N, E) of the features and factors of the local
+// objectives' sums. A grain whose activations were not kept runs forward again, with the same addresses and so with the same
+// bits.
+func (w *worker) backward(b *batch.Batch, dx, dy []float32, factors []float32) error {
+	perLane := w.grains / w.lanes
+	for k, f := range factors {
+		w.seeds[k][0] = f
+	}
 	for lane := range w.lanes {
 		level := depth(lane)
 		slab := w.slabs[level]
+		begun := time.Now()
 		w.pool.For(len(slab), 1<<16, func(lo, hi, _ int) { clear(slab[lo:hi]) })
+		w.run.Profile.Add(sumKind, sumKind, ops.PhaseUpdate, 0, time.Since(begun))
 		w.run.Grads = slab
 		for i := lane * perLane; i < (lane+1)*perLane; i++ {
-			if err := w.bind(b, i); err != nil {
+			if _, err := w.bind(b, i); err != nil {
 				return err
 			}
 			if !w.kept(i) {
-				if err := w.prog.Forward(); err != nil {
+				w.run.Again = true
+				err := w.prog.Forward()
+				w.run.Again = false
+				if err != nil {
 					return err
 				}
 			}
-			at := (w.first + i) * n
-			w.prog.SetOutputGrad(w.x, dx[at:at+n])
-			w.prog.SetOutputGrad(w.y, dy[at:at+n])
+			if w.x != nil {
+				n := w.pairs * w.x.Cols()
+				at := (w.first + i) * n
+				w.feed(w.x, dx[at:at+n])
+				w.feed(w.y, dy[at:at+n])
+			}
+			for k, l := range w.locals {
+				w.feed(l.Sums, w.seeds[k])
+			}
 			if err := w.prog.Backward(); err != nil {
 				return err
 			}
 		}
+		begun = time.Now()
 		w.merge(lane, level)
+		w.run.Profile.Add(sumKind, sumKind, ops.PhaseUpdate, 0, time.Since(begun))
 	}
 	return nil
 }

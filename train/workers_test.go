@@ -27,8 +27,8 @@ func smallModel(t *testing.T) *model.CLIP {
 }
 
 // groupedBatch has pairs of which some share a group.
-func groupedBatch(m *model.CLIP, step, n int) *batch.Batch {
-	b := syntheticBatch(m, n)
+func groupedBatch(m model.Model, step, n int) *batch.Batch {
+	b := syntheticBatch(m.(*model.CLIP), n)
 	b.Step = step
 	for i := range b.Pairs {
 		p := &b.Pairs[i]
@@ -102,7 +102,7 @@ func TestGrains(t *testing.T) {
 		tr := smallTrainer(t, grain, lanes, Resources{Workers: 1, Threads: 2})
 		res, err := tr.gradient(groupedBatch(tr.model, 1, 16))
 		require.NoError(t, err)
-		return slices.Clone(tr.x), slices.Clone(tr.y), res.Total
+		return slices.Clone(tr.x), slices.Clone(tr.y), res.total
 	}
 	x, y, loss := features(16, 1)
 	for _, c := range [][2]int{{8, 2}, {4, 1}, {1, 16}} {

@@ -70,8 +70,12 @@ Warnings: %s.`, check.NearBits, check.FixesName, kindLines(check.Error), kindLin
 					return err
 				}
 				o.Tokenizer, o.Split, o.Admits = in.Tokenizer, in.Config.Data.Split, in.Admits
-			} else if o.Tokenizer, err = tokenizer.New(tokenizer.Default()); err != nil {
-				return err
+			}
+			if o.Tokenizer == nil { // no recipe, or one of a model that reads no texts
+				var err error
+				if o.Tokenizer, err = tokenizer.New(tokenizer.Default()); err != nil {
+					return err
+				}
 			}
 			set, err := openData(args[0])
 			if errors.Is(err, fs.ErrNotExist) {

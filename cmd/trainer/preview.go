@@ -70,7 +70,6 @@ func preview(ctx context.Context, in *experiments.Input, set *arrowset.Set, n, d
 	if err != nil {
 		return nil, err
 	}
-	side := in.Train.Side()
 	var samples []data.Sample
 	var cells [][]sheet.Cell
 	place := map[int]int{} // row of the set: row of the sheet
@@ -84,23 +83,24 @@ func preview(ctx context.Context, in *experiments.Input, set *arrowset.Set, n, d
 			return nil, err
 		}
 		m := set.Meta()[s.Row]
-		if err := transform.Decode(b, &im); err != nil {
+		var eval transform.Image
+		err = in.Eval.Decode(b, &im, &scratch)
+		if err == nil {
+			err = in.Eval.Apply(&im, 0, &eval, &scratch)
+		}
+		if err != nil {
 			cells = append(cells, []sheet.Cell{{Text: fmt.Sprintf("row %d (%s): %v", s.Row, m.ImageID, err), Mark: sheet.Wrong}})
 			continue
-		}
-		eval := make([]uint8, 3*side*side)
-		if err := in.Eval.Apply(&im, 0, eval, &scratch); err != nil {
-			return nil, fmt.Errorf("row %d (%s): %w", s.Row, m.ImageID, err)
 		}
 		place[s.Row] = len(cells)
 		samples = append(samples, s)
 		cells = append(cells, []sheet.Cell{
 			{Picture: sheet.RGB(im.W, im.H, im.Pix), Text: m.ImageID, Note: fmt.Sprintf("row %d, %d×%d", s.Row, im.W, im.H)},
-			{Picture: sheet.RGB(side, side, eval)},
+			{Picture: sheet.RGB(eval.W, eval.H, eval.Pix)},
 		})
 	}
 	if len(samples) > 0 {
-		src, err := data.NewSource(set, samples, data.Options{Seed: in.Config.Seed, Batch: len(samples), Side: side, Pipeline: in.Train, Tokenizer: in.Tokenizer})
+		src, err := data.NewSource(set, samples, data.Options{Seed: in.Config.Seed, Batch: len(samples), Pipeline: in.Train, Tokenizer: in.Tokenizer})
 		if err != nil {
 			return nil, err
 		}
@@ -111,11 +111,12 @@ func preview(ctx context.Context, in *experiments.Input, set *arrowset.Set, n, d
 			}
 			for _, p := range b.Pairs {
 				row := &cells[place[p.Row]]
-				*row = append(*row, sheet.Cell{
-					Picture: sheet.RGB(side, side, p.Pixels),
-					Text:    in.Tokenizer.Decode(p.Tokens),
-					Note:    fmt.Sprintf("%d of %d tokens", len(p.Tokens), in.Tokenizer.ContextLength()),
-				})
+				cell := sheet.Cell{Picture: sheet.RGB(p.Width, p.Height, p.Pixels)}
+				if in.Tokenizer != nil {
+					cell.Text = in.Tokenizer.Decode(p.Tokens)
+					cell.Note = fmt.Sprintf("%d of %d tokens", len(p.Tokens), in.Tokenizer.ContextLength())
+				}
+				*row = append(*row, cell)
 			}
 		}
 	}
@@ -123,13 +124,19 @@ func preview(ctx context.Context, in *experiments.Input, set *arrowset.Set, n, d
 	for u := range draws {
 		heads = append(heads, fmt.Sprintf("draw %d", u+1))
 	}
-	c := in.Config
+	c, size := in.Config, "different shapes"
+	side := in.Train.Side()
+	if side > 0 {
+		size = fmt.Sprintf("%d×%d pixels", side, side)
+	} else {
+		side = in.Config.Model.Vision.ImageSize
+	}
 	ops := make([]string, len(c.Data.Transforms))
 	for i, spec := range c.Data.Transforms {
 		ops[i] = fmt.Sprint(spec["op"])
 	}
 	return &sheet.Sheet{
-		Title: c.Name, Subtitle: fmt.Sprintf("%s, split %s, %d×%d pixels: %s", set.Manifest().Name, c.Data.Split, side, side, strings.Join(ops, ", ")),
+		Title: c.Name, Subtitle: fmt.Sprintf("%s, split %s, %s: %s", set.Manifest().Name, c.Data.Split, size, strings.Join(ops, ", ")),
 		Heads: heads, Rows: cells, Lead: true, Side: max(128, min(side, 224)),
 	}, nil
 }

@@ -142,16 +142,20 @@ type encodedText struct {
 func newTokenizerEncode() *cobra.Command {
 	var file string
 	var contextLength int
-	var asJSON bool
+	var wordPiece, cased, asJSON bool
 	cmd := &cobra.Command{
-		Use:     "encode TEXT...",
-		Short:   "Show the ids and tokens of texts",
-		Example: "  trainer data tokenizer encode --file demo \"a red fruit\" \"a cat's face\"",
-		Args:    cobra.MinimumNArgs(1),
+		Use:   "encode TEXT...",
+		Short: "Show the ids and tokens of texts",
+		Example: `  trainer data tokenizer encode --file demo "a red fruit" "a cat's face"
+  trainer data tokenizer encode --wordpiece --file bert-base-uncased "unaffable"`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg := tokenizer.Config{Kind: "bpe", File: file, ContextLength: contextLength}
-			if file == "clip" {
+			cfg := tokenizer.Config{Kind: "bpe", File: file, Cased: cased, ContextLength: contextLength}
+			switch {
+			case file == "clip":
 				cfg.Kind, cfg.File = "clip", ""
+			case wordPiece:
+				cfg.Kind = "wordpiece"
 			}
 			tok, err := tokenizer.New(cfg)
 			if err != nil {
@@ -176,6 +180,8 @@ func newTokenizerEncode() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&file, "file", "clip", "merges `file`, or clip or demo for those in this program")
+	cmd.Flags().BoolVar(&wordPiece, "wordpiece", false, "--file is a vocab.txt or tokenizer.json of BERT, or bert-base-uncased")
+	cmd.Flags().BoolVar(&cased, "cased", false, "the words of that vocab.txt keep their case and accents")
 	cmd.Flags().IntVar(&contextLength, "context-length", 77, "longest encoding in tokens")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write a JSON array of {text, ids, tokens}")
 	return cmd

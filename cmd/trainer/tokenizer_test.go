@@ -44,6 +44,10 @@ func TestTokenizerEncode(t *testing.T) {
 	require.Len(t, got, 1)
 	require.Len(t, got[0].IDs, 4)
 	require.Equal(t, []string{"<start_of_text>", "red</w>", "apple</w>", "<end_of_text>"}, got[0].Tokens)
+
+	out, err = tokenizerCommand(t, "encode", "--wordpiece", "--file", "bert-base-uncased", "unaffable [MASK]")
+	require.NoError(t, err)
+	require.Equal(t, "unaffable [MASK]\n  ids    101 14477 20961 3468 103 102\n  tokens [CLS] una ##ffa ##ble [MASK] [SEP]\n", out)
 }
 
 // The demo's vocabulary is what the command in its package comment makes of the demo's captions.
@@ -80,6 +84,7 @@ func TestTokenizerErrors(t *testing.T) {
 		"no split":     {[]string{"train", "--data", "demo", "--split", "dev", "--size", "600", "--out", "x"}, "--split dev: demo has no such split; it has test_both, test_concept, test_style, train, val"},
 		"no such file": {[]string{"encode", "--file", none, "x"}, none},
 		"short":        {[]string{"encode", "--context-length", "2", "x"}, "contextLength 2"},
+		"cased clip":   {[]string{"encode", "--cased", "x"}, "always lower-case"},
 		"not UTF-8":    {[]string{"encode", "ok", "\xff"}, `text 2, "\xff", is not UTF-8`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,23 +1,18 @@
 package arrowset
 
 import (
-	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
-	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 )
 
@@ -31,50 +26,44 @@ const (
 	minSavings = 0.25
 )
 
-// Writer writes a data set as a stream: it holds one record batch. The set appears under its name only when Close has
+// Writer writes a data set as a stream: it holds two record batches, one that is gathered and one that a goroutine packs and
+// writes. The set appears under its name only when Close has
 // succeeded; until then it grows beside it in a hidden folder .NAME.part-…, which only a process that was killed leaves behind.
 type Writer struct {
 	// ShardBytes is the size at which a shard is closed and the next begun; Create sets 256 MiB.
 	ShardBytes int64
-	// OnShard, if not nil, is called with every shard that is finished and synced, before a row of the next is written.
-	OnShard func(Shard) error
+	// Mark, if not nil, is called when a record batch is gathered, before the row that begins the next is counted.
+	Mark func() any
+	// OnShard, if not nil, is called with every shard that is finished and synced and with what Mark returned for its last record
+	// batch, before a row of the next is written. It runs beside Append.
+	OnShard func(s Shard, mark any) error
 
 	dir, temp string
 	keep      bool // Abort leaves temp, for Resume
 	manifest  Manifest
 	schema    *arrow.Schema
 	builder   *array.RecordBuilder
-	pending   int // bytes in builder
-	shard     *shardFile
+	pictures  []byte  // of the rows in builder
+	ends      []int32 // where each of them ends
+	pending   int     // bytes of these rows
 	groups    map[string]bool
 	err       error // sticks: after a failed write nothing more is written
+
+	batches chan gathered         // to the goroutine that writes them; nil before the first
+	ended   chan struct{}         // closed when it has ended
+	failed  atomic.Pointer[error] // what stopped it
+	spare   chan gathered         // whose memory is to be used again
+	shard   *shardFile            // the goroutine's, and Close's after it
+	splicer *splicer              // of shard
+	mark    any                   // of the last batch of shard
 }
 
-// shardFile is the shard being written: it counts and sums what passes.
-type shardFile struct {
-	name string
-	file *os.File
-	buf  *bufio.Writer
-	sum  hash.Hash
-	size int64
-	rows int
-	arr  *ipc.FileWriter
-}
-
-// Write is io.Writer's.
-func (f *shardFile) Write(b []byte) (int, error) {
-	n, err := f.buf.Write(b)
-	f.sum.Write(b[:n])
-	f.size += int64(n)
-	return n, err
-}
-
-// Seek answers the Arrow writer's only question, where it is.
-func (f *shardFile) Seek(offset int64, whence int) (int64, error) {
-	if offset != 0 || whence != io.SeekCurrent {
-		return 0, errors.New("a shard is written as a stream")
-	}
-	return f.size, nil
+// gathered is a record batch, without its pictures and they by themselves, with what Mark returned for it.
+type gathered struct {
+	rec      arrow.Record
+	pictures []byte
+	ends     []int32
+	mark     any
 }
 
 // Create begins a data set in folder dir, which must not exist or be empty. m gives name, description, attributes, class
@@ -264,23 +253,71 @@ func (w *Writer) add(r *Row) {
 	for i, s := range r.Attributes {
 		text(8+i, s)
 	}
-	w.builder.Field(len(w.manifest.Schema) - 1).(*array.BinaryBuilder).Append(r.Image)
+	w.builder.Field(len(w.manifest.Schema) - 1).(*array.BinaryBuilder).Append([]byte{}) // see splicer
+	w.pictures = append(w.pictures, r.Image...)
+	w.ends = append(w.ends, int32(len(w.pictures)))
 }
 
-// flush writes the record batch that was gathered, to a new shard if there is none.
+// flush hands the record batch that was gathered to the goroutine that writes, which it begins if there is none.
 func (w *Writer) flush() error {
+	if w.batches == nil {
+		w.batches, w.ended, w.spare = make(chan gathered), make(chan struct{}), make(chan gathered, 2)
+		w.spare <- gathered{}
+		go w.run()
+	}
+	g := gathered{rec: w.builder.NewRecord(), pictures: w.pictures, ends: w.ends}
+	if w.Mark != nil {
+		g.mark = w.Mark()
+	}
+	w.batches <- g
+	old := <-w.spare
+	w.pictures, w.ends, w.pending = old.pictures[:0], old.ends[:0], 0
+	if err := w.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// run writes record batches until there are no more; after an error it only takes them.
+func (w *Writer) run() {
+	defer close(w.ended)
+	for g := range w.batches {
+		if w.failed.Load() == nil {
+			if err := w.write(g); err != nil {
+				w.failed.Store(&err)
+			}
+		}
+		g.rec.Release()
+		w.spare <- g
+	}
+}
+
+// end waits for the goroutine.
+func (w *Writer) end() error {
+	if w.batches == nil {
+		return nil
+	}
+	close(w.batches)
+	<-w.ended
+	w.batches = nil
+	if err := w.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// write writes a record batch, to a new shard if there is none.
+func (w *Writer) write(g gathered) error {
 	if w.shard == nil {
 		if err := w.openShard(); err != nil {
 			return fmt.Errorf("arrowset: %w", err)
 		}
 	}
-	rec := w.builder.NewRecord()
-	defer rec.Release()
-	w.pending = 0
-	if err := w.shard.arr.Write(rec); err != nil {
+	if err := w.splicer.write(g.rec, g.pictures, g.ends); err != nil {
 		return fmt.Errorf("arrowset: write %s: %w", w.shard.file.Name(), err)
 	}
-	w.shard.rows += int(rec.NumRows())
+	w.shard.rows += int(g.rec.NumRows())
+	w.mark = g.mark
 	if w.shard.size >= w.ShardBytes {
 		return w.closeShard()
 	}
@@ -288,30 +325,22 @@ func (w *Writer) flush() error {
 }
 
 func (w *Writer) openShard() error {
-	name := fmt.Sprintf("%05d.arrow", len(w.manifest.Shards))
-	f, err := os.OpenFile(filepath.Join(w.temp, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := newShardFile(w.temp, fmt.Sprintf("%05d.arrow", len(w.manifest.Shards)))
 	if err != nil {
 		return err
 	}
-	w.shard = &shardFile{name: name, file: f, buf: bufio.NewWriterSize(f, 1<<20), sum: sha256.New()}
-	w.shard.arr, err = ipc.NewFileWriter(w.shard, ipc.WithSchema(w.schema), ipc.WithZstd(), ipc.WithMinSpaceSavings(minSavings), ipc.WithCompressConcurrency(1))
+	w.shard = f
+	w.splicer, err = newSplicer(f, w.schema)
 	return err
 }
 
 func (w *Writer) closeShard() error {
-	s := w.shard
+	f := w.shard
 	w.shard = nil
-	err := s.arr.Close()
-	if err == nil {
-		err = s.buf.Flush()
+	if err := errors.Join(w.splicer.close(), f.end(true)); err != nil {
+		return fmt.Errorf("arrowset: write %s: %w", f.file.Name(), err)
 	}
-	if err == nil {
-		err = s.file.Sync()
-	}
-	if err = errors.Join(err, s.file.Close()); err != nil {
-		return fmt.Errorf("arrowset: write %s: %w", s.file.Name(), err)
-	}
-	shard := Shard{File: s.name, Rows: s.rows, Bytes: s.size, SHA256: hex.EncodeToString(s.sum.Sum(nil))}
+	shard := f.shard()
 	w.manifest.Shards = append(w.manifest.Shards, shard)
 	if w.OnShard == nil {
 		return nil
@@ -319,7 +348,7 @@ func (w *Writer) closeShard() error {
 	if err := syncDir(w.temp); err != nil {
 		return fmt.Errorf("arrowset: %w", err)
 	}
-	return w.OnShard(shard)
+	return w.OnShard(shard, w.mark)
 }
 
 // Close writes what is left and the manifest, syncs, and gives the set its name. On an error it does what Abort does.
@@ -336,6 +365,9 @@ func (w *Writer) Close() (err error) {
 		if err := w.flush(); err != nil {
 			return err
 		}
+	}
+	if err := w.end(); err != nil {
+		return err
 	}
 	if w.shard != nil {
 		if err := w.closeShard(); err != nil {
@@ -380,8 +412,9 @@ func (w *Writer) Close() (err error) {
 
 // Abort removes what was written, or leaves it for Resume if that began it. It does nothing after a Close that succeeded.
 func (w *Writer) Abort() {
+	w.end() // whose error the caller has, or does not ask for
 	if w.shard != nil {
-		w.shard.file.Close()
+		w.shard.end(false)
 		w.shard = nil
 	}
 	if w.temp != "" {

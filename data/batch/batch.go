@@ -4,18 +4,22 @@ package batch
 
 // Pair is one picture with one sentence, ready for a model.
 type Pair struct {
-	Row    int     // row of the data set
-	Group  int32   // pairs of one group are not each other's negatives; no batch holds a group twice
-	Pixels []uint8 // (S, S, 3), levels 0 to 255
-	Tokens []int32 // bos … eos, not padded
+	Row           int     // row of the data set
+	Group         int32   // pairs of one group are not each other's negatives; no batch holds a group twice
+	Height, Width int     // of the picture, in pixels
+	Pixels        []uint8 // (Height, Width, 3), levels 0 to 255
+	Tokens        []int32 // bos … eos, not padded; empty where the model reads no texts
+	Label         int32   // class; only set where the recipe names classes
 }
 
 // Batch is the global batch of one update, in the order of its positions. Its owner reuses it: what it points to is valid
 // until the batch is released.
 type Batch struct {
-	Step   int // the update it belongs to, from 0
-	Pairs  []Pair
-	Pixels []uint8 // (N, S, S, 3): the pictures of all pairs one after another; each pair's Pixels is its part
+	Step  int // the update it belongs to, from 0
+	Pairs []Pair
+	// Pixels (N, S, S, 3) are the pictures of all pairs one after another; each pair's Pixels is its part. It is nil where the
+	// pictures' shapes differ: each pair's Pixels then has memory of its own.
+	Pixels []uint8
 	// Normalized, when not nil, holds normalised pictures (N, 3, S, S) that take the place of Pixels: input that is not 8-bit.
 	Normalized []float32
 	// Broken names the rows whose picture did not decode; a substitute stands in the slot of each.

@@ -35,11 +35,10 @@ func ReadClasses(name string) ([]arrowset.ClassSystem, error) {
 
 // parseClasses reads it; the systems keep the file's order.
 func parseClasses(text []byte) ([]arrowset.ClassSystem, error) {
-	var check json.RawMessage
-	if err := decodeText(text, &check); err != nil {
+	if err := checkJSON(text); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInput, err)
 	}
-	members, err := fields(text)
+	members, err := fields(text, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInput, err)
 	}

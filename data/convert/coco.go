@@ -2,7 +2,6 @@ package convert
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +38,7 @@ func (c COCO) Open(ctx context.Context, o *Options) (_ Source, err error) {
 	if err := pictureFolder(c.Images).open(); err != nil {
 		return nil, err
 	}
-	s := &cocoSource{COCO: c, names: map[string]string{}}
+	s := &cocoSource{COCO: c}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -72,13 +71,14 @@ type cocoSource struct {
 	COCO
 	files      []*cocoFile
 	splits     []string
-	names      map[string]string // pictures so far, with the file that names them
+	names      textTable[int32] // pictures so far, with the number of the file that names them
 	attributes []string
 
-	file   int           // that is being read
-	fault  int           // of the file's faults, the next one
-	images *json.Decoder // of the file; nil before its first image
-	record int           // the next one
+	file   int         // that is being read
+	fault  int         // of the file's faults, the next one
+	images *jsonStream // of the file; nil before its first image
+	record int         // the next one
+	fields []field     // of the image at hand
 }
 
 // scan checks a captions file and adds its attributes and licences to o.
@@ -90,11 +90,12 @@ func (s *cocoSource) scan(ctx context.Context, f *cocoFile, o *Options) error {
 	}
 	err := f.scan(ctx, func(fs []field) error {
 		var name string
+		var err error
 		for _, fd := range fs {
 			switch {
 			case fd.name == "file_name":
-				if err := json.Unmarshal(fd.value, &name); err != nil {
-					return fmt.Errorf("%w: file_name is %s", ErrInput, fd.value)
+				if name, err = unquote(fd.value); err != nil {
+					return fmt.Errorf("%w: file_name is %s", ErrInput, clip(fd.value))
 				}
 			case fd.name == "license":
 				attribute("license")
@@ -106,10 +107,11 @@ func (s *cocoSource) scan(ctx context.Context, f *cocoFile, o *Options) error {
 		if err != nil {
 			return fmt.Errorf("file_name: %w", err)
 		}
-		if before, twice := s.names[clean]; twice {
-			return fmt.Errorf("%w: picture %s is there twice (before in %s)", ErrInput, name, before)
+		before, added := s.names.put([]byte(clean))
+		if !added {
+			return fmt.Errorf("%w: picture %s is there twice (before in %s)", ErrInput, name, s.files[*before].path)
 		}
-		s.names[clean] = f.path
+		*before = int32(len(s.files) - 1)
 		o.Total++
 		return nil
 	})
@@ -135,27 +137,33 @@ func (s *cocoSource) Next() (*Record, error) {
 			return nil, f.faults[s.fault-1]
 		}
 		if s.images == nil {
-			s.images, s.record = json.NewDecoder(io.NewSectionReader(f.file, f.imagesAt, f.size-f.imagesAt)), 0
-			if err := expect(s.images, '['); err != nil {
+			s.images, s.record = newJSONStream(f.file.r, f.imagesAt, f.size), 0
+			if err := s.images.expect('['); err != nil {
 				return nil, fmt.Errorf("%s: %w", f.path, syntax(err, f.imagesAt))
 			}
 		}
-		for s.images.More() {
+		for {
 			record := s.record
-			s.record++
-			var raw json.RawMessage
-			if err := s.images.Decode(&raw); err != nil {
-				return nil, fmt.Errorf("%s: images[%d]: %w", f.path, record, syntax(err, f.imagesAt+s.images.InputOffset()))
+			more, err := s.images.more(']', record == 0)
+			if err == nil && !more {
+				break
 			}
-			if f.bad[int32(record)] {
+			s.record++
+			var raw []byte
+			if err == nil {
+				raw, err = s.images.value()
+			}
+			if err == nil && f.bad[int32(record)] {
 				continue
 			}
-			fs, err := fields(raw)
+			if err == nil {
+				s.fields, err = fields(raw, s.fields[:0])
+			}
 			if err != nil {
-				return nil, fmt.Errorf("%s: images[%d]: %w: %w", f.path, record, ErrInput, err)
+				return nil, fmt.Errorf("%s: images[%d]: %w", f.path, record, syntax(err, s.images.offset()))
 			}
 			rec := &Record{Where: fmt.Sprintf("%s: images[%d]", f.path, record)}
-			if rec.Row, err = s.row(f, s.splits[s.file], fs); err != nil {
+			if rec.Row, err = s.row(f, s.splits[s.file], s.fields); err != nil {
 				return nil, &RecordError{rec.Where, err}
 			}
 			rec.Load = pictureFolder(s.Images).load(rec.Row.ImageID)
@@ -172,7 +180,8 @@ func (s *cocoSource) row(f *cocoFile, split string, fs []field) (arrowset.Row, e
 	for _, fd := range fs {
 		var text string
 		if fd.value[0] == '"' {
-			if err := json.Unmarshal(fd.value, &text); err != nil {
+			var err error
+			if text, err = unquote(fd.value); err != nil {
 				return r, fmt.Errorf("%w: %s: %v", ErrInput, fd.name, err)
 			}
 		}
@@ -205,9 +214,8 @@ func (s *cocoSource) row(f *cocoFile, split string, fs []field) (arrowset.Row, e
 	if r.Source == "" {
 		r.Source = url
 	}
-	err := f.captions(string(member(fs, "id")), func(a cocoAnnotation) {
-		r.Captions = append(r.Captions, arrowset.Caption{Text: *a.Caption, Kind: a.Kind, Lang: a.Lang})
-	})
+	var err error
+	r.Captions, err = f.captions(member(fs, "id"))
 	return r, err
 }
 

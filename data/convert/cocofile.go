@@ -9,23 +9,28 @@ import (
 	"os"
 	"slices"
 	"unicode/utf8"
+
+	"diptych/data/arrowset"
 )
 
 // cocoFile is one captions file (cocodataset.org/#format-data): an object with the arrays images, annotations and
 // licenses, in any order. scan passes over it once and keeps where its records are; each then reads them as they are needed.
+// Of an image it keeps some 50 bytes, of an annotation 16.
 type cocoFile struct {
 	path        string
-	file        io.ReaderAt
+	file        *pageReader
 	size        int64
 	close       func() error
-	imagesAt    int64 // of the array's bracket
-	images      map[string]*cocoImage
+	imagesAt    int64                // of the array's bracket
+	images      textTable[cocoImage] // by their ids
 	annotations []annotationRef
 	licenses    map[string]cocoLicense
 	licenseIDs  []string // in the file's order
 
 	faults []*RecordError // what scan found in single records
 	bad    map[int32]bool // images that have one
+
+	fields []field // of the record at hand
 }
 
 // cocoImage is what is kept of an image or of an id that an annotation names.
@@ -47,7 +52,7 @@ type cocoLicense struct {
 	URL  string          `json:"url"`
 }
 
-// cocoAnnotation is one caption. Kind and Lang are ours.
+// cocoAnnotation is one caption as it is written. Kind and Lang are ours.
 type cocoAnnotation struct {
 	ID      json.RawMessage `json:"id"`
 	ImageID json.RawMessage `json:"image_id"`
@@ -72,106 +77,111 @@ func openCOCO(path string) (*cocoFile, error) {
 }
 
 func newCOCO(r io.ReaderAt, size int64) *cocoFile {
-	return &cocoFile{file: r, size: size, images: map[string]*cocoImage{}, licenses: map[string]cocoLicense{}, bad: map[int32]bool{}}
+	return &cocoFile{file: &pageReader{r: r}, size: size, licenses: map[string]cocoLicense{}, bad: map[int32]bool{}}
 }
 
 // scan reads the whole file once. eachImage is called with the fields of every image. What is wrong with single images and
 // annotations is gathered in faults; the error is about the whole file.
 func (c *cocoFile) scan(ctx context.Context, eachImage func(fs []field) error) error {
-	dec := json.NewDecoder(io.NewSectionReader(c.file, 0, c.size))
-	if err := expect(dec, '{'); err != nil {
-		return syntax(err, dec.InputOffset())
+	s := newJSONStream(c.file.r, 0, c.size)
+	if err := s.expect('{'); err != nil {
+		return syntax(err, s.offset())
 	}
 	seen := map[string]bool{}
-	for dec.More() {
-		t, err := dec.Token()
+	for first := true; ; first = false {
+		more, err := s.more('}', first)
+		if err == nil && !more {
+			break
+		}
+		name := ""
+		if err == nil {
+			name, err = s.name()
+		}
+		if err == nil && name != "images" && name != "annotations" && name != "licenses" {
+			if err = s.skip(); err == nil {
+				continue
+			}
+		}
 		if err != nil {
-			return syntax(err, dec.InputOffset())
+			return syntax(err, s.offset())
 		}
-		name := t.(string)
-		switch name {
-		case "images", "annotations", "licenses":
-			if seen[name] {
-				return fmt.Errorf("%w: there are two arrays %q", ErrInput, name)
-			}
-			seen[name] = true
-			if err = expect(dec, '['); err != nil {
-				return syntax(fmt.Errorf("%s: %w", name, err), dec.InputOffset())
-			}
-			if name == "images" {
-				c.imagesAt = dec.InputOffset() - 1
-			}
-			annotationIDs := map[string]bool{}
-			err = array(dec, name, func(record int, at int64, raw []byte) error {
-				var err error
-				switch name {
-				case "images":
-					if err = c.scanImage(record, raw, eachImage); err != nil {
-						c.bad[int32(record)] = true
-					}
-				case "annotations":
-					if err = c.scanAnnotation(at, raw, annotationIDs); err != nil {
-						c.annotations = append(c.annotations, annotationRef{next: -1}) // so that places are records
-					}
-				default:
-					return c.scanLicense(raw)
-				}
-				if err != nil {
-					c.fault(name, record, err)
-				}
-				return ctx.Err()
-			})
-		default:
-			if err = skip(dec); err != nil {
-				err = syntax(err, dec.InputOffset())
-			}
+		if seen[name] {
+			return fmt.Errorf("%w: there are two arrays %q", ErrInput, name)
 		}
+		seen[name] = true
+		if name == "images" {
+			if _, err := s.peek(); err != nil {
+				return syntax(err, s.offset())
+			}
+			c.imagesAt = s.offset()
+		}
+		var annotationIDs textTable[struct{}]
+		err = array(s, name, func(record int, at int64, raw []byte) error {
+			var err error
+			switch name {
+			case "images":
+				if err = c.scanImage(record, raw, eachImage); err != nil {
+					c.bad[int32(record)] = true
+				}
+			case "annotations":
+				if err = c.scanAnnotation(at, raw, &annotationIDs); err != nil {
+					c.annotations = append(c.annotations, annotationRef{next: -1}) // so that places are records
+				}
+			default:
+				return c.scanLicense(raw)
+			}
+			if err != nil {
+				c.fault(name, record, err)
+			}
+			return ctx.Err()
+		})
 		if err != nil {
 			return err
 		}
-	}
-	if err := expect(dec, '}'); err != nil {
-		return syntax(err, dec.InputOffset())
 	}
 	for _, name := range []string{"images", "annotations"} {
 		if !seen[name] {
 			return fmt.Errorf("%w: it has no array %q; is it a COCO captions file?", ErrInput, name)
 		}
 	}
-	c.checkLinks()
-	return nil
+	return c.checkLinks()
 }
 
 func (c *cocoFile) fault(array string, record int, err error) {
 	c.faults = append(c.faults, &RecordError{fmt.Sprintf("%s: %s[%d]", c.path, array, record), err})
 }
 
-// array calls each with every element of the array that dec is in: its number, where in the file it ends, its text.
-func array(dec *json.Decoder, name string, each func(record int, end int64, raw []byte) error) error {
-	var raw json.RawMessage
-	for record := 0; dec.More(); record++ {
-		if err := dec.Decode(&raw); err != nil {
-			return syntax(fmt.Errorf("%s[%d]: %w", name, record, err), dec.InputOffset())
+// array calls each with every element of the array that comes next: its number, where in the file it begins, its text.
+func array(s *jsonStream, name string, each func(record int, at int64, raw []byte) error) error {
+	if err := s.expect('['); err != nil {
+		return syntax(fmt.Errorf("%s: %w", name, err), s.offset())
+	}
+	for record := 0; ; record++ {
+		more, err := s.more(']', record == 0)
+		if err == nil && !more {
+			return nil
+		}
+		var raw []byte
+		if err == nil {
+			raw, err = s.value()
+		}
+		if err != nil {
+			return syntax(fmt.Errorf("%s[%d]: %w", name, record, err), s.offset())
 		}
 		if record == math.MaxInt32 {
 			return fmt.Errorf("%w: %s has more than 2³¹ records", ErrInput, name)
 		}
-		if err := each(record, dec.InputOffset(), raw); err != nil {
+		if err := each(record, s.offset()-int64(len(raw)), raw); err != nil {
 			return fmt.Errorf("%s[%d]: %w", name, record, err)
 		}
 	}
-	if err := expect(dec, ']'); err != nil {
-		return syntax(fmt.Errorf("%s: %w", name, err), dec.InputOffset())
-	}
-	return nil
 }
 
-// image returns the entry of an id, which is kept as its JSON text: 7 and "7" are two.
+// image returns the entry of an id, which is taken as its JSON text: 7 and "7" are two.
 func (c *cocoFile) image(id json.RawMessage) *cocoImage {
-	e := c.images[string(id)]
-	if e == nil {
-		e = &cocoImage{record: -1, first: -1, last: -1}
-		c.images[string(id)] = e
+	e, added := c.images.put(id)
+	if added {
+		*e = cocoImage{record: -1, first: -1, last: -1}
 	}
 	return e
 }
@@ -184,15 +194,14 @@ func checkID(name string, id json.RawMessage) error {
 	return nil
 }
 
-func (c *cocoFile) scanImage(record int, raw []byte, each func([]field) error) error {
+func (c *cocoFile) scanImage(record int, raw []byte, each func([]field) error) (err error) {
 	if !utf8.Valid(raw) {
 		return fmt.Errorf("%w: %w", ErrInput, errNotUTF8)
 	}
-	fs, err := fields(raw)
-	if err != nil {
+	if c.fields, err = fields(raw, c.fields[:0]); err != nil {
 		return fmt.Errorf("%w: %w", ErrInput, err)
 	}
-	id := member(fs, "id")
+	id := member(c.fields, "id")
 	if err := checkID("id", id); err != nil {
 		return err
 	}
@@ -201,38 +210,63 @@ func (c *cocoFile) scanImage(record int, raw []byte, each func([]field) error) e
 		return fmt.Errorf("%w: id %s is also that of images[%d]", ErrInput, id, e.record)
 	}
 	e.record = int32(record)
-	return each(fs)
+	return each(c.fields)
 }
 
-func (c *cocoFile) scanAnnotation(end int64, raw []byte, ids map[string]bool) error {
-	var a cocoAnnotation
-	if err := decodeText(raw, &a); err != nil {
+func (c *cocoFile) scanAnnotation(at int64, raw []byte, ids *textTable[struct{}]) (err error) {
+	if !utf8.Valid(raw) {
+		return fmt.Errorf("%w: %w", ErrInput, errNotUTF8)
+	}
+	if c.fields, err = fields(raw, c.fields[:0]); err != nil {
 		return fmt.Errorf("%w: %w", ErrInput, err)
 	}
-	if a.Caption == nil {
-		return fmt.Errorf("%w: it has no caption", ErrInput)
-	}
-	if err := checkID("image_id", a.ImageID); err != nil {
+	if _, err := captionOf(c.fields); err != nil {
 		return err
 	}
-	if a.ID != nil {
-		if ids[string(a.ID)] {
-			return fmt.Errorf("%w: id %s is there twice", ErrInput, a.ID)
+	image := member(c.fields, "image_id")
+	if err := checkID("image_id", image); err != nil {
+		return err
+	}
+	if id := member(c.fields, "id"); id != nil {
+		if _, added := ids.put(id); !added {
+			return fmt.Errorf("%w: id %s is there twice", ErrInput, id)
 		}
-		ids[string(a.ID)] = true
 	}
 	if len(c.annotations) == math.MaxInt32 {
 		return fmt.Errorf("%w: more than 2³¹ annotations", ErrInput)
 	}
-	e, place := c.image(a.ImageID), int32(len(c.annotations))
+	e, place := c.image(image), int32(len(c.annotations))
 	if e.first < 0 {
 		e.first = place
 	} else {
 		c.annotations[e.last].next = place
 	}
 	e.last = place
-	c.annotations = append(c.annotations, annotationRef{off: end - int64(len(raw)), len: int32(len(raw)), next: -1})
+	c.annotations = append(c.annotations, annotationRef{off: at, len: int32(len(raw)), next: -1})
 	return nil
+}
+
+// captionOf reads an annotation.
+func captionOf(fs []field) (c arrowset.Caption, err error) {
+	for _, f := range []struct {
+		name string
+		to   *string
+	}{{"caption", &c.Text}, {"kind", &c.Kind}, {"lang", &c.Lang}} {
+		raw := member(fs, f.name)
+		switch {
+		case raw == nil || string(raw) == "null":
+			if f.name == "caption" {
+				return c, fmt.Errorf("%w: it has no caption", ErrInput)
+			}
+		case raw[0] != '"':
+			return c, fmt.Errorf("%w: %s is %s; it must be a text", ErrInput, f.name, clip(raw))
+		default:
+			if *f.to, err = unquote(raw); err != nil {
+				return c, fmt.Errorf("%w: %s: %w", ErrInput, f.name, err)
+			}
+		}
+	}
+	return c, nil
 }
 
 func (c *cocoFile) scanLicense(raw []byte) error {
@@ -256,47 +290,104 @@ func (c *cocoFile) scanLicense(raw []byte) error {
 
 // checkLinks wants an image for every annotation, and an annotation for every image. An image that is bad already excuses
 // its annotations if its id was read.
-func (c *cocoFile) checkLinks() {
-	var lost, bare []int32 // sorted, so that messages do not depend on the map's order
-	ids := map[int32]string{}
-	for id, e := range c.images {
+func (c *cocoFile) checkLinks() error {
+	var lost, bare []int32 // sorted, so that messages do not depend on the table's order
+	for _, e := range c.images.all() {
 		switch {
 		case e.record < 0:
 			lost = append(lost, e.first)
-			ids[e.first] = id
 		case e.first < 0 && !c.bad[e.record]:
 			bare = append(bare, e.record)
-			ids[^e.record] = id
 		}
 	}
 	slices.Sort(lost)
 	slices.Sort(bare)
 	for _, place := range lost {
-		c.fault("annotations", int(place), fmt.Errorf("%w: image_id %s is the id of no image", ErrInput, ids[place]))
+		fs, err := c.annotation(place)
+		if err != nil {
+			return err
+		}
+		c.fault("annotations", int(place), fmt.Errorf("%w: image_id %s is the id of no image", ErrInput, clip(member(fs, "image_id"))))
 	}
 	for _, record := range bare {
 		c.bad[record] = true
-		c.fault("images", int(record), fmt.Errorf("%w: id %s has no caption", ErrInput, ids[^record]))
+		c.fault("images", int(record), fmt.Errorf("%w: it has no caption: no annotation has its id", ErrInput))
 	}
+	return nil
+}
+
+// annotation reads an annotation again.
+func (c *cocoFile) annotation(place int32) ([]field, error) {
+	ref := c.annotations[place]
+	raw, err := c.file.bytes(ref.off, int(ref.len))
+	if err == nil {
+		c.fields, err = fields(raw, c.fields[:0])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("annotations[%d]: %w: it changed while it was read: %w", place, ErrInput, err)
+	}
+	return c.fields, nil
 }
 
 // captions reads the annotations of an image, in the file's order.
-func (c *cocoFile) captions(id string, each func(a cocoAnnotation)) error {
-	e := c.images[id]
+func (c *cocoFile) captions(id []byte) ([]arrowset.Caption, error) {
+	e := c.images.get(id)
 	if e == nil {
-		return fmt.Errorf("%w: id %s was not there before: the file changed while it was read", ErrInput, id)
+		return nil, fmt.Errorf("%w: id %s was not there before: the file changed while it was read", ErrInput, id)
 	}
+	var out []arrowset.Caption
 	for place := e.first; place >= 0; place = c.annotations[place].next {
-		ref := c.annotations[place]
-		raw := make([]byte, ref.len)
-		if _, err := c.file.ReadAt(raw, ref.off); err != nil && err != io.EOF {
-			return err
+		fs, err := c.annotation(place)
+		if err != nil {
+			return nil, err
 		}
-		var a cocoAnnotation
-		if err := decodeText(raw, &a); err != nil || a.Caption == nil {
-			return fmt.Errorf("annotations[%d]: %w: it changed while it was read", place, ErrInput)
+		caption, err := captionOf(fs)
+		if err != nil {
+			return nil, fmt.Errorf("annotations[%d]: it changed while it was read: %w", place, err)
 		}
-		each(a)
+		out = append(out, caption)
 	}
-	return nil
+	return out, nil
+}
+
+// pageReader reads small pieces of a file that mostly lie near one another: it keeps the pages that were read last.
+type pageReader struct {
+	r     io.ReaderAt
+	pages [128]struct {
+		number int64 // of the page in the file, from 1
+		data   []byte
+	}
+	piece []byte
+}
+
+const pageBytes = 64 << 10
+
+// bytes returns n bytes at an offset, valid until the next call.
+func (p *pageReader) bytes(at int64, n int) ([]byte, error) {
+	p.piece = p.piece[:0]
+	for len(p.piece) < n {
+		number := at / pageBytes
+		page := &p.pages[number%int64(len(p.pages))]
+		if page.number != number+1 {
+			if page.data == nil {
+				page.data = make([]byte, pageBytes)
+			}
+			got, err := p.r.ReadAt(page.data[:pageBytes], number*pageBytes)
+			if err != nil && err != io.EOF {
+				return nil, err
+			}
+			page.number, page.data = number+1, page.data[:got]
+		}
+		from := int(at - number*pageBytes)
+		if from >= len(page.data) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		part := page.data[from:min(from+n-len(p.piece), len(page.data))]
+		if len(part) == n { // all of it lies in one page
+			return part, nil
+		}
+		p.piece = append(p.piece, part...)
+		at += int64(len(part))
+	}
+	return p.piece, nil
 }

@@ -88,7 +88,7 @@ func openEntries(ctx context.Context, o *Options, images string, files []File, o
 			s.Close()
 		}
 	}()
-	known := &seen{}
+	var known textTable[struct{}]
 	var last string
 	var repeats bool
 	for i, f := range files {
@@ -114,8 +114,8 @@ func openEntries(ctx context.Context, o *Options, images string, files []File, o
 			}
 			id := e.row.ImageID
 			if id != last {
-				if repeats = known.has(id); !repeats {
-					known.add(id)
+				_, added := known.put([]byte(id))
+				if repeats = !added; added {
 					o.Total++
 				}
 				last = strings.Clone(id)

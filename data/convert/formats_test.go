@@ -306,7 +306,7 @@ func TestBadInput(t *testing.T) {
 		{"karpathy: no name", karpathy(`{"filepath":"val2014"}`), `in: images[0]: bad input: filename ""`},
 		{"karpathy: no sentences", karpathy(`{"filename":"a.jpg","split":"s"}`), "in: images[0]: bad input: a.jpg has no sentences"},
 		{"karpathy: twice", karpathy(`{"filename":"a.jpg","split":"s","sentences":[{"raw":"x"}]},{"filename":"./a.jpg","split":"s","sentences":[{"raw":"y"}]}`), "in: images[1]: bad input: picture a.jpg was there before"},
-		{"vg: an object", vg(`{}`), "in: bad input: near byte 1: { stands where [ must"},
+		{"vg: an object", vg(`{}`), "in: bad input: near byte 0: '{' stands where '[' must"},
 		{"vg: no id", vg(`[{"regions":[{"phrase":"x"}]}]`), "in: [0]: bad input: it has no id"},
 		{"vg: no regions", vg(`[{"id":1}]`), "in: [0]: bad input: picture 1 has no regions"},
 		{"vg: empty phrase", vg(`[{"id":1,"regions":[{"phrase":"x"},{"phrase":" "}]}]`), "in: [0]: bad input: regions[1]: the phrase is empty"},

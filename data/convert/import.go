@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"diptych/data/arrowset"
-	"diptych/internal/addr"
 )
 
 // OnBad says what becomes of a bad record.
@@ -116,7 +115,7 @@ func run(ctx context.Context, src Source, o Options, im Importer) (_ Result, err
 	if o.ShardBytes > 0 {
 		w.ShardBytes = o.ShardBytes
 	}
-	p := &importing{o: o, src: src, w: w, j: j, labels: map[string]string{}, seen: &seen{}, digest: sha256.New()}
+	p := &importing{o: o, src: src, w: w, j: j, labels: map[string]string{}, digest: sha256.New()}
 	for _, s := range o.Classes {
 		if s.Column != arrowset.ColGroup {
 			continue
@@ -125,7 +124,8 @@ func run(ctx context.Context, src Source, o Options, im Importer) (_ Result, err
 			p.labels[class.ID] = class.Text
 		}
 	}
-	w.OnShard = func(s arrowset.Shard) error { return j.shard(s, p.next, hex.EncodeToString(p.digest.Sum(nil))) }
+	w.Mark = func() any { return journalMark{p.next, hex.EncodeToString(p.digest.Sum(nil))} }
+	w.OnShard = func(s arrowset.Shard, mark any) error { return j.shard(s, mark.(journalMark)) }
 	err = p.replay(ctx)
 	if err == nil {
 		err = p.records(ctx)
@@ -138,6 +138,7 @@ func run(ctx context.Context, src Source, o Options, im Importer) (_ Result, err
 	if err == nil {
 		err = j.finish(w)
 	}
+	w.Abort() // ends what it does beside us
 	if err != nil && len(j.shards) > 0 {
 		err = fmt.Errorf("%w (%d rows are finished; the same command goes on behind them)", err, j.rows)
 	}
@@ -153,9 +154,9 @@ type importing struct {
 	src    Source
 	w      *arrowset.Writer
 	j      *journal
-	labels map[string]string // names of groups
-	seen   *seen             // image ids
-	digest hash.Hash         // of the texts of the rows
+	labels map[string]string   // names of groups
+	seen   textTable[struct{}] // image ids
+	digest hash.Hash           // of the texts of the rows
 
 	next  int // record that comes next, counted from 0 with the bad ones
 	rows  int
@@ -165,7 +166,7 @@ type importing struct {
 
 // replay passes over the records that lie in finished shards, without loading their pictures.
 func (im *importing) replay(ctx context.Context) error {
-	for ; im.next < im.j.records; im.next++ {
+	for ; im.next < im.j.mark.Records; im.next++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -180,7 +181,7 @@ func (im *importing) replay(ctx context.Context) error {
 		im.w.Count(rec.Row.Split, rec.Row.Group)
 	}
 	im.kept = im.rows
-	if len(im.j.shards) > 0 && (im.rows != im.j.rows || hex.EncodeToString(im.digest.Sum(nil)) != im.j.digest) {
+	if len(im.j.shards) > 0 && (im.rows != im.j.rows || hex.EncodeToString(im.digest.Sum(nil)) != im.j.mark.Digest) {
 		return fmt.Errorf("%w: the input has changed since the import was cut off; remove %s to begin anew", ErrInput, im.j.dir)
 	}
 	return nil
@@ -188,7 +189,7 @@ func (im *importing) replay(ctx context.Context) error {
 
 // count takes note of a row that was written.
 func (im *importing) count(r *arrowset.Row) {
-	im.seen.add(r.ImageID)
+	im.seen.put([]byte(r.ImageID))
 	im.rows++
 	for _, s := range []string{r.ImageID, r.Split, r.Group} {
 		io.WriteString(im.digest, s)
@@ -306,7 +307,7 @@ func (im *importing) record(j *job) error {
 		if err == nil && j.rec.Load == nil {
 			err = checkPicture(r)
 		}
-		if err == nil && im.seen.has(r.ImageID) {
+		if err == nil && im.seen.get([]byte(r.ImageID)) != nil {
 			err = fmt.Errorf("%w: picture %s was there before", ErrInput, r.ImageID)
 		}
 		if err == nil {
@@ -389,40 +390,4 @@ func (g *gate) leave(n int) {
 		g.changed.Broadcast()
 	}
 	g.bytes -= n
-}
-
-// seen is a set of texts of which it keeps 64-bit hashes, in a table at most half full: 16 to 32 bytes for each. Among 10⁸
-// texts the chance that two have one hash is 3·10⁻⁴.
-type seen struct {
-	table []uint64 // 0 is free
-	n     int
-}
-
-func (s *seen) slot(h uint64) int {
-	at := int(h & uint64(len(s.table)-1))
-	for s.table[at] != 0 && s.table[at] != h {
-		at = (at + 1) & (len(s.table) - 1)
-	}
-	return at
-}
-
-func (s *seen) has(text string) bool {
-	return s.n > 0 && s.table[s.slot(max(addr.Name(text), 1))] != 0
-}
-
-func (s *seen) add(text string) {
-	if 2*(s.n+1) > len(s.table) {
-		old := s.table
-		s.table = make([]uint64, max(1024, 2*len(old)))
-		for _, h := range old {
-			if h != 0 {
-				s.table[s.slot(h)] = h
-			}
-		}
-	}
-	h := max(addr.Name(text), 1)
-	if at := s.slot(h); s.table[at] == 0 {
-		s.table[at] = h
-		s.n++
-	}
 }

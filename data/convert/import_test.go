@@ -278,7 +278,7 @@ func TestKilledAtTheEnd(t *testing.T) {
 	require.NoError(t, err)
 	w, err := arrowset.Resume(out, j.setDir(), arrowset.Manifest{Name: "out"}, nil)
 	require.NoError(t, err)
-	w.OnShard = func(s arrowset.Shard) error { return j.shard(s, 3, "x") }
+	w.OnShard = func(s arrowset.Shard, _ any) error { return j.shard(s, journalMark{3, "x"}) }
 	rec, err := src.Next()
 	require.NoError(t, err)
 	rec.Row.Image = []byte("x")

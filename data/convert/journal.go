@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"diptych/data/arrowset"
 	"diptych/internal/runlog"
@@ -26,11 +27,17 @@ type journal struct {
 	file *os.File
 	read bool // the file was understood
 
+	mu      sync.Mutex // of what follows: shards end beside the reading of records
 	shards  []arrowset.Shard
-	rows    int    // of shards
-	records int    // records that make up shards, with the bad ones among them
-	digest  string // of these records' texts
+	rows    int // of shards
+	mark    journalMark
 	skipped []skippedRecord
+}
+
+// journalMark is where an import stands at the end of a shard.
+type journalMark struct {
+	Records int    `json:"records"` // before the first row of the next shard, with the bad ones among them
+	Digest  string `json:"digest"`  // of their texts
 }
 
 // journalLine is one line of journal.jsonl: one of its members is set.
@@ -42,8 +49,7 @@ type journalLine struct {
 
 type shardLine struct {
 	arrowset.Shard
-	Records int    `json:"records"` // before the first row of the next shard
-	Digest  string `json:"digest"`  // of their texts
+	journalMark
 }
 
 // skippedRecord is a line of SkippedName.
@@ -140,17 +146,20 @@ func (j *journal) load(key []byte) error {
 		case line.Shard != nil:
 			j.shards = append(j.shards, line.Shard.Shard)
 			j.rows += line.Shard.Rows
-			j.records, j.digest = line.Shard.Records, line.Shard.Digest
+			j.mark = line.Shard.journalMark
 			good = read
 		case line.Skip != nil:
 			skips = append(skips, *line.Skip)
 		}
 	}
+	// Those behind the last shard are found again. Their lines may stand before the shard's, and so twice after another start.
 	for _, s := range skips {
-		if s.Record < j.records { // the others are found again
+		if s.Record < j.mark.Records {
 			j.skipped = append(j.skipped, s)
 		}
 	}
+	slices.SortFunc(j.skipped, func(a, b skippedRecord) int { return a.Record - b.Record })
+	j.skipped = slices.Compact(j.skipped)
 	if err := j.file.Truncate(good); err != nil {
 		return err
 	}
@@ -173,8 +182,10 @@ func (j *journal) write(line journalLine) error {
 }
 
 // shard notes a finished shard.
-func (j *journal) shard(s arrowset.Shard, records int, digest string) error {
-	if err := j.write(journalLine{Shard: &shardLine{s, records, digest}}); err != nil {
+func (j *journal) shard(s arrowset.Shard, mark journalMark) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.write(journalLine{Shard: &shardLine{s, mark}}); err != nil {
 		return err
 	}
 	j.shards = append(j.shards, s)
@@ -186,6 +197,8 @@ func (j *journal) shard(s arrowset.Shard, records int, digest string) error {
 func (j *journal) skip(record int, bad *RecordError) error {
 	valid := func(s string) string { return strings.ToValidUTF8(s, "\ufffd") } // so that it reads back equal
 	s := skippedRecord{record, valid(bad.Where), valid(bad.Err.Error())}
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	j.skipped = append(j.skipped, s)
 	return j.write(journalLine{Skip: &s})
 }

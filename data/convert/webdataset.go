@@ -312,11 +312,10 @@ func suffixList(suffixes []string) string { return "." + strings.Join(suffixes, 
 
 // json takes in the fields of a .json.
 func (s *tarSource) json(r *arrowset.Row, raw []byte) error {
-	var check json.RawMessage
-	if err := decodeText(raw, &check); err != nil {
+	if err := checkJSON(raw); err != nil {
 		return err
 	}
-	top, err := fields(raw)
+	top, err := fields(raw, nil)
 	if err != nil {
 		return err
 	}
@@ -362,7 +361,7 @@ func jsonMember(fs []field, name string) json.RawMessage {
 	if !dotted {
 		return nil
 	}
-	inner, err := fields(member(fs, head))
+	inner, err := fields(member(fs, head), nil)
 	if err != nil {
 		return nil
 	}

@@ -362,6 +362,21 @@ func (s *Set) Captions(ctx context.Context, row int) ([]arrowset.Caption, error)
 	return set.Captions(row - s.index.Shards[i].First), nil // strings stay when the shard is closed
 }
 
+// Value returns a row's value in a text column; one that the set does not have is empty.
+func (s *Set) Value(ctx context.Context, row int, column string) (string, error) {
+	i := s.shardOf(row)
+	set, done, err := s.use(ctx, i)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	value, ok := set.Column(column)
+	if !ok {
+		return "", nil
+	}
+	return value(row - s.index.Shards[i].First), nil
+}
+
 // Fetch says which rows are needed soon, the nearest first; nil means the whole set. Their shards are fetched, as far as the
 // cache can hold them all, and are the last to be removed from it.
 func (s *Set) Fetch(rows []int) {

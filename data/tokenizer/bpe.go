@@ -1,9 +1,6 @@
 package tokenizer
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -46,6 +43,9 @@ func (t *BPE) BOS() int32 { return int32(firstMerge + len(t.pairs)) }
 
 // EOS returns the id that ends every encoding, the largest of the vocabulary.
 func (t *BPE) EOS() int32 { return t.BOS() + 1 }
+
+// Mask returns -1: CLIP's vocabularies have no such id.
+func (t *BPE) Mask() int32 { return -1 }
 
 // Config returns the configuration that opens an equal tokenizer. That of a BPE from TrainBPE has no File yet.
 func (t *BPE) Config() Config { return t.cfg }
@@ -244,6 +244,24 @@ func (t *BPE) Decode(ids []int32) string {
 	return strings.ToValidUTF8(strings.TrimSuffix(string(text), " "), "\uFFFD")
 }
 
+// Words numbers the words of ids; see Tokenizer.
+func (t *BPE) Words(ids, dst []int32) []int32 {
+	word, inside := int32(-1), false
+	for _, id := range ids {
+		if id < 0 || id >= t.BOS() {
+			dst = append(dst, -1)
+			inside = false
+			continue
+		}
+		if !inside {
+			word++
+		}
+		dst = append(dst, word)
+		inside = !t.ends(id)
+	}
+	return dst
+}
+
 // Tokens spells ids; see Tokenizer.
 func (t *BPE) Tokens(ids []int32) []string {
 	names := make([]string, len(ids))
@@ -263,29 +281,4 @@ func (t *BPE) Tokens(ids []int32) []string {
 }
 
 // WriteFile writes the merges in CLIP's text format, which New reads (kind "bpe"). The file appears whole or not at all.
-func (t *BPE) WriteFile(path string) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".merges-*")
-	if err != nil {
-		return fmt.Errorf("tokenizer: write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-			err = fmt.Errorf("tokenizer: write %s: %w", path, err)
-		}
-	}()
-	_, err = f.Write(t.appendText(nil))
-	if err == nil {
-		err = f.Chmod(0o644) // a temporary file is private; a vocabulary is not
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
+func (t *BPE) WriteFile(path string) error { return writeFile(path, t.appendText(nil)) }

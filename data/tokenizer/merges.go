@@ -1,19 +1,11 @@
 package tokenizer
 
 import (
-	"bytes"
-	"crypto/sha256"
 	_ "embed"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"sync"
 	"unicode/utf8"
-
-	"github.com/klauspost/compress/gzip"
-
-	"diptych/data/demo/vocab"
 )
 
 // The vocabulary's order is CLIP's: 256 byte symbols, the same with "</w>" (a word's last byte), the merges, bos, eos.
@@ -22,9 +14,6 @@ const (
 	firstMerge = 512
 	endOfWord  = "</w>"
 )
-
-// maxMergesBytes bounds a merges file, unpacked: 40 times CLIP's.
-const maxMergesBytes = 64 << 20
 
 // pair is the ids of two neighbours.
 type pair struct{ left, right int32 }
@@ -56,67 +45,36 @@ var byteRune, byteID, idByte = func() (runes [256]rune, ids [256]int32, back [25
 //go:embed clip/merges.txt.gz
 var clipFile []byte
 
+// openCLIP opens kind "clip".
+func openCLIP(c Config) (Tokenizer, error) {
+	m, err := clipMerges()
+	if err != nil {
+		return nil, err
+	}
+	return newBPE(m, c), nil
+}
+
 // clipMerges reads CLIP's merges from the binary.
 var clipMerges = sync.OnceValues(func() (*merges, error) { return readMerges(clipFile, "CLIP's merges") })
 
-// openMerges reads the merges of kind "bpe".
-func openMerges(c Config) (*merges, error) {
-	b, err := c.ReadFile()
+// openBPE opens kind "bpe".
+func openBPE(c Config) (Tokenizer, error) {
+	b, err := c.readVerified()
 	if err != nil {
 		return nil, err
 	}
-	if sum := Checksum(b); c.SHA256 != "" && sum != c.SHA256 {
-		return nil, fmt.Errorf("tokenizer: merges file %s has SHA-256 %s, not %s: it is not the one that the run began with", c.File, sum, c.SHA256)
-	}
-	return readMerges(b, c.File)
-}
-
-// ReadFile returns what the merges file of kind "bpe" holds.
-func (c Config) ReadFile() ([]byte, error) {
-	if c.Content != nil {
-		return c.Content, nil
-	}
-	if c.File == "demo" {
-		return vocab.Merges, nil
-	}
-	f, err := os.Open(c.File)
-	if err != nil {
-		return nil, fmt.Errorf("tokenizer: merges file: %w", err)
-	}
-	defer f.Close()
-	b, err := readLimited(f)
-	if err != nil {
-		return nil, fmt.Errorf("tokenizer: merges file %s: %w", c.File, err)
-	}
-	return b, nil
-}
-
-// Checksum is the SHA-256 of a merges file, in hex, as Config.SHA256 has it.
-func Checksum(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) }
-
-// readLimited reads all of r, up to maxMergesBytes.
-func readLimited(r io.Reader) ([]byte, error) {
-	var b bytes.Buffer
-	n, err := b.ReadFrom(io.LimitReader(r, maxMergesBytes+1))
+	m, err := readMerges(b, c.File)
 	if err != nil {
 		return nil, err
 	}
-	if n > maxMergesBytes {
-		return nil, fmt.Errorf("more than %d MiB of text", maxMergesBytes>>20)
-	}
-	return b.Bytes(), nil
+	return newBPE(m, c), nil
 }
 
 // readMerges reads merges in CLIP's text format, plain or gzip; name is for errors.
 func readMerges(b []byte, name string) (*merges, error) {
-	if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
-		z, err := gzip.NewReader(bytes.NewReader(b))
-		if err == nil {
-			b, err = readLimited(z)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("tokenizer: %s: gzip: %w", name, err)
-		}
+	b, err := unpack(b)
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer: %s: %w", name, err)
 	}
 	m, err := parseMerges(string(b))
 	if err != nil {

@@ -85,7 +85,7 @@ func TestMergesErrors(t *testing.T) {
 		"byte symbol":     {[]byte(head + "< /\n</ w\n</w >\na </w>\n"), `line 5: "a</w>" is a byte symbol already`},
 		"long":            {[]byte(head + long + "\n"), `have "` + strings.Repeat("日", 13) + `…"`},
 		"cut gzip":        {pack(t, head+"a b\n")[:20], "x: gzip"},
-		"too much":        {pack(t, strings.Repeat("a", maxMergesBytes+1)), "more than 64 MiB"},
+		"too much":        {pack(t, strings.Repeat("a", maxFileBytes+1)), "more than 64 MiB"},
 		"gzip, bad merge": {pack(t, head+"a\n"), "x, line 2"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -62,7 +62,7 @@ func newRandAugment(p *params, _ int) step {
 
 var nine = 9.0
 
-func (*randAugment) side(in int) int { return in }
+func (*randAugment) extent(in extent) extent { return in }
 
 func (o *randAugment) apply(im *Image, d draws, sc *Scratch) (*Image, error) {
 	for i := range uint64(o.n) {
@@ -230,7 +230,7 @@ type randomErasing struct {
 	fill         uint8
 }
 
-func (*randomErasing) side(in int) int { return in }
+func (*randomErasing) extent(in extent) extent { return in }
 
 // apply makes up to ten attempts; attempt a uses the draws 4a … 4a+3 after the first.
 func (o *randomErasing) apply(im *Image, d draws, sc *Scratch) (*Image, error) {

@@ -5,7 +5,7 @@ import "math"
 // grey replaces the three channels by one level.
 type grey struct{ mean bool }
 
-func (grey) side(in int) int { return in }
+func (grey) extent(in extent) extent { return in }
 
 func (o grey) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
 	dst := sc.other(im)
@@ -37,7 +37,7 @@ func luma(r, g, b uint8) uint8 {
 // [-gain, gain] and v in [-offset, offset] for each channel.
 type colorGain struct{ gain, offset float64 }
 
-func (colorGain) side(in int) int { return in }
+func (colorGain) extent(in extent) extent { return in }
 
 func (o colorGain) apply(im *Image, d draws, sc *Scratch) (*Image, error) {
 	var tables [3][256]uint8

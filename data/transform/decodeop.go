@@ -25,7 +25,7 @@ func (o *decodeOp) link(p *Pipeline, specs []Spec, side int) error {
 	}
 	var next step
 	if len(specs) > 1 {
-		e, err := parse(specs[1], 2, side)
+		e, err := parse(specs[1], 2, side, p.patch)
 		if err != nil {
 			return nil // reported with the entry itself
 		}
@@ -38,12 +38,14 @@ func (o *decodeOp) link(p *Pipeline, specs []Spec, side int) error {
 		}
 		p.decode.side = next.size
 	case *randomResizedCrop:
-		if o.late {
-			return fmt.Errorf("transform: entry 1 (decode): convert: last needs {op: resize} as entry 2")
-		}
+		p.decode.side = next.size
+	case *minMaxResize:
 		p.decode.side = next.size
 	default:
 		return fmt.Errorf("transform: entry 1 (decode): size: scaled and convert: last need a resize as entry 2")
+	}
+	if o.late && p.decode.late == nil {
+		return fmt.Errorf("transform: entry 1 (decode): convert: last needs {op: resize} as entry 2")
 	}
 	if !o.scaled {
 		p.decode.side = 0

@@ -236,7 +236,7 @@ type colorJitter struct {
 	hue     float64
 }
 
-func (*colorJitter) side(in int) int { return in }
+func (*colorJitter) extent(in extent) extent { return in }
 
 func (o *colorJitter) apply(im *Image, d draws, sc *Scratch) (*Image, error) {
 	order := [4]int{0, 1, 2, 3}

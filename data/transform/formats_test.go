@@ -51,12 +51,12 @@ func TestDecodeNoAllocation(t *testing.T) {
 	p := pipeline(t, "- {op: decode, exif: apply}\n- {op: resize}\n- {op: center_crop}\n- {op: normalize, stats: clip}\n", 32)
 	var im Image
 	var sc Scratch
-	dst := make([]uint8, 3*32*32)
+	var dst Image
 	files := [][]byte{file(t, "j420.jpg"), file(t, "progressive.jpg"), file(t, "exif6.jpg"), file(t, "gray.jpg"), file(t, "cmyk.jpg")}
 	run := func() {
 		for _, b := range files {
 			require.NoError(t, p.Decode(b, &im, &sc))
-			require.NoError(t, p.Apply(&im, 0, dst, &sc))
+			require.NoError(t, p.Apply(&im, 0, &dst, &sc))
 		}
 	}
 	run()
@@ -86,7 +86,7 @@ func TestAugmentations(t *testing.T) {
 - {op: random_erasing, prob: 0.5}
 - {op: random_erasing, prob: 0.5, with: noise}
 `, 16)
-	a, b, sc := make([]uint8, 3*16*16), make([]uint8, 3*16*16), new(Scratch)
+	a, b, sc := new(Image), new(Image), new(Scratch)
 	for key := range uint64(200) {
 		im := noise(1+int(key%7), 1+int(key%11), key)
 		require.NoError(t, p.Apply(im, key, a, sc))
@@ -124,7 +124,7 @@ func BenchmarkPhoto(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			var im Image
 			var sc Scratch
-			dst, x := make([]uint8, 3*224*224), make([]float32, 3*224*224)
+			dst, x := new(Image), make([]float32, 3*224*224)
 			for i := 0; pb.Next(); i++ {
 				if p.Decode(files[i%len(files)], &im, &sc) != nil || p.Apply(&im, 0, dst, &sc) != nil {
 					b.Error("not decoded")
@@ -132,7 +132,7 @@ func BenchmarkPhoto(b *testing.B) {
 				for c := range 3 {
 					scale, shift := 1/(255*p.Std[c]), p.Mean[c]/p.Std[c]
 					for k := range 224 * 224 {
-						x[c*224*224+k] = float32(dst[3*k+c])*scale - shift
+						x[c*224*224+k] = float32(dst.Pix[3*k+c])*scale - shift
 					}
 				}
 			}

@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 )
@@ -12,11 +13,11 @@ type resizeOp struct {
 	filter Filter
 }
 
-func (o *resizeOp) side(in int) int {
-	if in > 0 || o.mode == "squash" {
-		return o.size
+func (o *resizeOp) extent(in extent) extent {
+	if in.side > 0 || o.mode == "squash" {
+		return square(o.size)
 	}
-	return 0
+	return extent{}
 }
 
 func (o *resizeOp) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
@@ -43,6 +44,58 @@ func (o *resizeOp) target(w, h int) (int, int) {
 	}
 }
 
+// minMaxResize keeps a picture's shape nearly, as ViLT does (its MinMaxResize; transformers' ViltImageProcessor): the shorter
+// side gets size pixels, but the longer one at most longest, and both are then cut down to multiples.
+type minMaxResize struct {
+	size, longest, multiple int
+	filter                  Filter
+}
+
+func newMinMaxResize(p *params, side int) step {
+	o := &minMaxResize{size: p.int("size", 1, maxSize, side)}
+	o.longest = p.int("longest", 1, maxSize, int(1333.0/800*float64(o.size)))
+	o.multiple = p.int("multiple", 1, maxSize, cmp.Or(p.patch, 32))
+	o.filter = p.filter()
+	if o.multiple > min(o.size, o.longest) {
+		p.fail("multiple: %d is more than size, %d, or longest, %d", o.multiple, o.size, o.longest)
+	}
+	return o
+}
+
+func (o *minMaxResize) extent(extent) extent {
+	floor := func(n int) int { return n / o.multiple * o.multiple }
+	return extent{multiple: o.multiple, pixels: floor(min(o.size, o.longest)) * floor(max(o.size, o.longest))}
+}
+
+func (o *minMaxResize) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
+	w, h := o.target(im.W, im.H)
+	if w == im.W && h == im.H {
+		return im, nil
+	}
+	if w == 0 || h == 0 {
+		return nil, fmt.Errorf("%w: %d×%d pixels: too narrow for a longer side of %d and sides that are multiples of %d", ErrBadPicture, im.W, im.H, o.longest, o.multiple)
+	}
+	dst := sc.other(im)
+	return dst, resample(dst, im, w, h, o.filter, whole(im), sc)
+}
+
+// target follows the reference's floating-point operations, which decide on which side of a multiple a picture falls.
+func (o *minMaxResize) target(w, h int) (int, int) {
+	scale := float64(o.size) / float64(min(w, h))
+	width, height := float64(o.size), float64(o.size)
+	if h < w {
+		width = scale * float64(w)
+	} else {
+		height = scale * float64(h)
+	}
+	if longer := max(width, height); longer > float64(o.longest) {
+		scale = float64(o.longest) / longer
+		width, height = width*scale, height*scale
+	}
+	whole := func(v float64) int { return int(v+0.5) / o.multiple * o.multiple }
+	return whole(width), whole(height)
+}
+
 // centerCrop takes the middle, as torchvision does: padding where the picture is smaller, offsets rounded half to even.
 type centerCrop struct {
 	size int
@@ -50,7 +103,7 @@ type centerCrop struct {
 	down bool // offsets are rounded down instead
 }
 
-func (o *centerCrop) side(int) int { return o.size }
+func (o *centerCrop) extent(extent) extent { return square(o.size) }
 
 func (o *centerCrop) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
 	if im.W == o.size && im.H == o.size {
@@ -90,7 +143,7 @@ type randomResizedCrop struct {
 	filter       Filter
 }
 
-func (o *randomResizedCrop) side(int) int { return o.size }
+func (o *randomResizedCrop) extent(extent) extent { return square(o.size) }
 
 func (o *randomResizedCrop) apply(im *Image, d draws, sc *Scratch) (*Image, error) {
 	x, y, w, h := o.part(im.W, im.H, d)
@@ -141,7 +194,7 @@ func (o *randomResizedCrop) part(w, h int, d draws) (x, y, cw, ch int) {
 // flip mirrors left and right.
 type flip struct{}
 
-func (flip) side(in int) int { return in }
+func (flip) extent(in extent) extent { return in }
 
 func (flip) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
 	dst := sc.other(im)
@@ -165,7 +218,7 @@ type affine struct {
 	shift  float64    // t is uniform in [-shift, shift] of the width and of the height
 }
 
-func (*affine) side(in int) int { return in }
+func (*affine) extent(in extent) extent { return in }
 
 func (o *affine) apply(im *Image, d draws, sc *Scratch) (*Image, error) {
 	sin, cos := math.Sincos(d.between(1, -o.rotate, o.rotate) * (math.Pi / 180))

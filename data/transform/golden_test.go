@@ -258,10 +258,10 @@ func TestOpenCLIPGolden(t *testing.T) {
 	t.Run("normalised", func(t *testing.T) {
 		p, err := New(shortest, 48)
 		require.NoError(t, err)
-		u8 := make([]uint8, 3*48*48)
-		require.NoError(t, p.Apply(decoded(t, "rgb.png"), 0, u8, new(Scratch)))
-		got := make([]float32, len(u8)) // (3, S, S)
-		for i, v := range u8 {
+		var u8 Image
+		require.NoError(t, p.Apply(decoded(t, "rgb.png"), 0, &u8, new(Scratch)))
+		got := make([]float32, len(u8.Pix)) // (3, S, S)
+		for i, v := range u8.Pix {
 			c := i % 3
 			got[c*48*48+i/3] = (float32(v)/255 - p.Mean[c]) / p.Std[c]
 		}
@@ -277,8 +277,8 @@ func applied(t *testing.T, specs []Spec, side int, name string) *Image {
 	var sc Scratch
 	var im Image
 	require.NoError(t, p.Decode(file(t, name), &im, &sc))
-	got := &Image{W: side, H: side, Pix: make([]uint8, 3*side*side)}
-	require.NoError(t, p.Apply(&im, 0, got.Pix, &sc))
+	got := new(Image)
+	require.NoError(t, p.Apply(&im, 0, got, &sc))
 	return got
 }
 
@@ -298,30 +298,49 @@ func TestHFGolden(t *testing.T) {
 	require.Equal(t, 16, count)
 }
 
-// TestViLTGolden checks the resize of ViltImageProcessorPil, whose sizes the stored mask tells.
+// TestViLTGolden runs the recipe that says what ViltImageProcessorPil does, on pictures of different shapes.
 func TestViLTGolden(t *testing.T) {
 	f := golden.Load(t, fixture)
 	values, mask, shape := f.Float32("out.vilt.pixel_values"), f.Ints("out.vilt.pixel_mask"), f.Shape("out.vilt.pixel_values")
 	h, w := shape[2], shape[3]
+	p, err := NewPatches(specs(t, "- {op: min_max_resize}\n- {op: normalize, stats: half}"), 48, 16)
+	require.NoError(t, err)
+	require.Zero(t, p.Side())
 	for i, name := range []string{"rgb.png", "la.png", "small.png", "exif6.jpg"} {
-		size := [2]int{}
-		for x := 0; x < w && mask[i*h*w+x] != 0; x++ {
-			size[0]++
-		}
-		for y := 0; y < h && mask[i*h*w+y*w] != 0; y++ {
-			size[1]++
-		}
 		var got Image
-		require.NoError(t, Resize(&got, decoded(t, name), size[0], size[1], Bicubic, new(Scratch)))
-		for c := range 3 {
-			for y := range size[1] {
-				for x := range size[0] {
-					want := (float32(got.row(y)[3*x+c])/255 - 0.5) / 0.5
-					require.InDelta(t, want, values[((i*3+c)*h+y)*w+x], 2e-6, "%s: %d, %d, %d", name, c, y, x)
+		require.NoError(t, p.Apply(decoded(t, name), 0, &got, new(Scratch)))
+		require.LessOrEqual(t, got.W*got.H, p.MaxPixels())
+		for y := range h {
+			for x := range w {
+				inside := y < got.H && x < got.W
+				require.Equal(t, inside, mask[(i*h+y)*w+x] == 1, "%s: %d, %d", name, y, x)
+				for c := 0; c < 3 && inside; c++ {
+					v := (float32(got.row(y)[3*x+c])/255 - p.Mean[c]) / p.Std[c]
+					require.InDelta(t, v, values[((i*3+c)*h+y)*w+x], 2e-6, "%s: %d, %d, %d", name, c, y, x)
 				}
 			}
 		}
 	}
+}
+
+// TestViLTSizes checks the sizes that the reference gives for photographs of many shapes.
+func TestViLTSizes(t *testing.T) {
+	f := golden.Load(t, fixture)
+	p, err := NewPatches(specs(t, "- {op: min_max_resize}"), 384, 32)
+	require.NoError(t, err)
+	require.Equal(t, 384*608, p.MaxPixels())
+	o := p.entries[0].step.(*minMaxResize)
+	sizes := f.Ints("out.vilt_sizes")
+	require.Len(t, sizes, 4*30)
+	for i := 0; i < len(sizes); i += 4 {
+		w, h := o.target(int(sizes[i]), int(sizes[i+1]))
+		require.Equal(t, sizes[i+2:i+4], []int64{int64(w), int64(h)}, "%d×%d", sizes[i], sizes[i+1])
+		require.LessOrEqual(t, w*h, p.MaxPixels())
+	}
+	var dst Image
+	err = p.Apply(noise(33, 1000, 1), 0, &dst, new(Scratch))
+	require.ErrorIs(t, err, ErrBadPicture)
+	require.ErrorContains(t, err, "entry 1 (min_max_resize): bad picture: 33×1000 pixels: too narrow for a longer side of 639 and sides that are multiples of 32")
 }
 
 // TestAugmentGolden compares every operation of RandAugment with Pillow, torchvision and timm.

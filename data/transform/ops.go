@@ -24,6 +24,10 @@ var operations = []struct {
 	{"resize", false, func(p *params, side int) step {
 		return &resizeOp{size: p.int("size", 1, maxSize, side), mode: p.choice("mode", []string{"shortest", "longest", "squash"}), filter: p.filter()}
 	}},
+	// min_max_resize: size (of the shorter side; default the model's), longest (what the longer side may have; default size ·
+	// 1333/800, rounded down), multiple (both sides are cut down to multiples of it; default the model's patch size), filter. For
+	// models that take pictures of different shapes.
+	{"min_max_resize", false, newMinMaxResize},
 	// center_crop: size, fill (the level, 0 to 255, of what is added to smaller pictures; default 0), rounding (of half pixels:
 	// even, as torchvision does, or down, as transformers does; default even).
 	{"center_crop", false, func(p *params, side int) step {
@@ -126,13 +130,13 @@ func newNormalize(p *params, _ int) step {
 }
 
 // parse reads one entry of the list.
-func parse(spec Spec, number, side int) (entry, error) {
+func parse(spec Spec, number, side, patch int) (entry, error) {
 	name, ok := spec["op"].(string)
 	var names []string
 	for _, o := range operations {
 		names = append(names, o.op)
 		if ok && o.op == name {
-			p := &params{spec: spec, where: fmt.Sprintf("transform: entry %d (%s)", number, name), prob: 1}
+			p := &params{spec: spec, where: fmt.Sprintf("transform: entry %d (%s)", number, name), patch: patch, prob: 1}
 			e := entry{step: o.make(p, side), number: number, op: name, random: o.random}
 			e.prob = p.prob
 			return e, p.err()

@@ -14,7 +14,9 @@ type Pipeline struct {
 	// (level/255 - Mean) / Std. Without that entry they are 0 and 1.
 	Mean, Std [3]float32
 
-	side    int
+	side    int // of the squares that come out; 0: their shapes differ
+	patch   int // both sides are multiples of it
+	pixels  int // of a picture that comes out, at most
 	decode  options
 	entries []entry
 	fixed   int // how many entries come before the first random one
@@ -31,11 +33,20 @@ type entry struct {
 
 // step is one operation with its parameters.
 type step interface {
-	// side returns the side of the squares that come out when those that go in have side in; 0 means that it varies.
-	side(in int) int
+	// extent returns what is known of the pictures that come out from what is known of those that go in.
+	extent(in extent) extent
 	// apply returns the changed picture in a buffer of sc, or im itself when nothing changes. It never writes to im.
 	apply(im *Image, d draws, sc *Scratch) (*Image, error)
 }
+
+// extent is what is known of the sizes of pictures at some place of a list; the zero value is nothing.
+type extent struct {
+	side     int // they are squares of it; 0: their shapes differ
+	multiple int // both sides are multiples of it, if not 0
+	pixels   int // they have at most, if multiple is not 0
+}
+
+func square(side int) extent { return extent{side, side, side * side} }
 
 // draws are the random numbers of one entry for one picture. Number 0 decides whether the entry is applied at all.
 type draws struct{ key, entry uint64 }
@@ -82,14 +93,25 @@ func (sc *Scratch) spreadOut(im *Image) []uint64 {
 
 // New checks a recipe's list of operations, which must end with pictures of side×side pixels. Every fault is reported
 // (errors.Join), with the number of the entry from 1, its op and the parameter.
-func New(specs []Spec, side int) (*Pipeline, error) {
+func New(specs []Spec, side int) (*Pipeline, error) { return build(specs, side, 0) }
+
+// NewPatches is New for a model that takes pictures of different shapes: they must end with sides that are multiples of patch
+// pixels, as min_max_resize makes them, or squares of such a side. side is what an entry's size is without one.
+func NewPatches(specs []Spec, side, patch int) (*Pipeline, error) {
+	if patch <= 0 {
+		return nil, fmt.Errorf("transform: patch size %d", patch)
+	}
+	return build(specs, side, patch)
+}
+
+func build(specs []Spec, side, patch int) (*Pipeline, error) {
 	if side <= 0 {
 		return nil, fmt.Errorf("transform: image size %d", side)
 	}
-	p := &Pipeline{Std: [3]float32{1, 1, 1}, side: side}
+	p := &Pipeline{Std: [3]float32{1, 1, 1}, patch: patch}
 	var errs []error
 	for i, spec := range specs {
-		e, err := parse(spec, i+1, side)
+		e, err := parse(spec, i+1, side, patch)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -114,7 +136,7 @@ func New(specs []Spec, side int) (*Pipeline, error) {
 		p.entries = append(p.entries, e)
 	}
 	if errors.Join(errs...) == nil {
-		errs = append(errs, p.checkSide())
+		errs = append(errs, p.checkExtent(side))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -122,34 +144,47 @@ func New(specs []Spec, side int) (*Pipeline, error) {
 	return p, nil
 }
 
-// checkSide follows the size of the pictures through the list.
-func (p *Pipeline) checkSide() error {
-	const add = `; add {op: center_crop} or {op: resize, mode: squash}`
-	at, last := 0, "no entry resizes or crops the pictures, whose sizes vary"
+// checkExtent follows the size of the pictures through the list. Those of a model without different shapes must end as squares
+// of side.
+func (p *Pipeline) checkExtent(side int) error {
+	at, last := extent{}, "no entry resizes or crops the pictures, whose sizes vary"
 	for _, e := range p.entries {
-		out := e.step.side(at)
+		out := e.step.extent(at)
 		if _, ok := e.step.(*resizeOp); ok || out != at {
 			last = fmt.Sprintf("entry %d (%s) leads to ", e.number, e.op)
-			if out == 0 {
+			switch {
+			case out.side > 0:
+				last += fmt.Sprintf("%d×%d pixels", out.side, out.side)
+			case out.multiple > 0:
+				last += fmt.Sprintf("different shapes, whose sides are multiples of %d", out.multiple)
+			default:
 				last += "pictures of which only one side is known"
-			} else {
-				last += fmt.Sprintf("%d×%d pixels", out, out)
 			}
 		}
 		at = out
 	}
-	switch at {
-	case p.side:
+	p.side, p.pixels = at.side, at.pixels
+	if p.patch > 0 {
+		if at.multiple == 0 || at.multiple%p.patch != 0 {
+			return fmt.Errorf("transform: the pictures must end with sides that are multiples of %d pixels, but %s; add {op: min_max_resize}", p.patch, last)
+		}
+		return nil
+	}
+	switch at.side {
+	case side:
 		return nil
 	case 0:
-		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s%s", p.side, p.side, last, add)
+		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s; add {op: center_crop} or {op: resize, mode: squash}", side, side, last)
 	default:
-		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s", p.side, p.side, last)
+		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s", side, side, last)
 	}
 }
 
-// Side returns the side of the pictures that Apply makes, in pixels.
+// Side returns the side of the pictures that Apply makes, in pixels; 0 if their shapes differ.
 func (p *Pipeline) Side() int { return p.side }
+
+// MaxPixels returns how many pixels a picture that Apply makes has at most: all of them have as many if Side is not 0.
+func (p *Pipeline) MaxPixels() int { return p.pixels }
 
 // Decode reads a picture file as the list's decode entry says; without one it is the function Decode. It allocates nothing
 // for JPEG files once sc has grown.
@@ -157,10 +192,10 @@ func (p *Pipeline) Decode(b []byte, dst *Image, sc *Scratch) error {
 	return decode(b, DefaultMaxPixels, &p.decode, dst, sc)
 }
 
-// Apply runs the list on im, which is not changed, and writes (side, side, 3) levels to dst. key is the address of the
-// picture's place in the run: the same key gives the same bits on every machine. A picture that cannot be used gives an
-// error that wraps ErrBadPicture. It allocates nothing once sc has grown.
-func (p *Pipeline) Apply(im *Image, key uint64, dst []uint8, sc *Scratch) error {
+// Apply runs the list on im, which is not changed, and puts the result into dst, in the memory it has when that is enough. key
+// is the address of the picture's place in the run: the same key gives the same bits on every machine. A picture that cannot
+// be used gives an error that wraps ErrBadPicture. It allocates nothing once dst and sc have grown.
+func (p *Pipeline) Apply(im *Image, key uint64, dst *Image, sc *Scratch) error {
 	return p.finish(p.entries, im, key, dst, sc)
 }
 
@@ -176,22 +211,22 @@ func (p *Pipeline) Prepare(im, dst *Image, sc *Scratch) error {
 }
 
 // Finish is Apply for a picture that Prepare has made.
-func (p *Pipeline) Finish(prepared *Image, key uint64, dst []uint8, sc *Scratch) error {
+func (p *Pipeline) Finish(prepared *Image, key uint64, dst *Image, sc *Scratch) error {
 	return p.finish(p.entries[p.fixed:], prepared, key, dst, sc)
 }
 
-func (p *Pipeline) finish(entries []entry, im *Image, key uint64, dst []uint8, sc *Scratch) error {
-	if len(dst) != 3*p.side*p.side {
-		return fmt.Errorf("transform: %d bytes for %d×%d pixels", len(dst), p.side, p.side)
-	}
+func (p *Pipeline) finish(entries []entry, im *Image, key uint64, dst *Image, sc *Scratch) error {
 	out, err := run(entries, im, key, sc)
 	if err != nil {
 		return err
 	}
-	if out.W != p.side || out.H != p.side { // a list without random entries, finished without being prepared
+	if p.side > 0 && (out.W != p.side || out.H != p.side) { // a list without random entries, finished without being prepared
 		return fmt.Errorf("transform: %d×%d pixels for %d×%d: not prepared", out.W, out.H, p.side, p.side)
 	}
-	copy(dst, out.Pix)
+	if p.side == 0 && (out.W%p.patch != 0 || out.H%p.patch != 0) {
+		return fmt.Errorf("transform: %d×%d pixels for multiples of %d: not prepared", out.W, out.H, p.patch)
+	}
+	dst.copyFrom(out)
 	return nil
 }
 

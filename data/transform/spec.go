@@ -33,6 +33,7 @@ func (s Spec) MarshalYAML() (any, error) {
 type params struct {
 	spec  Spec
 	where string
+	patch int      // the model's, in pixels, if it takes pictures of different shapes
 	known []string // parameters that were asked for
 	prob  float64
 	errs  []error

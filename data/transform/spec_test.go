@@ -11,7 +11,7 @@ func TestNewErrors(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"unknown op", "- {op: rezise}", `entry 1: unknown op "rezise"; did you mean "resize"?`},
 		{"part of an op", "- {op: resize}\n- {op: crop}", `entry 2: unknown op "crop"; did you mean "center_crop"?`},
-		{"foreign op", "- {op: mixup}", `entry 1: unknown op "mixup": one of decode, resize, center_crop, random_resized_crop, flip`},
+		{"foreign op", "- {op: mixup}", `entry 1: unknown op "mixup": one of decode, resize, min_max_resize, center_crop, random_resized_crop, flip`},
 		{"no op", "- {size: 3}", "entry 1: op is missing: one of decode, resize,"},
 		{"op of a wrong type", "- {op: 3}", "entry 1: op: 3 is no name"},
 		{"unknown parameter", "- {op: flip, prb: 0.5}", `entry 1 (flip): unknown parameter "prb"; did you mean "prob"?`},
@@ -41,6 +41,8 @@ func TestNewErrors(t *testing.T) {
 		{"no list of augmentations", "- {op: rand_augment, ops: 3}", "entry 1 (rand_augment): ops: 3 is not a list of names"},
 		{"one side known", "- {op: flip, prob: 0.5}\n- {op: resize}", "must end with 32×32 pixels, but entry 2 (resize) leads to pictures of which only one side is known; add {op: center_crop}"},
 		{"another size", "- {op: resize}\n- {op: center_crop, size: 48}\n- {op: flip, prob: 0.5}", "must end with 32×32 pixels, but entry 2 (center_crop) leads to 48×48 pixels"},
+		{"different shapes", "- {op: min_max_resize}\n- {op: flip, prob: 0.5}", "must end with 32×32 pixels, but entry 1 (min_max_resize) leads to different shapes, whose sides are multiples of 32; add {op: center_crop}"},
+		{"a multiple that is too large", "- {op: min_max_resize, multiple: 48}", "entry 1 (min_max_resize): multiple: 48 is more than size, 32, or longest, 53"},
 		{"resized again", "- {op: resize, mode: squash}\n- {op: resize, size: 16}", "but entry 2 (resize) leads to 16×16 pixels"},
 	}
 	for _, c := range tests {
@@ -55,7 +57,22 @@ func TestNewErrors(t *testing.T) {
 			require.ErrorContains(t, err, want)
 		}
 	})
-	_, err := New(nil, 0)
+	for text, want := range map[string]string{
+		"- {op: resize}":                                        "must end with sides that are multiples of 16 pixels, but entry 1 (resize) leads to pictures of which only one side is known; add {op: min_max_resize}",
+		"- {op: min_max_resize, multiple: 8}":                   "multiples of 16 pixels, but entry 1 (min_max_resize) leads to different shapes, whose sides are multiples of 8",
+		"- {op: resize, mode: squash, size: 40}":                "multiples of 16 pixels, but entry 1 (resize) leads to 40×40 pixels",
+		"- {op: min_max_resize}\n- {op: resize}":                "multiples of 16 pixels, but entry 2 (resize) leads to pictures of which",
+		"- {op: decode, convert: last}\n- {op: min_max_resize}": "convert: last needs {op: resize} as entry 2",
+	} {
+		_, err := NewPatches(specs(t, text), 32, 16)
+		require.ErrorContains(t, err, want)
+	}
+	p, err := NewPatches(specs(t, "- {op: resize, mode: squash}"), 32, 16)
+	require.NoError(t, err, "squares are multiples too")
+	require.Equal(t, 32, p.Side())
+	_, err = NewPatches(nil, 32, 0)
+	require.ErrorContains(t, err, "patch size 0")
+	_, err = New(nil, 0)
 	require.ErrorContains(t, err, "image size 0")
 }
 

@@ -80,6 +80,8 @@ type eye struct{}
 func (eye) EmbedDim() int  { return 3 }
 func (eye) ImageSide() int { return 1 }
 
+func (eye) Tasks() []eval.Task { return []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot} }
+
 func (eye) Prepare(b []byte, dst []uint8) error {
 	m, err := png.Decode(bytes.NewReader(b))
 	if err != nil {

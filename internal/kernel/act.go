@@ -14,9 +14,10 @@ const (
 	ActGELU                 // x·Φ(x), Φ the normal distribution, by erf (Hendrycks and Gimpel 2016, §2)
 	ActGELUTanh             // x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))), the same paper's approximation
 	ActQuickGELU            // x·σ(1.702·x), that of CLIP's released models
+	ActTanh                 // tanh(x)
 )
 
-var actNames = [...]string{ActNone: "none", ActGELU: "gelu", ActGELUTanh: "gelu_tanh", ActQuickGELU: "quick_gelu"}
+var actNames = [...]string{ActNone: "none", ActGELU: "gelu", ActGELUTanh: "gelu_tanh", ActQuickGELU: "quick_gelu", ActTanh: "tanh"}
 
 // String returns the name a recipe uses.
 func (a Act) String() string {
@@ -26,14 +27,14 @@ func (a Act) String() string {
 	return fmt.Sprintf("Act(%d)", uint8(a))
 }
 
-// ParseAct returns the activation of a recipe's name: "gelu", "gelu_tanh", "quick_gelu" or "none".
+// ParseAct returns the activation of a recipe's name: "gelu", "gelu_tanh", "quick_gelu", "tanh" or "none".
 func ParseAct(name string) (Act, error) {
 	for a, s := range actNames {
 		if s == name {
 			return Act(a), nil
 		}
 	}
-	return ActNone, fmt.Errorf("kernel: unknown activation %q; known: gelu, gelu_tanh, quick_gelu, none", name)
+	return ActNone, fmt.Errorf("kernel: unknown activation %q; known: gelu, gelu_tanh, quick_gelu, tanh, none", name)
 }
 
 const (
@@ -52,6 +53,8 @@ func actValue[T Float](act Act, x T) T {
 		return T(0.5 * v * (1 + math.Tanh(geluC*(v+geluK*v*v*v))))
 	case ActQuickGELU:
 		return T(v / (1 + math.Exp(-quick*v)))
+	case ActTanh:
+		return T(math.Tanh(v))
 	}
 	return x
 }
@@ -69,6 +72,9 @@ func actGrad[T Float](act Act, x T) T {
 	case ActQuickGELU:
 		s := 1 / (1 + math.Exp(-quick*v))
 		return T(s + quick*v*s*(1-s))
+	case ActTanh:
+		t := math.Tanh(v)
+		return T(1 - t*t)
 	}
 	return 1
 }

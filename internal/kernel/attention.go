@@ -11,6 +11,10 @@ type Attention[T Float] struct {
 	HeadDim int
 	Causal  bool // a row does not see the rows after it
 
+	// BF16 rounds what products multiply to bfloat16, as Gemm.BF16 does: Q, K, V, dO, the weights exp(s - max) before the
+	// division by their sum, P and dS. Scores, the sums of softmax, δ and what is written stay as they are.
+	BF16 bool
+
 	Out []T // (R, D)
 	LSE []T // (Heads, R): log of the sum of the exponentials of a row's scores, kept for the backward pass
 
@@ -88,11 +92,12 @@ func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
 	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
 	scale := T(1 / math.Sqrt(float64(dim)))
 	score := scratch[T](p, thread, slotA, h.length)
+	q3, k3, v3 := a.rounded(p, thread, slotB, h.q, h.length, 3*d), a.rounded(p, thread, slotC, h.k, h.length, 3*d), a.rounded(p, thread, slotD, h.v, h.length, 3*d)
 	for i := range h.length {
-		q, out := h.q[i*3*d:i*3*d+dim], h.out[i*d:i*d+dim]
+		q, out := q3.row(i), h.out[i*d:i*d+dim]
 		row := score[:a.seen(i, h.length)]
 		for j := range row {
-			row[j] = scale * dot(q, h.k[j*3*d:j*3*d+dim])
+			row[j] = scale * dot(q, k3.row(j))
 		}
 		top := rowMax(row)
 		sum := T(0)
@@ -103,7 +108,7 @@ func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
 		h.lse[i] = top + T(math.Log(float64(sum)))
 		clear(out)
 		for j, w := range row {
-			addScaled(out, w, h.v[j*3*d:j*3*d+dim])
+			addScaled(out, a.round(w), v3.row(j))
 		}
 		scaleBy(out, 1/sum)
 	}
@@ -123,19 +128,51 @@ func (a *Attention[T]) backward(p *Pool, thread, seq, index int) {
 		clear(h.dk[i*3*d : i*3*d+dim])
 		clear(h.dv[i*3*d : i*3*d+dim])
 	}
+	q3, k3, v3 := a.rounded(p, thread, slotA, h.q, h.length, 3*d), a.rounded(p, thread, slotB, h.k, h.length, 3*d), a.rounded(p, thread, slotC, h.v, h.length, 3*d)
+	d1 := a.rounded(p, thread, slotD, h.dout, h.length, d)
 	for i := range h.length {
-		q, dq := h.q[i*3*d:i*3*d+dim], h.dq[i*3*d:i*3*d+dim]
-		dout := h.dout[i*d : i*d+dim]
-		delta := dot(dout, h.out[i*d:i*d+dim])
+		q, dq, dout := q3.row(i), h.dq[i*3*d:i*3*d+dim], d1.row(i)
+		delta := dot(h.dout[i*d:i*d+dim], h.out[i*d:i*d+dim])
 		lse := h.lse[i]
 		for j := range a.seen(i, h.length) {
 			at := j * 3 * d
-			k := h.k[at : at+dim]
+			k := k3.row(j)
 			w := T(math.Exp(float64(scale*dot(q, k) - lse)))
-			addScaled(h.dv[at:at+dim], w, dout)
-			ds := scale * w * (dot(dout, h.v[at:at+dim]) - delta)
+			addScaled(h.dv[at:at+dim], a.round(w), dout)
+			ds := a.round(scale * w * (dot(dout, v3.row(j)) - delta))
 			addScaled(dq, ds, k)
 			addScaled(h.dk[at:at+dim], ds, q)
 		}
 	}
+}
+
+// rowsOf are rows of dim numbers, stride apart.
+type rowsOf[T Float] struct {
+	x           []T
+	stride, dim int
+}
+
+func (r rowsOf[T]) row(i int) []T { return r.x[i*r.stride : i*r.stride+r.dim] }
+
+// rounded returns the rows of a head, of which x begins with the first: a rounded copy in the thread's scratch if BF16.
+func (a *Attention[T]) rounded(p *Pool, thread int, s slot, x []T, rows, stride int) rowsOf[T] {
+	r := rowsOf[T]{x, stride, a.HeadDim}
+	if !a.BF16 || rows == 0 {
+		return r
+	}
+	y := rowsOf[T]{scratch[T](p, thread, s, rows*a.HeadDim), a.HeadDim, a.HeadDim}
+	for i := range rows {
+		to := y.row(i)
+		for c, v := range r.row(i) {
+			to[c] = a.round(v)
+		}
+	}
+	return y
+}
+
+func (a *Attention[T]) round(v T) T {
+	if a.BF16 {
+		return T(roundBF16(float32(v)))
+	}
+	return v
 }

@@ -34,23 +34,37 @@ type softmaxArgs struct {
 }
 
 // smallProduct is C (m, n) = A (m, k)·B (k, n), C += if accumulate; args holds the rest.
-func smallProduct(m, n, k int, args *productArgs) {
+func smallProduct(m, n, k int, args *productArgs) { anyProduct(m, n, k, false, args) }
+
+// anyProduct is smallProduct, with pairs of bfloat16 if pairs; k counts words.
+func anyProduct(m, n, k int, pairs bool, args *productArgs) {
 	t := *args
 	t.k = k
-	for from := 0; from < n; from += 64 {
-		cols := min(64, n-from)
+	for from, cols := 0, 0; from < n; from += cols {
+		cols = min(64, n-from)
+		if left := (n - from + 15) / 16; left == 5 {
+			cols = 48 // three and two are faster than four and one
+		}
 		t.m, t.rowScale = m, args.rowScale
 		t.b, t.c = unsafe.Add(args.b, 4*from), unsafe.Add(args.c, 4*from)
 		t.mask = 1<<((cols-1)%16+1) - 1
 		p := (*byte)(unsafe.Pointer(&t))
-		switch (cols + 15) / 16 {
-		case 1:
+		switch vectors := (cols + 15) / 16; {
+		case vectors == 1 && pairs:
+			product1BF16AVX512(p)
+		case vectors == 1:
 			product1AVX512(p)
-		case 2:
+		case vectors == 2 && pairs:
+			product2BF16AVX512(p)
+		case vectors == 2:
 			product2AVX512(p)
-		case 3:
+		case vectors == 3 && pairs:
+			product3BF16AVX512(p)
+		case vectors == 3:
 			product3AVX512(p)
-		case 4:
+		case pairs:
+			product4BF16AVX512(p)
+		default:
 			product4AVX512(p)
 		}
 	}
@@ -114,6 +128,9 @@ func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	if !ok || !useAVX512 {
 		return false
 	}
+	if f.BF16 {
+		return f.forwardBF16(p, thread, seq, index)
+	}
 	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
 	if h.length == 0 {
 		return true
@@ -159,6 +176,9 @@ func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool {
 	f, ok := any(a).(*Attention[float32])
 	if !ok || !useAVX512 {
 		return false
+	}
+	if f.BF16 {
+		return f.backwardBF16(p, thread, seq, index)
 	}
 	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
 	if h.length == 0 {

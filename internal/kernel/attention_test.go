@@ -83,21 +83,28 @@ func TestAttentionMatchesTwin(t *testing.T) {
 		if testing.Short() && i%7 != 0 {
 			continue // under the race detector all of them take minutes
 		}
-		for _, causal := range []bool{false, true} {
-			name := fmt.Sprintf("dim %d, offsets %v, causal %v", c.dim, c.offsets, causal)
+		for k := range 4 {
+			causal, bf16 := k&1 == 1, k&2 == 2
+			name := fmt.Sprintf("dim %d, offsets %v, causal %v, bf16 %v", c.dim, c.offsets, causal, bf16)
 			wide := newAttention[float64](t, c.offsets, 2, c.dim, causal)
+			wide.BF16 = bf16
 			AttentionForward(nil, wide)
 			AttentionBackward(nil, wide)
 			run := func(p *Pool) [][]float32 {
 				a := newAttention[float32](t, c.offsets, 2, c.dim, causal)
+				a.BF16 = bf16
 				AttentionForward(p, a)
 				AttentionBackward(p, a)
 				return [][]float32{a.Out, a.LSE, a.DQKV}
 			}
 			got := run(nil)
-			near(t, wide.Out, got[0], 3e-6, name+" out")
 			near(t, wide.LSE, got[1], 3e-6, name+" lse")
-			near(t, wide.DQKV, got[2], 1e-5, name+" dqkv")
+			out, dqkv := 3e-6, 1e-5
+			if bf16 { // a weight close to a tie may round to the other side: a few times 2^-8 of one term
+				out, dqkv = 2e-3, 5e-3
+			}
+			near(t, wide.Out, got[0], out, name+" out")
+			near(t, wide.DQKV, got[2], dqkv, name+" dqkv")
 			sameBits(t, run)
 		}
 	}

@@ -2,25 +2,74 @@
 // activations, gathers, the optimizer's update. Package ops wraps them into differentiable operations and checks shapes
 // before it calls; a bad shape here is a broken invariant and panics.
 //
-// Every kernel is generic over float32 and float64 and exists as portable Go; float32 also as generated AVX-512 assembly
-// (asmgen), chosen when the program starts. A result is a function of its input and of the family alone: never of the number
+// Every kernel is generic over float32 and float64 and exists as portable Go; float32 also as generated AVX-512 and AVX2
+// assembly (asmgen), chosen when the program starts. A result is a function of its input and of the family alone: never of the number
 // of threads, nor of how the work was dealt. Scratch hangs on the Pool; in steady state a call allocates a closure at most.
 //
 // Start reading at pool.go, then gemm.go.
 package kernel
 
-import "os"
+import (
+	"fmt"
+	"os"
+	"strings"
+)
 
 //go:generate go run ./asmgen
 
-// useAVX512 is set once, when the program starts.
-var useAVX512 = os.Getenv("DIPTYCH_KERNEL") != "portable" && hasAVX512()
+// The families of kernels for float32.
+const (
+	familyAVX512   = "avx512"
+	familyAVX2     = "avx2"
+	familyPortable = "portable"
+)
 
-// Family names the kernels in use: "avx512" or "portable". The environment variable DIPTYCH_KERNEL=portable and the build
-// tag noasm choose the second on any machine.
-func Family() string {
-	if useAVX512 {
-		return "avx512"
+// The family in use, and whether it multiplies pairs of bfloat16 (AVX512_BF16).
+var useAVX512, useAVX2, hasBF16 bool
+
+func init() {
+	if SetFamily(os.Getenv("DIPTYCH_KERNEL")) != nil {
+		_ = SetFamily("") // the best there is
 	}
-	return "portable"
+}
+
+// Families names the kernels this machine can run, the fastest first.
+func Families() []string {
+	var names []string
+	if hasAVX512() {
+		names = append(names, familyAVX512)
+	}
+	if hasAVX2() {
+		names = append(names, familyAVX2)
+	}
+	return append(names, familyPortable)
+}
+
+// Family names the kernels in use: "avx512", "avx2" or "portable". The environment variable DIPTYCH_KERNEL names another than
+// the fastest; the build tag noasm leaves only the last.
+func Family() string {
+	switch {
+	case useAVX512:
+		return familyAVX512
+	case useAVX2:
+		return familyAVX2
+	}
+	return familyPortable
+}
+
+// SetFamily chooses the kernels by name; an empty one stands for the fastest. Nothing may be computing. A name this machine
+// cannot run is an error that lists those it can.
+func SetFamily(name string) error {
+	names := Families()
+	if name == "" {
+		name = names[0]
+	}
+	for _, n := range names {
+		if n == name {
+			useAVX512, useAVX2 = name == familyAVX512, name == familyAVX2
+			hasBF16 = useAVX512 && cpuBF16()
+			return nil
+		}
+	}
+	return fmt.Errorf("kernel: no %q kernels on this machine; it has %s", name, strings.Join(names, ", "))
 }

@@ -3,3 +3,7 @@
 package kernel
 
 func hasAVX512() bool { return false }
+
+func hasAVX2() bool { return false }
+
+func cpuBF16() bool { return false }

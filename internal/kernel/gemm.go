@@ -28,6 +28,11 @@ type Gemm[T Float] struct {
 	Pre            []T // (M, N), stride LDC, or nil: keeps the argument of Act for the backward pass
 	ActGrad        []T // (M, N), stride LDC, or nil: the Pre of an earlier product; Act then names whose derivative
 	Residual       []T // (M, N), stride LDC, or nil
+
+	// BF16 rounds each element of op(A) and op(B) as RoundBF16 does before it is multiplied; sums, what is done to them and C
+	// stay as they are. A product of two such numbers is exact in float32, so families differ only in the order of their sums
+	// and in that processors with products of bfloat16 take subnormal sums as zero.
+	BF16 bool
 }
 
 // MatMul computes g on p's threads. An element's bits depend on its row of op(A), its column of op(B), K and the kernel

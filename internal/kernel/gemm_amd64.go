@@ -19,31 +19,43 @@ type gemmArgs struct {
 	scale         float32
 }
 
-const (
-	tileM = 14
-	tileN = 32
+// tiling is how a family cuts C: tiles of m rows, or what is left of fewer, by n columns, a multiple of its lanes.
+type tiling struct {
+	m, n, lanes int
+	maxStrips   int    // bounds the strips of m rows that meet a panel of B while it is in cache
+	few         int    // strips that use a panel of B often enough
+	height      []int8 // of the tallest tile that fits so many rows
+}
 
+var (
+	tilingAVX512 = tiling{m: 14, n: 32, lanes: 16, maxStrips: 10, few: 5, height: []int8{0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 14}}
+	tilingAVX2   = tiling{m: 6, n: 16, lanes: 8, maxStrips: 24, few: 12, height: []int8{0, 1, 2, 2, 4, 4, 6}}
+)
+
+const (
 	// maxKC is the longest stretch of k that is summed in registers; longer sums are cut into equal blocks of at most
 	// this, which fits the second-level cache together with a block of A. How K is cut depends on K alone.
 	maxKC = 768
 	// maxNC bounds the columns of B packed at once.
 	maxNC = 3072
-	// maxStrips bounds the strips of tileM rows that meet a panel of B while it is in cache.
-	maxStrips = 10
 	// epilogueN is how many columns are finished before their activation is computed, while they are in cache.
 	epilogueN = 128
 	// serialWork is the number of multiply-adds below which waking another thread costs more than it saves.
 	serialWork = 1 << 20
-	// directM is the largest M at which B, if its rows lie in order, is read in place: fewer reads than packing pays for.
-	directM = 3 * tileM
 )
 
 // runTile calls the kernel of a tile of h rows. The calls are direct, so that p need not live on the heap.
-func runTile(h int, byK, narrow bool, p *byte) {
-	if byK {
+func (r *gemmRun) runTile(h int, byK, narrow bool, p *byte) {
+	switch {
+	case r.pairs:
+		h += tilePairs
+	case byK:
 		h += tileByK
 	}
-	if narrow {
+	switch {
+	case !useAVX512:
+		h += tileAVX2
+	case narrow:
 		h += tileNarrow
 	}
 	switch h {
@@ -87,6 +99,42 @@ func runTile(h int, byK, narrow bool, p *byte) {
 		tile2x16ByK(p)
 	case 1 + tileByK + tileNarrow:
 		tile1x16ByK(p)
+	case 14 + tilePairs:
+		tile14x32ByKBF16(p)
+	case 8 + tilePairs:
+		tile8x32ByKBF16(p)
+	case 4 + tilePairs:
+		tile4x32ByKBF16(p)
+	case 2 + tilePairs:
+		tile2x32ByKBF16(p)
+	case 1 + tilePairs:
+		tile1x32ByKBF16(p)
+	case 14 + tilePairs + tileNarrow:
+		tile14x16ByKBF16(p)
+	case 8 + tilePairs + tileNarrow:
+		tile8x16ByKBF16(p)
+	case 4 + tilePairs + tileNarrow:
+		tile4x16ByKBF16(p)
+	case 2 + tilePairs + tileNarrow:
+		tile2x16ByKBF16(p)
+	case 1 + tilePairs + tileNarrow:
+		tile1x16ByKBF16(p)
+	case 6 + tileAVX2:
+		tile6x16AVX2(p)
+	case 4 + tileAVX2:
+		tile4x16AVX2(p)
+	case 2 + tileAVX2:
+		tile2x16AVX2(p)
+	case 1 + tileAVX2:
+		tile1x16AVX2(p)
+	case 6 + tileByK + tileAVX2:
+		tile6x16ByKAVX2(p)
+	case 4 + tileByK + tileAVX2:
+		tile4x16ByKAVX2(p)
+	case 2 + tileByK + tileAVX2:
+		tile2x16ByKAVX2(p)
+	case 1 + tileByK + tileAVX2:
+		tile1x16ByKAVX2(p)
 	}
 }
 
@@ -94,25 +142,29 @@ func runTile(h int, byK, narrow bool, p *byte) {
 const (
 	tileNarrow = 16
 	tileByK    = 32
+	tilePairs  = 64
+	tileAVX2   = 128
 )
-
-// tileHeight is the tallest tile that fits n rows.
-var tileHeight = [tileM + 1]int{0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 14}
 
 // gemmRun is a product being dealt: one block of columns and of k at a time. It stays with the Pool.
 type gemmRun struct {
 	pool *Pool
 	g    *Gemm[float32]
 
+	tile         *tiling
 	packB, packA bool
-	strips       int // rows of a piece, in strips of tileM
+	pairs        bool // words of packed A and B are pairs of bfloat16
+	round        bool // words are floats, rounded to bfloat16
+	strips       int  // rows of a piece, in strips of tileM
 	rowPieces    int
 	group        int // columns of a piece, in panels of tileN
 	panels       int
 	jc, nc       int // columns of this block
 	pc, kc       int // its stretch of k
+	perWord      int // 1, or 2 for pairs
+	words        int // of packed A or B along that stretch
 
-	b         []float32 // packed panels of B: panel, k, column
+	b         []float32 // packed panels of B: panel, word, column
 	pack, mul func(lo, hi, thread int)
 }
 
@@ -120,37 +172,49 @@ func at(s []float32, i int) unsafe.Pointer {
 	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(s)), 4*i)
 }
 
-// matMulASM computes g with AVX-512 if the family has it and there is anything to sum.
+// matMulASM computes g with vectors if the family has them and there is anything to sum.
 func matMulASM(p *Pool, g *Gemm[float32]) bool {
-	if !useAVX512 || g.K == 0 {
+	if !useAVX512 && !useAVX2 || g.K == 0 {
 		return false
 	}
 	r := &p.gemm
+	if r.tile = &tilingAVX512; !useAVX512 {
+		r.tile = &tilingAVX2
+	}
+	tileN := r.tile.n
 	if r.pool == nil {
 		r.pool, r.pack, r.mul = p, r.packPanels, r.mulPiece
 	}
 	r.g = g
-	blocks := ceilDiv(g.K, maxKC)
-	kc := min(g.K, (ceilDiv(g.K, blocks)+3)&^3)
+	r.pairs, r.round = g.BF16 && hasBF16, g.BF16 && !hasBF16
+	r.perWord = 1
+	if r.pairs {
+		r.perWord = 2
+	}
+	blocks := ceilDiv(g.K, maxKC*r.perWord)
+	unit := 4 * r.perWord
+	kc := min(g.K, ceilDiv(ceilDiv(g.K, blocks), unit)*unit)
 	nc := (ceilDiv(g.N, ceilDiv(g.N, maxNC)) + tileN - 1) / tileN * tileN
 
 	// Reading A in place costs nothing as long as its rows do not all fall into the same few sets of the caches: rows a
 	// multiple of 4 KiB apart do, and are packed if enough panels of B follow to pay for it.
-	r.packB = g.TransB || g.M > directM
-	r.packA = g.N > 3*tileN && g.LDA%1024 == 0
+	// B, if its rows lie in order, is read in place where few rows of C do not pay for packing it.
+	r.packB = g.TransB || g.M > 3*r.tile.m || g.BF16 || !useAVX512
+	r.packA = g.N > 3*tileN && g.LDA%1024 == 0 || g.BF16
 	r.deal(ceilDiv(min(nc, g.N), tileN))
 	if r.packB {
-		r.b = scratch[float32](p, 0, slotPackB, kc*nc)
+		r.b = scratch[float32](p, 0, slotPackB, ceilDiv(kc, r.perWord)*nc)
 	}
 	for r.jc = 0; r.jc < g.N; r.jc += nc {
 		r.nc = min(nc, g.N-r.jc)
 		r.panels = ceilDiv(r.nc, tileN)
 		for r.pc = 0; r.pc < g.K; r.pc += kc {
 			r.kc = min(kc, g.K-r.pc)
+			r.words = ceilDiv(r.kc, r.perWord)
 			pieces, pack := r.rowPieces*ceilDiv(r.panels, r.group), ceilDiv(r.panels, 4*p.threads)
 			if g.M*r.nc*r.kc < serialWork { // one piece each: the caller does it alone
 				pieces, pack = 1, r.panels
-				r.strips, r.rowPieces, r.group = ceilDiv(g.M, tileM), 1, r.panels
+				r.strips, r.rowPieces, r.group = ceilDiv(g.M, r.tile.m), 1, r.panels
 			}
 			if r.packB {
 				p.For(r.panels, pack, r.pack)
@@ -165,14 +229,15 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 // deal cuts C into pieces, enough of them that no thread waits long for the last: by rows alone if there are many, which
 // packs each row of A once; else into blocks that still use a panel of B a few times.
 func (r *gemmRun) deal(panels int) {
-	const perThread, few = 8, 5
-	strips := ceilDiv(r.g.M, tileM)
+	const perThread = 8
+	few := r.tile.few
+	strips := ceilDiv(r.g.M, r.tile.m)
 	want := 1
 	if r.pool.threads > 1 {
 		want = perThread * r.pool.threads
 	}
 	groups := 1
-	if r.strips = min(maxStrips, ceilDiv(strips, want)); r.strips < few {
+	if r.strips = min(r.tile.maxStrips, ceilDiv(strips, want)); r.strips < few {
 		r.strips = ceilDiv(strips, ceilDiv(strips, few))
 		groups = min(ceilDiv(want, ceilDiv(strips, r.strips)), ceilDiv(panels, 2))
 		r.strips = min(r.strips, ceilDiv(strips, ceilDiv(want, groups)))
@@ -183,18 +248,19 @@ func (r *gemmRun) deal(panels int) {
 
 // packPanels packs panels [lo, hi) of this block of B.
 func (r *gemmRun) packPanels(lo, hi, _ int) {
-	g := r.g
+	g, tileN, lanes := r.g, r.tile.n, r.tile.lanes
 	if g.TransB {
 		var rows [16]*float32
 		for p := lo; p < hi; p++ {
 			j := p * tileN
 			n := min(tileN, r.nc-j)
-			for v := 0; v < n; v += 16 {
-				for i := range rows { // rows past the end repeat the last; nobody reads their results
+			for v := 0; v < n; v += lanes {
+				for i := range rows[:lanes] { // rows past the end repeat the last; nobody reads their results
 					rows[i] = (*float32)(at(g.B, (r.jc+j+min(v+i, n-1))*g.LDB+r.pc))
 				}
-				packTransposed(&rows, r.kc, &r.b[j*r.kc+v], 4*tileN)
+				r.packTransposed(&rows, &r.b[j*r.words+v], 4*tileN)
 			}
+			r.rounded(r.b[j*r.words : (j+tileN)*r.words])
 		}
 		return
 	}
@@ -204,39 +270,83 @@ func (r *gemmRun) packPanels(lo, hi, _ int) {
 		n := min(rows, r.kc-k)
 		for p := lo; p < hi; p++ {
 			j := p * tileN
-			packWide(n, at(g.B, (r.pc+k)*g.LDB+r.jc+j), g.LDB, &r.b[j*r.kc+k*tileN], tileN, min(tileN, r.nc-j))
+			dst := r.b[j*r.words+k/r.perWord*tileN:]
+			r.packRows(n, at(g.B, (r.pc+k)*g.LDB+r.jc+j), g.LDB, &dst[0], tileN, min(tileN, r.nc-j))
+			r.rounded(dst[:ceilDiv(n, r.perWord)*tileN])
 		}
 	}
 }
 
-// packWide copies k rows of cols ≤ 32 floats, lds and stride floats apart.
-func packWide(k int, src unsafe.Pointer, lds int, dst *float32, stride, cols int) {
-	if cols > 16 {
-		packRows32(k, (*float32)(src), 4*lds, dst, 4*stride, mask16(cols-16))
-	} else {
-		packRows16(k, (*float32)(src), 4*lds, dst, 4*stride, mask16(cols))
+// packTransposed turns as many rows of this stretch of k as a vector has lanes into rows of so many words, stride bytes apart.
+func (r *gemmRun) packTransposed(rows *[16]*float32, dst *float32, stride int) {
+	switch {
+	case r.pairs:
+		packTransposedBF16(rows, r.kc, dst, stride)
+	case useAVX512:
+		packTransposed(rows, r.kc, dst, stride)
+	default:
+		whole := r.kc &^ 7
+		if whole > 0 {
+			packTransposedAVX2(rows, whole, dst, stride)
+		}
+		for k := whole; k < r.kc; k++ {
+			to := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(dst), k*stride)), min(8, stride/4))
+			for i := range to {
+				to[i] = *(*float32)(unsafe.Add(unsafe.Pointer(rows[i]), 4*k))
+			}
+		}
+	}
+}
+
+// packRows turns k rows of cols ≤ 32 floats, lds floats apart, into rows of words, stride words apart.
+func (r *gemmRun) packRows(k int, src unsafe.Pointer, lds int, dst *float32, stride, cols int) {
+	from := (*float32)(src)
+	switch {
+	case r.pairs && cols > 16:
+		packRows32BF16(k, from, 4*lds, dst, 4*stride, mask16(cols-16))
+	case r.pairs:
+		packRows16BF16(k, from, 4*lds, dst, 4*stride, mask16(cols))
+	case cols > 16:
+		packRows32(k, from, 4*lds, dst, 4*stride, mask16(cols-16))
+	case useAVX512:
+		packRows16(k, from, 4*lds, dst, 4*stride, mask16(cols))
+	default:
+		for i := range k {
+			to := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(dst), 4*i*stride)), stride)
+			clear(to[copy(to, unsafe.Slice((*float32)(unsafe.Add(src, 4*i*lds)), cols)):])
+		}
+	}
+}
+
+// rounded rounds packed floats where the product wants bfloat16 and the processor has no products of pairs.
+func (r *gemmRun) rounded(packed []float32) {
+	if r.round {
+		for i, v := range packed {
+			packed[i] = roundBF16(v)
+		}
 	}
 }
 
 func mask16(n int) uint64 { return 1<<n - 1 }
 
 // aStrip is the length of a packed strip of A. Kernels of package asmgen store whole vectors, so 16 floats follow.
-func (r *gemmRun) aStrip() int { return (tileM*r.kc + 31) &^ 15 }
+func (r *gemmRun) aStrip() int { return (r.tile.m*r.words + 31) &^ 15 }
 
 // packRowsOfA packs rows [lo, hi) of this stretch of k: strips of the heights the tiles will have, each (k, height).
 func (r *gemmRun) packRowsOfA(a []float32, lo, hi int) {
-	g, strip := r.g, r.aStrip()
+	g, strip, tileM := r.g, r.aStrip(), r.tile.m
 	if !g.TransA {
 		var rows [16]*float32
 		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
 			for off := 0; off < min(tileM, hi-i); {
-				h := tileHeight[min(tileM, hi-i-off)]
+				h := int(r.tile.height[min(tileM, hi-i-off)])
 				for n := range rows {
 					rows[n] = (*float32)(at(g.A, (i+off+min(n, h-1))*g.LDA+r.pc))
 				}
-				packTransposed(&rows, r.kc, &a[s*strip+off*r.kc], 4*h)
+				r.packTransposed(&rows, &a[s*strip+off*r.words], 4*h)
 				off += h
 			}
+			r.rounded(a[s*strip : s*strip+tileM*r.words])
 		}
 		return
 	}
@@ -245,7 +355,9 @@ func (r *gemmRun) packRowsOfA(a []float32, lo, hi int) {
 		n := min(rows, r.kc-k)
 		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
 			h := min(tileM, hi-i)
-			packRows16(n, (*float32)(at(g.A, (r.pc+k)*g.LDA+i)), 4*g.LDA, &a[s*strip+k*h], 4*h, mask16(h))
+			dst := a[s*strip+k/r.perWord*h:]
+			r.packRows(n, at(g.A, (r.pc+k)*g.LDA+i), g.LDA, &dst[0], h, h)
+			r.rounded(dst[:ceilDiv(n, r.perWord)*h])
 		}
 	}
 }
@@ -254,8 +366,8 @@ func (r *gemmRun) packRowsOfA(a []float32, lo, hi int) {
 func (r *gemmRun) mulPiece(lo, hi, thread int) {
 	g := r.g
 	for t := lo; t < hi; t++ {
-		i0 := t % r.rowPieces * r.strips * tileM
-		i1 := min(g.M, i0+r.strips*tileM)
+		i0 := t % r.rowPieces * r.strips * r.tile.m
+		i1 := min(g.M, i0+r.strips*r.tile.m)
 		p0 := t / r.rowPieces * r.group
 		p1 := min(r.panels, p0+r.group)
 		var a []float32
@@ -269,14 +381,14 @@ func (r *gemmRun) mulPiece(lo, hi, thread int) {
 
 // mulRows computes rows [i0, i1) and panels [p0, p1) of this block, for this stretch of k.
 func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
-	g := r.g
+	g, tileN := r.g, r.tile.n
 	last := r.pc+r.kc == g.K
 	post := g.Act != ActNone || g.ActGrad != nil || g.Pre != nil
 	c := g.C
 	if g.Pre != nil {
 		c = g.Pre // holds the sums until the activation reads them
 	}
-	args := gemmArgs{k: r.kc, ldc: 4 * g.LDC, scale: g.scale()}
+	args := gemmArgs{k: r.words, ldc: 4 * g.LDC, scale: g.scale()}
 	if g.Accumulate || r.pc > 0 {
 		args.accumulate = 1
 	}
@@ -294,7 +406,7 @@ func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
 				args.mask = mask16(cols - 16)
 			}
 			if r.packB {
-				args.b, args.ldb = at(r.b, j*r.kc+w), 4*tileN
+				args.b, args.ldb = at(r.b, j*r.words+w), 4*tileN
 			} else {
 				args.b, args.ldb = at(g.B, r.pc*g.LDB+r.jc+j+w), 4*g.LDB
 			}
@@ -315,11 +427,11 @@ func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
 
 // mulPanel runs the tiles of rows [i0, i1) against one panel, which args describes, at column col of C.
 func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narrow, first, residual bool) {
-	g := r.g
+	g, tileM, tileN := r.g, r.tile.m, r.tile.n
 	byK := r.packA || g.TransA
 	// The kernel fetches ahead what comes next: in the first panel the next rows of A, those of the next piece if they must be
 	// packed; later a share of the next panel.
-	next, share := uintptr(args.b)+uintptr(tileN*4*r.kc), uintptr(tileN*4*r.kc/r.strips)
+	next, share := uintptr(args.b)+uintptr(tileN*4*r.words), uintptr(tileN*4*r.words/r.strips)
 	args.step = 64
 	if first && r.packA {
 		rows := r.strips * tileM * r.pool.threads             // the threads take pieces in turn
@@ -335,10 +447,10 @@ func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narr
 	strip := r.aStrip()
 	for i, s := i0, 0; i < i1; s++ {
 		for end := min(i1, i+tileM); i < end; {
-			h := tileHeight[end-i]
+			h := int(r.tile.height[end-i])
 			switch {
 			case r.packA:
-				args.a, args.lda = at(a, s*strip+(i-i0-s*tileM)*r.kc), 4*h
+				args.a, args.lda = at(a, s*strip+(i-i0-s*tileM)*r.words), 4*h
 				if g.TransA {
 					args.a, args.lda = at(a, s*strip+i-i0-s*tileM), 4*min(tileM, i1-i0-s*tileM)
 				}
@@ -363,7 +475,7 @@ func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narr
 			} else if g.ActGrad != nil {
 				args.fetch = at(g.ActGrad, i*g.LDC+col)
 			}
-			runTile(h, byK, narrow, (*byte)(unsafe.Pointer(args)))
+			r.runTile(h, byK, narrow, (*byte)(unsafe.Pointer(args)))
 			i += h
 		}
 		next += share

@@ -5,12 +5,14 @@ import (
 	"testing"
 )
 
-// benchShapes are the products of a small model's towers (rows of tokens × widths) and two of larger ones.
-var benchShapes = []struct {
+type benchShape struct {
 	name           string
 	m, n, k        int
 	transA, transB bool
-}{
+}
+
+// benchShapes are the products of a small model's towers (rows of tokens × widths) and two of larger ones.
+var benchShapes = []benchShape{
 	{"qkv", 2176, 576, 192, false, true},
 	{"fc1", 2176, 768, 192, false, true},
 	{"fc2", 2176, 192, 768, false, true},
@@ -33,17 +35,19 @@ func BenchmarkMatMul(b *testing.B) {
 		p := NewPool(threads)
 		defer p.Close()
 		for _, s := range benchShapes {
-			b.Run(fmt.Sprintf("%s-%dx%dx%d/%dt", s.name, s.m, s.n, s.k, threads), func(b *testing.B) {
-				g := product[float32](newRand(), s.m, s.n, s.k, 0, s.transA, s.transB)
-				g.Accumulate = s.transA
-				MatMul(p, g)
-				b.ReportAllocs()
-				for b.Loop() {
+			for _, bf16 := range []bool{false, true} {
+				b.Run(fmt.Sprintf("%s-%dx%dx%d/bf16=%v/%dt", s.name, s.m, s.n, s.k, bf16, threads), func(b *testing.B) {
+					g := product[float32](newRand(), s.m, s.n, s.k, 0, s.transA, s.transB)
+					g.Accumulate, g.BF16 = s.transA, bf16
 					MatMul(p, g)
-				}
-				flops := 2 * float64(s.m) * float64(s.n) * float64(s.k) * float64(b.N)
-				b.ReportMetric(flops/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
+					b.ReportAllocs()
+					for b.Loop() {
+						MatMul(p, g)
+					}
+					flops := 2 * float64(s.m) * float64(s.n) * float64(s.k) * float64(b.N)
+					b.ReportMetric(flops/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				})
+			}
 		}
 	}
 }

@@ -35,11 +35,12 @@ func guarded(t *testing.T, s []float32, atEnd bool) []float32 {
 func TestMatMulStaysInsideItsSlices(t *testing.T) {
 	p := NewPool(2)
 	defer p.Close()
-	for _, f := range forms {
-		t.Run(f.name, func(t *testing.T) {
+	eachMultiplier(t, func(t *testing.T, bf16 bool) {
+		for _, f := range forms {
 			rng := newRand()
 			for i, s := range sizes {
 				g := product[float32](rng, s[0], s[1], s[2], 0, f.transA, f.transB)
+				g.BF16 = bf16
 				switch i % 3 {
 				case 0:
 					g.Pre, g.Act = make([]float32, len(g.C)), ActQuickGELU
@@ -56,9 +57,9 @@ func TestMatMulStaysInsideItsSlices(t *testing.T) {
 						}
 					}
 					MatMul(p, &h)
-					require.Equal(t, want, append([]float32(nil), h.C...), fmt.Sprintf("%v", s))
+					require.Equal(t, want, append([]float32(nil), h.C...), fmt.Sprintf("%s %v", f.name, s))
 				}
 			}
-		})
-	}
+		}
+	})
 }

@@ -52,6 +52,15 @@ func packStrip[T Float](dst, x []T, j, n, k, sk, sj int) {
 	}
 }
 
+// roundStrip rounds a packed strip if the product wants bfloat16.
+func (g *Gemm[T]) roundStrip(s []T) {
+	if g.BF16 {
+		for i, v := range s {
+			s[i] = T(roundBF16(float32(v)))
+		}
+	}
+}
+
 func strides(trans bool, ld int) (int, int) {
 	if trans {
 		return 1, ld
@@ -63,7 +72,9 @@ func (r *portableRun[T]) packBStrips(lo, hi, _ int) {
 	g := r.g
 	sk, sj := strides(g.TransB, g.LDB)
 	for s := lo; s < hi; s++ {
-		packStrip(r.b[s*tile*g.K:(s+1)*tile*g.K], g.B, s*tile, g.N, g.K, sk, sj)
+		strip := r.b[s*tile*g.K : (s+1)*tile*g.K]
+		packStrip(strip, g.B, s*tile, g.N, g.K, sk, sj)
+		g.roundStrip(strip)
 	}
 }
 
@@ -74,6 +85,7 @@ func (r *portableRun[T]) mulStrips(lo, hi, thread int) {
 	var acc [tile * tile]T
 	for s := lo; s < hi; s++ {
 		packStrip(a, g.A, s*tile, g.M, g.K, sk, si)
+		g.roundStrip(a)
 		for j := 0; j < g.N; j += tile {
 			mulTile(&acc, a, r.b[j*g.K:(j+tile)*g.K])
 			for i := s * tile; i < min(g.M, (s+1)*tile); i++ {

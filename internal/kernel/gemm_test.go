@@ -35,7 +35,11 @@ func reference[T Float](g *Gemm[T]) (c, pre []float64) {
 				if g.TransB {
 					b = j*g.LDB + k
 				}
-				s += float64(g.A[a]) * float64(g.B[b])
+				if g.BF16 {
+					s += float64(roundBF16(float32(g.A[a]))) * float64(roundBF16(float32(g.B[b])))
+				} else {
+					s += float64(g.A[a]) * float64(g.B[b])
+				}
 			}
 			if g.Scale != 0 {
 				s *= float64(g.Scale)
@@ -125,30 +129,41 @@ func tolerance(k int) float64 { return 0x1p-23 * float64(8+k) }
 
 // eachFamily runs f with every kernel family this machine has.
 func eachFamily(t *testing.T, f func(t *testing.T)) {
-	fast := useAVX512
-	defer func() { useAVX512 = fast }()
-	if !fast {
-		t.Log("no AVX-512 here, or not wanted: portable kernels only")
-	} else {
-		t.Run("avx512", f)
+	own := Family()
+	defer func() { require.NoError(t, SetFamily(own)) }()
+	for _, name := range Families() {
+		require.NoError(t, SetFamily(name))
+		t.Run(name, f)
 	}
-	useAVX512 = false
-	t.Run("portable", f)
+}
+
+// eachMultiplier is eachFamily for products with and without BF16, the former also without the processor's instructions for it.
+func eachMultiplier(t *testing.T, f func(t *testing.T, bf16 bool)) {
+	eachFamily(t, func(t *testing.T) {
+		t.Run("float32", func(t *testing.T) { f(t, false) })
+		t.Run("bf16", func(t *testing.T) { f(t, true) })
+		if useAVX512 && hasBF16 {
+			defer func() { hasBF16 = true }()
+			hasBF16 = false
+			t.Run("bf16 by rounding", func(t *testing.T) { f(t, true) })
+		}
+	})
 }
 
 func TestMatMulMatchesReference(t *testing.T) {
 	pools := []*Pool{nil, NewPool(2)}
 	defer pools[1].Close()
-	eachFamily(t, func(t *testing.T) {
+	eachMultiplier(t, func(t *testing.T, bf16 bool) {
 		for _, f := range forms {
 			t.Run(f.name, func(t *testing.T) {
 				rng := newRand()
 				for i, s := range sizes {
 					for e, epi := range epilogues {
-						if e > 0 && s[0]*s[1]*s[2] > 1<<20 && (i+e)%3 != 0 {
-							continue // the large ones take a third of the epilogues each
+						if e > 0 && s[0]*s[1]*s[2] > 1<<20 && (i+e)%3 != 0 || bf16 && (i+e)%5 != 0 {
+							continue // the large ones take a third of the epilogues each, bfloat16 a fifth
 						}
 						g := product[float32](rng, s[0], s[1], s[2], (i+e)%3, f.transA, f.transB)
+						g.BF16 = bf16
 						epi.set(rng, g)
 						before := append([]float32(nil), g.C...)
 						c, pre := reference(g)
@@ -179,13 +194,14 @@ func run(n int, g *Gemm[float32]) (c, pre []float32) {
 }
 
 func TestMatMulBitsDoNotDependOnThreads(t *testing.T) {
-	eachFamily(t, func(t *testing.T) {
+	eachMultiplier(t, func(t *testing.T, bf16 bool) {
 		for _, f := range forms {
 			rng := newRand()
 			for _, s := range [][3]int{{544, 130, 33}, {40, 700, 100}, {17, 300, 1601}, {200, 96, 777}} {
 				for _, epi := range []int{0, 2, 7} {
 					epi := epilogues[epi]
 					g := product[float32](rng, s[0], s[1], s[2], 0, f.transA, f.transB)
+					g.BF16 = bf16
 					epi.set(rng, g)
 					c1, pre1 := run(1, g)
 					for _, threads := range []int{2, 3} {
@@ -200,10 +216,11 @@ func TestMatMulBitsDoNotDependOnThreads(t *testing.T) {
 }
 
 func TestMatMulBitsDoNotDependOnHowRowsAndColumnsAreCut(t *testing.T) {
-	eachFamily(t, func(t *testing.T) {
+	eachMultiplier(t, func(t *testing.T, bf16 bool) {
 		for _, f := range forms {
 			for _, k := range []int{5, 100, 1601} {
 				g := product[float32](newRand(), 90, 150, k, 0, f.transA, f.transB)
+				g.BF16 = bf16
 				g.Bias, g.Residual = fill[float32](newRand(), g.N), fill[float32](newRand(), len(g.C))
 				want, _ := run(1, g)
 				for _, cut := range []int{1, 13, 47, 86} {
@@ -239,7 +256,7 @@ func TestMatMulBitsDoNotDependOnHowRowsAndColumnsAreCut(t *testing.T) {
 
 func TestMatMulSpreadsNaNAndInfOnlyWhereTheyBelong(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
-	eachFamily(t, func(t *testing.T) {
+	eachMultiplier(t, func(t *testing.T, bf16 bool) {
 		for _, f := range forms {
 			for _, m := range []int{33, 61} { // B in place and packed
 				g := product[float32](newRand(), m, 47, 19, 0, f.transA, f.transB)
@@ -251,6 +268,7 @@ func TestMatMulSpreadsNaNAndInfOnlyWhereTheyBelong(t *testing.T) {
 					bi = 46*g.LDB + 18
 				}
 				g.A[ai], g.B[bi] = nan, inf
+				g.BF16 = bf16
 				MatMul(nil, g)
 				for i := range g.M {
 					for j := range g.N {

@@ -116,9 +116,9 @@ func checkGradient(t *testing.T, what string, x, grad []float64, f func() float6
 
 // portable runs f with the assembly switched off.
 func portable(f func()) {
-	old := useAVX512
-	useAVX512 = false
-	defer func() { useAVX512 = old }()
+	own := Family()
+	defer SetFamily(own)
+	_ = SetFamily(familyPortable) // there is always that
 	f()
 }
 
@@ -248,7 +248,7 @@ func TestAdamW(t *testing.T) {
 
 func TestActivations(t *testing.T) {
 	inf, nan := math.Inf(1), math.NaN()
-	for _, act := range []Act{ActNone, ActGELU, ActGELUTanh, ActQuickGELU} {
+	for _, act := range []Act{ActNone, ActGELU, ActGELUTanh, ActQuickGELU, ActTanh} {
 		t.Run(act.String(), func(t *testing.T) {
 			var x []float64
 			for v := -30.0; v <= 30; v += 0.0037 {

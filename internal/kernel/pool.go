@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -48,10 +49,31 @@ const (
 	stateOpen   = 1 << 31
 	stateActive = stateOpen - 1
 
-	// spins is how often a worker or the caller looks before it parks: a few microseconds, enough to bridge two loops that
-	// follow each other and too little to be missed by anyone else who wants the core.
-	spins = 4000
+	// spinTime is how long a worker or the caller looks for work before it parks. To wake a core that sleeps takes up to a
+	// tenth of a millisecond on a virtual machine, so it bridges what the caller does alone between two loops; it is a small
+	// part of the milliseconds for which a scheduler takes a core away, so that nobody else who wants the core misses it.
+	spinTime = 150 * time.Microsecond
+	// looks are how often it looks before it asks for the time.
+	looks = 128
 )
+
+// patience counts down spinTime.
+type patience struct {
+	looked int
+	since  time.Time
+}
+
+// over reports, asked at each look, whether it is time to park.
+func (w *patience) over() bool {
+	if w.looked++; w.looked%looks != 0 {
+		return false
+	}
+	if w.looked == looks {
+		w.since = time.Now()
+		return false
+	}
+	return time.Since(w.since) > spinTime
+}
 
 // NewPool starts threads-1 goroutines beside the caller; threads below 1 counts as 1. Close ends them.
 func NewPool(threads int) *Pool {
@@ -118,8 +140,9 @@ func (p *Pool) For(n, piece int, f func(lo, hi, thread int)) {
 // finish shuts the loop, so that a worker that wakes late does not enter, and waits for those inside.
 func (p *Pool) finish() {
 	p.state.And(^uint64(stateOpen))
-	for i := 0; p.state.Load()&stateActive != 0; i++ {
-		if i < spins {
+	var wait patience
+	for p.state.Load()&stateActive != 0 {
+		if !wait.over() {
 			continue
 		}
 		p.waiting.Store(true)
@@ -147,20 +170,21 @@ func (p *Pool) deal(thread int) {
 
 func (p *Pool) work(w *worker, thread int) {
 	var last uint64
-	for i := 0; !p.closed.Load(); i++ {
+	var wait patience
+	for !p.closed.Load() {
 		s := p.state.Load()
 		if s&stateOpen != 0 && s>>32 != last {
 			if p.state.CompareAndSwap(s, s+1) {
 				last = s >> 32
 				p.inside(thread)
 			}
-			i = 0
+			wait = patience{}
 			continue
 		}
-		if i < spins {
+		if !wait.over() {
 			continue
 		}
-		i = 0
+		wait = patience{}
 		w.parked.Store(true)
 		// Whoever opened a loop before it could see us parked did not wake us, so look once more.
 		s = p.state.Load()

@@ -4,6 +4,9 @@ package kernel
 
 import (
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +18,25 @@ func newSlab(n int) []float32 {
 		panic(noMemory{4 * n, err})
 	}
 	adviseHuge(b)
-	for i := 0; i < len(b); i += 4096 {
-		b[i] = 0
-	}
+	touch(b)
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), n)
+}
+
+// touch has the system give every page of b, on all cores: zeroing pages takes longer than many a step.
+func touch(b []byte) {
+	const page, piece = 4096, 32 << 20 // bytes; a piece is a whole number of huge pages
+	var threads sync.WaitGroup
+	var next atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), (len(b)+piece-1)/piece) {
+		threads.Go(func() {
+			for lo := int(next.Add(piece)) - piece; lo < len(b); lo = int(next.Add(piece)) - piece {
+				for i := lo; i < min(len(b), lo+piece); i += page {
+					b[i] = 0
+				}
+			}
+		})
+	}
+	threads.Wait()
 }
 
 func freeSlab(s []float32) {

@@ -170,6 +170,15 @@ func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, 
 	return true
 }
 
+func softmaxGrad32(row []float32, lse, factor, less float32) bool {
+	n := len(row)
+	if !useAVX512 || n == 0 {
+		return false
+	}
+	softmaxGradAVX512(&row[0], n, lse, factor, less)
+	return true
+}
+
 func softplusSum32(row []float32) (float32, bool) {
 	if !useAVX512 || len(row) == 0 {
 		return 0, false
@@ -184,3 +193,18 @@ func sigmoid32(row []float32, factor float32) bool {
 	sigmoidAVX512(&row[0], len(row), factor)
 	return true
 }
+
+func peakRounds32(rounds int, bf16 bool) (operations int64, ok bool) {
+	if !useAVX512 {
+		return 0, false
+	}
+	if bf16 && hasBF16 {
+		peakBF16AVX512(rounds)
+		return int64(rounds) * peakChains * 32 * 2, true
+	}
+	peakAVX512(rounds)
+	return int64(rounds) * peakChains * 16 * 2, true
+}
+
+// peakChains is how many chains peakAVX512 has.
+const peakChains = 24

@@ -1689,6 +1689,98 @@ columnsDone:
 	VZEROUPPER
 	RET
 
+// func softmaxGradAVX512(row *float32, n int, lse float32, factor float32, less float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·softmaxGradAVX512(SB), NOSPLIT, $0-28
+	MOVQ         row+0(FP), SI
+	MOVQ         n+8(FP), CX
+	MOVL         $0x42b20000, R15
+	VPBROADCASTD R15, Z20
+	MOVL         $0xc2d20000, R15
+	VPBROADCASTD R15, Z21
+	MOVL         $0x3fb8aa3b, R15
+	VPBROADCASTD R15, Z22
+	MOVL         $0x3f318000, R15
+	VPBROADCASTD R15, Z23
+	MOVL         $0xb95e8083, R15
+	VPBROADCASTD R15, Z24
+	MOVL         $0x3f000000, R15
+	VPBROADCASTD R15, Z25
+	MOVL         $0x39506967, R15
+	VPBROADCASTD R15, Z26
+	MOVL         $0x3ab743ce, R15
+	VPBROADCASTD R15, Z27
+	MOVL         $0x3c088908, R15
+	VPBROADCASTD R15, Z28
+	MOVL         $0x3d2aa9c1, R15
+	VPBROADCASTD R15, Z29
+	MOVL         $0x3e2aaaaa, R15
+	VPBROADCASTD R15, Z30
+	MOVL         $0x3f800000, R15
+	VPBROADCASTD R15, Z31
+	VBROADCASTSS lse+16(FP), Z10
+	VBROADCASTSS factor+20(FP), Z11
+	VBROADCASTSS less+24(FP), Z12
+	XORQ         AX, AX
+
+softmaxGradLoop:
+	CMPQ         CX, $0x10
+	JLT          softmaxGradTail
+	VMOVUPS      (SI)(AX*1), Z1
+	VSUBPS       Z10, Z1, Z1
+	VMINPS       Z1, Z20, Z1
+	VMAXPS       Z1, Z21, Z1
+	VMULPS       Z22, Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS Z23, Z2, Z1
+	VFNMADD231PS Z24, Z2, Z1
+	VMOVAPS      Z26, Z3
+	VFMADD213PS  Z27, Z1, Z3
+	VFMADD213PS  Z28, Z1, Z3
+	VFMADD213PS  Z29, Z1, Z3
+	VFMADD213PS  Z30, Z1, Z3
+	VFMADD213PS  Z25, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VSUBPS       Z12, Z3, Z3
+	VMULPS       Z11, Z3, Z3
+	VMOVUPS      Z3, (SI)(AX*1)
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, CX
+	JMP          softmaxGradLoop
+
+softmaxGradTail:
+	TESTQ        CX, CX
+	JE           softmaxGradDone
+	MOVQ         $-1, R15
+	BZHIQ        CX, R15, R15
+	KMOVW        R15, K1
+	VMOVUPS.Z    (SI)(AX*1), K1, Z1
+	VSUBPS       Z10, Z1, Z1
+	VMINPS       Z1, Z20, Z1
+	VMAXPS       Z1, Z21, Z1
+	VMULPS       Z22, Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS Z23, Z2, Z1
+	VFNMADD231PS Z24, Z2, Z1
+	VMOVAPS      Z26, Z3
+	VFMADD213PS  Z27, Z1, Z3
+	VFMADD213PS  Z28, Z1, Z3
+	VFMADD213PS  Z29, Z1, Z3
+	VFMADD213PS  Z30, Z1, Z3
+	VFMADD213PS  Z25, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VSUBPS       Z12, Z3, Z3
+	VMULPS       Z11, Z3, Z3
+	VMOVUPS      Z3, K1, (SI)(AX*1)
+
+softmaxGradDone:
+	VZEROUPPER
+	RET
+
 // func infoNCEAVX512(row *float32, column *float32, n int, rowLSE float32, factor float32, less float32)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·infoNCEAVX512(SB), NOSPLIT, $0-36

@@ -15,6 +15,7 @@ func adamW32(w, g, m, v []float32, c *adamWConst) bool             { return fals
 func actRow32(act Act, y, x []float32) bool                        { return false }
 func actGradRow32(act Act, dst, x []float32) bool                  { return false }
 func rowMax32(row []float32) (float32, bool)                       { return 0, false }
+func softmaxGrad32([]float32, float32, float32, float32) bool      { return false }
 func softplusSum32(row []float32) (float32, bool)                  { return 0, false }
 func sigmoid32(row []float32, factor float32) bool                 { return false }
 func expSum32(row []float32, top float32) (float32, bool)          { return 0, false }
@@ -32,3 +33,4 @@ func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, 
 
 func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool  { return false }
 func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool { return false }
+func peakRounds32(int, bool) (int64, bool)                              { return 0, false }

@@ -99,6 +99,11 @@ func expSumAVX512(x *float32, n int, top float32) float32
 //go:noescape
 func columnsExpSumAVX512(top *float32, sum *float32, s *float32, cols int, rows int, stride int)
 
+// softmaxGradAVX512 is softmaxGradRow.
+//
+//go:noescape
+func softmaxGradAVX512(row *float32, n int, lse float32, factor float32, less float32)
+
 // infoNCEAVX512 is infoNCEProbabilities.
 //
 //go:noescape

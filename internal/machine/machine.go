@@ -31,6 +31,14 @@ func available(meminfo, group string) int64 {
 // AnonymousMemory returns the bytes of the process's own memory that are resident; 0 when unknown.
 func AnonymousMemory() int64 { return field("/proc/self/status", "RssAnon:") }
 
+// PeakMemory returns the most bytes of the process that were resident at once since its start or ResetPeakMemory; 0 when unknown.
+func PeakMemory() int64 { return field("/proc/self/status", "VmHWM:") }
+
+// ResetPeakMemory makes PeakMemory begin anew, where the system can.
+func ResetPeakMemory() {
+	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // where it cannot, the peak is that since the start
+}
+
 // field reads a line "name  123 kB", or "name 123" in bytes.
 func field(file, name string) int64 {
 	b, err := os.ReadFile(file)

@@ -24,4 +24,6 @@ func TestThisMachine(t *testing.T) {
 	}
 	require.Positive(t, AvailableMemory())
 	require.Positive(t, AnonymousMemory())
+	ResetPeakMemory()
+	require.GreaterOrEqual(t, PeakMemory(), AnonymousMemory())
 }

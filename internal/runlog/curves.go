@@ -88,7 +88,7 @@ func Curves(dir string, panels []Panel) error {
 	if len(plots) == 0 {
 		return fmt.Errorf("runlog: %s has no records to draw", dir)
 	}
-	return savePNG(filepath.Join(dir, CurvesFile), plots)
+	return SavePNG(filepath.Join(dir, CurvesFile), plots)
 }
 
 // curves takes a panel's points out of the records.
@@ -294,8 +294,9 @@ func logTicks(lo, hi float64) []plot.Tick {
 	return ticks
 }
 
-// savePNG draws the plots in rows into a file, written aside and renamed.
-func savePNG(path string, plots []*plot.Plot) (err error) {
+// SavePNG draws the plots in rows into a file, written aside and renamed.
+func SavePNG(path string, plots []*plot.Plot) (err error) {
+	perRow := min(perRow, len(plots))
 	rows := (len(plots) + perRow - 1) / perRow
 	px := func(n int) vg.Length { return vg.Length(n) * vg.Inch / dpi }
 	img := vgimg.NewWith(vgimg.UseWH(px(perRow*panelWidth), px(rows*panelHeight)), vgimg.UseDPI(dpi), vgimg.UseBackgroundColor(color.White))

@@ -49,7 +49,7 @@ var productTiles = [][]int{1: {16, 8, 4, 1}, 2: {9, 8, 4, 2, 1}, 3: {8, 4, 2, 1}
 
 func attention(c *build.Context) {
 	for nv := 1; nv <= 4; nv++ {
-		product(c, nv)
+		product(c, nv, multiplyAdd)
 	}
 	transpose(c)
 	softmaxForward(c)
@@ -60,9 +60,9 @@ func attention(c *build.Context) {
 
 // product writes the small matrix product of attention: C (m, 16·nv) from A (m, k), whose rows and columns may lie at any
 // stride, and B (k, 16·nv). The products are too small to pack anything. Each element is one chain of fused multiply-adds
-// over k.
-func product(c *build.Context, nv int) {
-	name := fmt.Sprintf("product%dAVX512", nv)
+// over k. With products of pairs k counts words, which are pairs of bfloat16.
+func product(c *build.Context, nv int, by multiplier) {
+	name := fmt.Sprintf("product%d%sAVX512", nv, by.suffix)
 	function(c, name, "func(p *byte)", fmt.Sprintf("computes all rows and up to %d columns of C as productArgs says.", 16*nv))
 	k, b0, ldb, at, ldc, rowA, stepA := reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI, reg.R8
 	base := []reg.GPPhysical{reg.R9, reg.R10, reg.R11, reg.R12, reg.R13, reg.R14}
@@ -117,7 +117,7 @@ func product(c *build.Context, nv int) {
 			x := z[sums+i%broadcasts]
 			c.VBROADCASTSS(m, x)
 			for j := range nv {
-				c.VFMADD231PS(bvec(j), x, sum(i, j))
+				by.emit(c, bvec(j), x, sum(i, j))
 			}
 		}
 		for i := range bases {

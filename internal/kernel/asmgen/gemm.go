@@ -34,14 +34,22 @@ var tileRows = []int{14, 8, 4, 2, 1}
 func gemm(c *build.Context) {
 	for _, mr := range tileRows {
 		for nv := 2; nv >= 1; nv-- {
-			tile(c, mr, nv, false)
-			tile(c, mr, nv, true)
+			tile(c, mr, nv, false, multiplyAdd)
+			tile(c, mr, nv, true, multiplyAdd)
 		}
 	}
 	packTransposed(c)
 	packRows(c, 1)
 	packRows(c, 2)
 }
+
+// multiplier is the instruction that adds products of lanes of a and b to c.
+type multiplier struct {
+	suffix string
+	emit   func(c *build.Context, a, b, sum reg.VecPhysical)
+}
+
+var multiplyAdd = multiplier{"", func(c *build.Context, a, b, sum reg.VecPhysical) { c.VFMADD231PS(a, b, sum) }}
 
 // tile writes the kernel of an mr × 16·nv tile of C. A is read where it lies: row by row (lda bytes apart), or, if byK, as
 // columns of mr neighbours (lda bytes apart from one k to the next), which is how a packed or a transposed A lies. B gives
@@ -50,11 +58,14 @@ func gemm(c *build.Context) {
 //
 // 14 × 32 takes 28 of the 32 registers for sums, two for B and two for broadcasts of A. The broadcast is an instruction of its
 // own: as an operand of the multiply-add it would be loaded once for each vector.
-func tile(c *build.Context, mr, nv int, byK bool) {
+//
+// With products of pairs a 32-bit word of A and of B is a pair of bfloat16 of two k that follow each other.
+func tile(c *build.Context, mr, nv int, byK bool, m multiplier) {
 	name, how := fmt.Sprintf("tile%dx%d", mr, 16*nv), "row by row"
 	if byK {
 		name, how = name+"ByK", "as columns"
 	}
+	name += m.suffix
 	c.Function(name)
 	c.Attributes(attr.NOSPLIT)
 	c.SignatureExpr("func(p *byte)")
@@ -121,7 +132,7 @@ func tile(c *build.Context, mr, nv int, byK bool) {
 			x := z[sums+i%broadcasts]
 			c.VBROADCASTSS(at, x)
 			for j := range nv {
-				c.VFMADD231PS(bvec(j), x, sum(i, j))
+				m.emit(c, bvec(j), x, sum(i, j))
 			}
 		}
 		if byK {

@@ -21,8 +21,11 @@ var groups = []struct {
 	write func(*build.Context)
 }{
 	{"gemm", gemm},
+	{"bf16", bf16},
 	{"attention", attention},
 	{"vec", vec},
+	{"peak", peak},
+	{"gemmavx2", gemmAVX2},
 }
 
 func main() {

@@ -211,6 +211,22 @@ func softmaxes(c *build.Context) {
 	})
 	end(c)
 
+	function(c, "softmaxGradAVX512", "func(row *float32, n int, lse, factor, less float32)", "is softmaxGradRow.")
+	load(c, []string{"row", "n"}, []reg.Register{x, n})
+	r = expConstants(c)
+	c.VBROADCASTSS(param(c, "lse"), z[10])
+	c.VBROADCASTSS(param(c, "factor"), z[11])
+	c.VBROADCASTSS(param(c, "less"), z[12])
+	each(c, "softmaxGrad", n, off, func(masked bool) {
+		get(c, mem(x, off), z[1], masked)
+		c.VSUBPS(z[10], z[1], z[1])
+		exp(c, r, 1, 3, 2)
+		c.VSUBPS(z[12], z[3], z[3])
+		c.VMULPS(z[11], z[3], z[3])
+		put(c, z[3], mem(x, off), masked)
+	})
+	end(c)
+
 	function(c, "infoNCEAVX512", "func(row, column *float32, n int, rowLSE, factor, less float32)", "is infoNCEProbabilities.")
 	column := reg.RDX
 	load(c, []string{"row", "column", "n"}, []reg.Register{x, column, n})

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// peakChains is how many fused multiply-adds wait for nothing but themselves: more than latency times ports of any chip.
+const peakChains = 24
+
+// peak writes the loops whose speed is the chip's limit: multiply-adds in registers, that depend on no memory.
+func peak(c *build.Context) {
+	peakLoop(c, multiplyAdd)
+	peakLoop(c, multiplyPairs)
+}
+
+func peakLoop(c *build.Context, by multiplier) {
+	function(c, "peak"+by.suffix+"AVX512", "func(n int)", fmt.Sprintf("runs n rounds of %d multiply-adds of 16 words.", peakChains))
+	n := reg.RCX
+	c.Load(c.Param("n"), n)
+	for i := range peakChains + 2 {
+		c.VPXORD(z[i], z[i], z[i])
+	}
+	align(c, 64)
+	c.Label("loop")
+	for i := range peakChains {
+		by.emit(c, z[peakChains], z[peakChains+1], z[i])
+	}
+	c.DECQ(n)
+	c.JNE(operand.LabelRef("loop"))
+	end(c)
+}

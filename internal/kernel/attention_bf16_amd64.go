@@ -1,0 +1,178 @@
+//go:build amd64 && !noasm
+
+package kernel
+
+import (
+	"math"
+	"unsafe"
+)
+
+// A product of bfloat16 takes pairs along the sum. So a matrix is packed in one of three ways: rows of pairs, as the left
+// factor of a sum along its rows; transposed rows of pairs, as its right factor; interleaved rows, two of which make one of
+// pairs, as either factor of a sum down its columns. Where a sum has an odd number of terms the last pair ends with a zero.
+
+// matrix is rows (n, cols) in memory, stride floats apart.
+type matrix struct {
+	x               []float32
+	n, cols, stride int
+}
+
+// rows packs the matrix in rows of ⌈cols/2⌉ words.
+func (m matrix) rows(dst []float32) {
+	words := (m.cols + 1) / 2
+	roundRowsBF16((*uint16)(unsafe.Pointer(&dst[0])), &m.x[0], m.n, m.cols, 2*words, 4*words, 4*m.stride)
+}
+
+// transposed packs the matrix in ⌈cols/2⌉ rows of n words, stride words apart; the rows are filled up to a multiple of 16.
+func (m matrix) transposed(dst []float32, stride int) {
+	var rows [16]*float32
+	for i := 0; i < m.n; i += 16 {
+		for r := range rows { // rows past the end repeat the last; nobody reads their results
+			rows[r] = &m.x[min(i+r, m.n-1)*m.stride]
+		}
+		packTransposedBF16(&rows, m.cols, &dst[i], 4*stride)
+	}
+}
+
+// interleaved packs the matrix in ⌈n/2⌉ rows of cols words, stride ≥ pad16(cols) words apart.
+func (m matrix) interleaved(dst []float32, stride int) {
+	j := 0
+	for ; m.cols-j > 16; j += 32 {
+		packRows32BF16(m.n, &m.x[j], 4*m.stride, &dst[j], 4*stride, mask16(min(16, m.cols-j-16)))
+	}
+	if j < m.cols {
+		packRows16BF16(m.n, &m.x[j], 4*m.stride, &dst[j], 4*stride, mask16(m.cols-j))
+	}
+}
+
+// part takes n floats off the front of memory.
+func part(memory *[]float32, n int) []float32 {
+	n = pad16(n)
+	p := (*memory)[:n]
+	*memory = (*memory)[n:]
+	return p
+}
+
+// forwardBF16 is forward32 with products of bfloat16.
+func (a *Attention[T]) forwardBF16(p *Pool, thread, seq, index int) bool {
+	f := any(a).(*Attention[float32])
+	if !hasBF16 {
+		return false
+	}
+	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
+	if h.length == 0 {
+		return true
+	}
+	n, padded, wide, words := h.length, scoreRow(h.length), pad16(dim), (dim+1)/2
+	block, pairs := attentionBlock(n, padded), (n+1)/2
+	memory := scratch[float32](p, thread, slotA, padded*words+pairs*wide+block*(words+padded+padded/2)+pad16(block)+6*16)
+	kT, v := part(&memory, padded*words), part(&memory, pairs*wide)
+	q, score, prob, sum := part(&memory, block*words), part(&memory, block*padded), part(&memory, block*padded/2), part(&memory, block)
+	next := nextHead(f, seq, index)
+	matrix{h.k, n, dim, 3 * d}.transposed(kT, padded)
+	next.fetch(next.h.k, 3*d)
+	matrix{h.v, n, dim, 3 * d}.interleaved(v, wide)
+	next.fetch(next.h.v, 3*d)
+	for from := 0; from < n; from += block {
+		rows := min(block, n-from)
+		seen, step, width := n, 0, n
+		if f.Causal {
+			seen, step, width = from+1, 1, from+rows
+		}
+		matrix{h.q[from*3*d:], rows, dim, 3 * d}.rows(q)
+		anyProduct(rows, width, words, true, &productArgs{
+			a: at(q, 0), rowA: 4 * words, stepA: 4,
+			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
+		})
+		next.fetch(next.h.q, 3*d)
+		lse := h.lse[from : from+rows]
+		softmaxForwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
+			top: at(lse, 0), sum: at(sum, 0), scale: float32(1 / math.Sqrt(float64(dim))),
+		})))
+		softmaxFinishAVX512(&lse[0], &sum[0], &sum[0], rows)
+		matrix{score, rows, width, padded}.rows(prob)
+		half := (width + 1) / 2
+		anyProduct(rows, dim, half, true, &productArgs{
+			a: at(prob, 0), rowA: 4 * half, stepA: 4,
+			b: at(v, 0), rowB: 4 * wide, c: at(h.out, from*d), rowC: 4 * d, rowScale: uintptr(at(sum, 0)),
+		})
+	}
+	return true
+}
+
+// backwardBF16 is backward32 with products of bfloat16.
+func (a *Attention[T]) backwardBF16(p *Pool, thread, seq, index int) bool {
+	f := any(a).(*Attention[float32])
+	if !hasBF16 {
+		return false
+	}
+	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
+	if h.length == 0 {
+		return true
+	}
+	n, padded, wide, words := h.length, scoreRow(h.length), pad16(dim), (dim+1)/2
+	block := attentionBlock(n, padded)
+	pairs, blockPairs := (n+1)/2, (block+1)/2
+	memory := scratch[float32](p, thread, slotA,
+		2*padded*words+pairs*wide+2*block*words+2*blockPairs*wide+2*block*padded+2*blockPairs*padded+block*padded/2+13*16)
+	kT, vT, k := part(&memory, padded*words), part(&memory, padded*words), part(&memory, pairs*wide)
+	qRows, doutRows, q, dout := part(&memory, block*words), part(&memory, block*words), part(&memory, blockPairs*wide), part(&memory, blockPairs*wide)
+	score, dscore := part(&memory, block*padded), part(&memory, block*padded)
+	prob, ds, dsRows := part(&memory, blockPairs*padded), part(&memory, blockPairs*padded), part(&memory, block*padded/2)
+	next := nextHead(f, seq, index)
+	matrix{h.k, n, dim, 3 * d}.transposed(kT, padded)
+	matrix{h.k, n, dim, 3 * d}.interleaved(k, wide)
+	next.fetch(next.h.k, 3*d)
+	matrix{h.v, n, dim, 3 * d}.transposed(vT, padded)
+	next.fetch(next.h.v, 3*d)
+	accumulate := 0
+	for from := (n - 1) / block * block; from >= 0; from -= block {
+		rows := min(block, n-from)
+		seen, step, width := n, 0, n
+		if f.Causal {
+			seen, step, width = from+1, 1, from+rows
+		}
+		rowPairs, half := (rows+1)/2, (width+1)/2
+		matrix{h.q[from*3*d:], rows, dim, 3 * d}.rows(qRows)
+		matrix{h.q[from*3*d:], rows, dim, 3 * d}.interleaved(q, wide)
+		matrix{h.dout[from*d:], rows, dim, d}.rows(doutRows)
+		matrix{h.dout[from*d:], rows, dim, d}.interleaved(dout, wide)
+		anyProduct(rows, width, words, true, &productArgs{
+			a: at(qRows, 0), rowA: 4 * words, stepA: 4,
+			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
+		})
+		next.fetch(next.h.q, 3*d)
+		next.fetch(next.h.dout, d)
+		anyProduct(rows, width, words, true, &productArgs{
+			a: at(doutRows, 0), rowA: 4 * words, stepA: 4,
+			b: at(vT, 0), rowB: 4 * padded, c: at(dscore, 0), rowC: 4 * padded,
+		})
+		next.fetch(next.h.out, d)
+		softmaxBackwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
+			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(h.out, from*d), dout: at(h.dout, from*d), rowOut: 4 * d, dim: dim,
+			scale: float32(1 / math.Sqrt(float64(dim))),
+		})))
+		matrix{dscore, rows, width, padded}.rows(dsRows)
+		matrix{dscore, rows, width, padded}.interleaved(ds, padded)
+		matrix{score, rows, width, padded}.interleaved(prob, padded)
+		next.fetch(next.h.dq, 3*d)
+		anyProduct(rows, dim, half, true, &productArgs{ // dQ = dS·K
+			a: at(dsRows, 0), rowA: 4 * half, stepA: 4,
+			b: at(k, 0), rowB: 4 * wide, c: at(h.dq, from*3*d), rowC: 12 * d,
+		})
+		next.fetch(next.h.dk, 3*d)
+		anyProduct(width, dim, rowPairs, true, &productArgs{ // dK += dSᵀ·Q
+			a: at(ds, 0), rowA: 4, stepA: 4 * padded,
+			b: at(q, 0), rowB: 4 * wide, c: at(h.dk, 0), rowC: 12 * d, accumulate: accumulate,
+		})
+		next.fetch(next.h.dv, 3*d)
+		anyProduct(width, dim, rowPairs, true, &productArgs{ // dV += Pᵀ·dO
+			a: at(prob, 0), rowA: 4, stepA: 4 * padded,
+			b: at(dout, 0), rowB: 4 * wide, c: at(h.dv, 0), rowC: 12 * d, accumulate: accumulate,
+		})
+		accumulate = 1
+	}
+	return true
+}

@@ -1,0 +1,91 @@
+//go:build amd64 && !noasm
+
+package kernel
+
+import (
+	"math"
+	"unsafe"
+)
+
+// forward32 is forward on AVX-512. It keeps Kᵀ and the scores of a block of queries in scratch.
+func (a *CrossAttention[T]) forward32(p *Pool, thread, seq, index int) bool {
+	f, ok := any(a).(*CrossAttention[float32])
+	if !ok || !useAVX512 {
+		return false
+	}
+	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
+	if h.queries == 0 || h.keys == 0 {
+		return true
+	}
+	n, padded := h.keys, scoreRow(h.keys)
+	block := min(h.queries, attentionBlock(n, padded))
+	memory := scratch[float32](p, thread, slotA, padded*(dim+block)+pad16(block))
+	kT, score, sum := memory[:padded*dim], memory[padded*dim:padded*(dim+block)], memory[padded*(dim+block):]
+	transposeAVX512(&kT[0], &h.k[0], n, dim, 4*padded, 8*d)
+	for from := 0; from < h.queries; from += block {
+		rows := min(block, h.queries-from)
+		smallProduct(rows, n, dim, &productArgs{
+			a: at(h.q, from*d), rowA: 4 * d, stepA: 4,
+			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
+		})
+		lse := h.lse[from : from+rows]
+		softmaxForwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: n, width: n,
+			top: at(lse, 0), sum: at(sum, 0), scale: float32(1 / math.Sqrt(float64(dim))),
+		})))
+		softmaxFinishAVX512(&lse[0], &sum[0], &sum[0], rows)
+		smallProduct(rows, dim, n, &productArgs{
+			a: at(score, 0), rowA: 4 * padded, stepA: 4,
+			b: at(h.v, 0), rowB: 8 * d, c: at(h.out, from*d), rowC: 4 * d, rowScale: uintptr(at(sum, 0)),
+		})
+	}
+	return true
+}
+
+// backward32 is backward on AVX-512: the first block of queries writes the gradients of K and V that the others add to.
+func (a *CrossAttention[T]) backward32(p *Pool, thread, seq, index int) bool {
+	f, ok := any(a).(*CrossAttention[float32])
+	if !ok || !useAVX512 {
+		return false
+	}
+	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
+	if h.queries == 0 || h.keys == 0 {
+		return false // nothing but gradients to clear
+	}
+	n, padded := h.keys, scoreRow(h.keys)
+	block := min(h.queries, attentionBlock(n, padded))
+	memory := scratch[float32](p, thread, slotA, 2*padded*(dim+block))
+	kT, vT := memory[:padded*dim], memory[padded*dim:2*padded*dim]
+	score, dscore := memory[2*padded*dim:padded*(2*dim+block)], memory[padded*(2*dim+block):]
+	transposeAVX512(&kT[0], &h.k[0], n, dim, 4*padded, 8*d)
+	transposeAVX512(&vT[0], &h.v[0], n, dim, 4*padded, 8*d)
+	for from := 0; from < h.queries; from += block {
+		rows, accumulate := min(block, h.queries-from), min(from, 1)
+		smallProduct(rows, n, dim, &productArgs{
+			a: at(h.q, from*d), rowA: 4 * d, stepA: 4,
+			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
+		})
+		smallProduct(rows, n, dim, &productArgs{
+			a: at(h.dout, from*d), rowA: 4 * d, stepA: 4,
+			b: at(vT, 0), rowB: 4 * padded, c: at(dscore, 0), rowC: 4 * padded,
+		})
+		softmaxBackwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: n, width: n,
+			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(h.out, from*d), dout: at(h.dout, from*d), rowOut: 4 * d, dim: dim,
+			scale: float32(1 / math.Sqrt(float64(dim))),
+		})))
+		smallProduct(rows, dim, n, &productArgs{ // dQ = dS·K
+			a: at(dscore, 0), rowA: 4 * padded, stepA: 4,
+			b: at(h.k, 0), rowB: 8 * d, c: at(h.dq, from*d), rowC: 4 * d,
+		})
+		smallProduct(n, dim, rows, &productArgs{ // dK += dSᵀ·Q
+			a: at(dscore, 0), rowA: 4, stepA: 4 * padded,
+			b: at(h.q, from*d), rowB: 4 * d, c: at(h.dk, 0), rowC: 8 * d, accumulate: accumulate,
+		})
+		smallProduct(n, dim, rows, &productArgs{ // dV += Pᵀ·dO
+			a: at(score, 0), rowA: 4, stepA: 4 * padded,
+			b: at(h.dout, from*d), rowB: 4 * d, c: at(h.dv, 0), rowC: 8 * d, accumulate: accumulate,
+		})
+	}
+	return true
+}

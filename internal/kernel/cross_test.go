@@ -1,0 +1,66 @@
+package kernel
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Queries that are some of the rows of the keys' own sequences, of one of them none, get what Attention computes for them, forward and backward, in
+// each family and for any number of threads.
+func TestCrossEqualsAttention(t *testing.T) {
+	offsets := []int32{0, 1, 4, 21, 38, 100, 300}
+	for _, dim := range []int{1, 5, 32, 64, 80} {
+		t.Run(fmt.Sprint("float64, dim ", dim), func(t *testing.T) { crossEquals[float64](t, offsets, dim, 1e-12) })
+		t.Run(fmt.Sprint("float32, dim ", dim), func(t *testing.T) { crossEquals[float32](t, offsets, dim, 2e-5) })
+	}
+}
+
+func crossEquals[T Float](t *testing.T, offsets []int32, dim int, tol float64) {
+	const heads = 2
+	a, d := newAttention[T](t, offsets, heads, dim, false), heads*dim
+	rows := int(offsets[len(offsets)-1])
+	var picked []int // every third row of a sequence, beginning with its first
+	qOffsets := []int32{0}
+	for s := range len(offsets) - 1 {
+		for r := offsets[s]; r < offsets[s+1]; r++ {
+			if (r-offsets[s])%3 == 0 && s != 1 {
+				picked = append(picked, int(r))
+			} else {
+				clear(a.DOut[int(r)*d : int(r+1)*d])
+			}
+		}
+		qOffsets = append(qOffsets, int32(len(picked)))
+	}
+	n := len(picked)
+	c := &CrossAttention[T]{
+		Q: make([]T, n*d), KV: make([]T, rows*2*d), QOffsets: qOffsets, Offsets: offsets, Heads: heads, HeadDim: dim, DOut: make([]T, n*d),
+		Out: fenced[T](t, n*d), LSE: fenced[T](t, n*heads), DQ: fenced[T](t, n*d), DKV: fenced[T](t, rows*2*d),
+	}
+	for i, r := range picked {
+		copy(c.Q[i*d:(i+1)*d], a.QKV[r*3*d:])
+		copy(c.DOut[i*d:(i+1)*d], a.DOut[r*d:])
+	}
+	for r := range rows {
+		copy(c.KV[r*2*d:(r+1)*2*d], a.QKV[r*3*d+d:])
+	}
+	AttentionForward(nil, a)
+	AttentionBackward(nil, a)
+	CrossForward(nil, c)
+	CrossBackward(nil, c)
+	for i, r := range picked {
+		require.InDeltaSlice(t, a.Out[r*d:(r+1)*d], c.Out[i*d:(i+1)*d], tol)
+		require.InDeltaSlice(t, a.DQKV[r*3*d:r*3*d+d], c.DQ[i*d:(i+1)*d], tol)
+	}
+	for r := range rows {
+		require.InDeltaSlice(t, a.DQKV[r*3*d+d:(r+1)*3*d], c.DKV[r*2*d:(r+1)*2*d], tol)
+	}
+	all := func() []T { return append(append(append([]T(nil), c.Out...), c.DQ...), c.DKV...) }
+	once := all()
+	pool := NewPool(3)
+	defer pool.Close()
+	CrossForward(pool, c)
+	CrossBackward(pool, c)
+	require.Equal(t, once, all())
+}

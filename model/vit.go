@@ -1,0 +1,114 @@
+package model
+
+import (
+	"fmt"
+
+	"diptych/internal/kernel"
+	"diptych/ops"
+)
+
+// ViT is the classifier of Dosovitskiy et al. 2021: an image tower and a linear layer of class scores. Parameters have timm's
+// names.
+type ViT struct {
+	Config Config
+	Layout Layout
+
+	tower     *visionTower
+	represent linear // no weight without a representation layer
+	head      linear
+}
+
+// NewViT lays the model out. The configuration must be valid.
+func NewViT(cfg Config) (*ViT, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	m := &ViT{Config: cfg}
+	l, s, names := &m.Layout, initSchemes[cfg.InitScheme], timmVision
+	if cfg.Vision.NormAfterPool && cfg.Vision.Pool != "cls" {
+		names.norm = "fc_norm"
+	}
+	var err error
+	if m.tower, err = newVisionTower(l, &m.Config.Vision, s, names); err != nil {
+		return nil, err
+	}
+	d := cfg.Vision.Width
+	if r := cfg.Representation; r > 0 {
+		m.represent = linear{l.add("pre_logits.fc.weight", s.represent(d), r, d), l.add("pre_logits.fc.bias", constant(0), r)}
+		d = r
+	}
+	m.head = linear{l.add("head.weight", s.head(d), cfg.NumClasses, d), l.add("head.bias", constant(0), cfg.NumClasses)}
+	return m, nil
+}
+
+// Parameters returns the order of the parameters in a slab.
+func (m *ViT) Parameters() *Layout { return &m.Layout }
+
+// Clamp does nothing: no parameter has a range.
+func (m *ViT) Clamp([]float32) {}
+
+// NewImages makes an input of pictures.
+func (m *ViT) NewImages(g *ops.Graph, name string, n int, mean, std [3]float32) *ImageInput {
+	return newImageInput(g, name, &m.Config.Vision, n, mean, std)
+}
+
+// NewTexts returns nil: a classifier reads no texts.
+func (m *ViT) NewTexts(*ops.Graph, string, int) *TextInput { return nil }
+
+// NumClasses returns K.
+func (m *ViT) NumClasses() int { return m.Config.NumClasses }
+
+// FeatureDim returns D, the width of Features.
+func (m *ViT) FeatureDim() int { return m.Config.Vision.Width }
+
+// Features adds the image tower to g: pictures -> pooled rows (B, D), before the representation layer.
+func (m *ViT) Features(g *ops.Graph, in *ImageInput) *ops.Node {
+	return m.tower.forward(g, in)
+}
+
+// Scores adds what follows Features to g: (B, D) -> scores of the classes (B, K), before softmax.
+func (m *ViT) Scores(g *ops.Graph, x *ops.Node) *ops.Node {
+	if m.represent.w != nil {
+		x = m.represent.forward(g, x, ops.LinearOpt{Act: kernel.ActTanh})
+	}
+	return m.head.forward(g, x, ops.LinearOpt{})
+}
+
+// DefaultViT is timm's form at no particular size: class token, erf GELU, LayerNorm with 1e-6.
+func DefaultViT() Config {
+	return Config{Kind: "vit", InitScheme: "timm", Vision: Vision{
+		Transformer: Transformer{MLPRatio: 4, Activation: "gelu", LayerNormEps: 1e-6},
+		Pool:        "cls", ClassToken: true, PatchBias: true, Positions: "learned",
+	}}
+}
+
+// ViTPresets are the sizes of the papers (spec 1.2) for pictures of 224 pixels, named by size and patch.
+var ViTPresets = vitPresets()
+
+func vitPresets() map[string]Config {
+	out := map[string]Config{}
+	for _, s := range []struct {
+		name                string
+		width, depth, heads int
+	}{{"Ti", 192, 12, 3}, {"S", 384, 12, 6}, {"M", 512, 12, 8}, {"B", 768, 12, 12}, {"L", 1024, 24, 16}, {"H", 1280, 32, 16}} {
+		for _, p := range []int{32, 16, 14} {
+			c := DefaultViT()
+			v := &c.Vision
+			v.ImageSize, v.PatchSize, v.Width, v.Depth, v.NumHeads = 224, p, s.width, s.depth, s.heads
+			out[fmt.Sprintf("ViT-%s-%d", s.name, p)] = c
+		}
+	}
+	return out
+}
+
+// validateViT checks what only a classifier has.
+func (c *Config) validateViT(bad func(format string, args ...any)) {
+	positive(bad, "numClasses", c.NumClasses)
+	if c.Representation < 0 || c.Representation > maxSize {
+		bad("representation: %d, want 0 (none) to %d", c.Representation, maxSize)
+	}
+	absent(bad, c.Kind, "embedDim", c.EmbedDim)
+	absent(bad, c.Kind, "initLogitScale", c.InitLogitScale)
+	absent(bad, c.Kind, "initLogitBias", c.InitLogitBias)
+	absent(bad, c.Kind, "text", c.Text)
+}
