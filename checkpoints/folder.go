@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,8 @@ type State struct {
 	Score    *Score                     // nil if it was not evaluated
 	Extra    map[string]json.RawMessage // what else a caller wants to find again
 	Files    map[string][]Tensor        // content of NAME.safetensors by NAME: model, moments, average
+	// Streams are further files, whose tensors come from elsewhere in any type and are not held in memory: imported weights.
+	Streams map[string][]safetensors.Tensor
 }
 
 // Checkpoint is a folder that was written by this package, opened for reading.
@@ -144,11 +147,17 @@ func writeFiles(fsys FS, dir string, s *State) error {
 		return err
 	}
 	r := record{SHA256: zeroSum, Version: formatVersion, Step: s.Step, Position: s.Position, Score: s.Score, Extra: s.Extra, Recipe: s.Recipe}
-	for _, name := range sortedKeys(s.Files) {
-		tensors := make([]safetensors.Tensor, len(s.Files[name]))
-		for i, t := range s.Files[name] {
-			tensors[i] = safetensors.Floats(t.Name, t.Shape, t.Data)
+	files := maps.Clone(s.Streams)
+	if files == nil {
+		files = map[string][]safetensors.Tensor{}
+	}
+	for name, tensors := range s.Files {
+		for _, t := range tensors {
+			files[name] = append(files[name], safetensors.Floats(t.Name, t.Shape, t.Data))
 		}
+	}
+	for _, name := range sortedKeys(files) {
+		tensors := files[name]
 		e, err := writeFile(fsys, dir, name+suffix, func(w io.Writer) error {
 			return safetensors.Write(w, tensors, map[string]string{"format": "pt"}) // transformers wants this entry
 		})
@@ -298,18 +307,27 @@ func (c *Checkpoint) Has(name string) bool {
 	return slices.ContainsFunc(c.files, func(e fileEntry) bool { return e.Name == name+suffix })
 }
 
+// Open opens NAME.safetensors, for who wants its tensors as they are stored.
+func (c *Checkpoint) Open(name string) (*safetensors.File, error) {
+	if !c.Has(name) {
+		return nil, fmt.Errorf("checkpoints: %s: %w: there is no such file", filepath.Join(c.Dir, name+suffix), ErrMismatch)
+	}
+	f, err := safetensors.Open(filepath.Join(c.Dir, name+suffix))
+	if err != nil {
+		return nil, fmt.Errorf("checkpoints: %w", err)
+	}
+	return f, nil
+}
+
 // Load reads NAME.safetensors straight into the tensors' data. Its tensors must be exactly those that are asked for, in name and
 // shape; otherwise the error wraps [ErrMismatch] and names them with both shapes, and nothing is read.
 func (c *Checkpoint) Load(name string, tensors []Tensor) error {
-	path := filepath.Join(c.Dir, name+suffix)
-	if !c.Has(name) {
-		return fmt.Errorf("checkpoints: %s: %w: there is no such file", path, ErrMismatch)
-	}
-	f, err := safetensors.Open(path)
+	f, err := c.Open(name)
 	if err != nil {
-		return fmt.Errorf("checkpoints: %w", err)
+		return err
 	}
 	defer f.Close()
+	path := filepath.Join(c.Dir, name+suffix)
 	if err := compare(f, tensors); err != nil {
 		return fmt.Errorf("checkpoints: %s: %w: %w", path, ErrMismatch, err)
 	}

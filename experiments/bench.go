@@ -3,6 +3,7 @@ package experiments
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"diptych/data"
 	"diptych/data/remote"
@@ -14,6 +15,9 @@ func (c *Config) NewTrainer(res train.Resources) (*train.Trainer, error) {
 	p, err := c.build(nil)
 	if err != nil {
 		return nil, err
+	}
+	if err := c.Engine.Use(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
 	}
 	return c.trainer(p, res)
 }

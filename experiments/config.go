@@ -37,6 +37,7 @@ type Config struct {
 	Losses []losses.Config `yaml:"losses"`
 	Optim  optim.Config    `yaml:"optim"`
 	Train  train.Config    `yaml:"train"`
+	Engine train.Engine    `yaml:"engine"`
 	Eval   Eval            `yaml:"eval"`
 }
 
@@ -48,6 +49,8 @@ type Eval struct {
 	// Texts are the candidates of retrieval: label (one text of each group), all (every caption), or empty: labels where
 	// there are any.
 	Texts string `yaml:"texts"`
+	// Choices is how many pictures of a split choose among 100 sentences at most, in the task match; 0: all. During the run it is 50.
+	Choices int `yaml:"choices,omitempty"`
 }
 
 //go:embed *.yaml
@@ -63,7 +66,7 @@ func Default(kind, preset string) (*Config, error) {
 		return nil, err
 	}
 	return &Config{
-		Data: data.Default(), Model: m, Losses: losses.Default(), Optim: optim.Default(), Train: train.Default(),
+		Data: data.Default(), Model: m, Losses: losses.Default(), Optim: optim.Default(), Train: train.Default(), Engine: train.DefaultEngine(),
 	}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"diptych/eval"
 	"diptych/experiments/report"
 	"diptych/internal/kernel"
+	"diptych/model"
 	"diptych/train"
 )
 
@@ -19,7 +20,7 @@ type measurer struct {
 	trainer  *train.Trainer
 	log      *runLog
 	observer Observer
-	enc      *encoder
+	enc      evaluator
 	final    *eval.Result
 }
 
@@ -27,11 +28,25 @@ type measurer struct {
 func newMeasurer(r *Run, t *train.Trainer, log *runLog, ob Observer) (*measurer, error) {
 	m := &measurer{run: r, trainer: t, log: log, observer: ob}
 	var err error
-	m.enc, err = newEncoder(r.Config, r.parts, m.weights(), t.Pool())
+	m.enc, err = newEvaluator(r.Config, r.parts, m.weights(), t.Pool())
 	return m, err
 }
 
-func (m *measurer) close() { m.enc.runner.Close() }
+func (m *measurer) close() { m.enc.close() }
+
+// evaluator measures a model.
+type evaluator interface {
+	measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error)
+	close()
+}
+
+// newEvaluator takes the memory of what measures models of the recipe's kind.
+func newEvaluator(c *Config, p *parts, weights []float32, pool *kernel.Pool) (evaluator, error) {
+	if m, ok := p.model.(*model.ViLT); ok {
+		return newPairEncoder(c, p, m, weights, pool), nil
+	}
+	return newEncoder(c, p, weights, pool)
+}
 
 // weights are those that are measured and that the finished model has: the average where the recipe keeps one.
 func (m *measurer) weights() []float32 {
@@ -45,7 +60,7 @@ func (m *measurer) weights() []float32 {
 func (m *measurer) measure(ctx context.Context, step int) (*eval.Result, error) {
 	o := m.run.Config.evalOptions(m.run.data[0].manifest(), step)
 	o.Pool, o.Progress = m.trainer.Pool(), m.observer.Measuring
-	res, err := eval.Run(ctx, m.enc, m.run.set, o)
+	res, err := m.enc.measure(ctx, m.run.set, o)
 	if errors.Is(err, eval.ErrNotFinite) {
 		return nil, fmt.Errorf("after update %d: %w: %w", step, train.ErrNotFinite, err)
 	}
@@ -128,6 +143,12 @@ func Metrics(res *eval.Result) map[string]float64 {
 				}
 				out[fmt.Sprintf("%s.%s.medianRank", s.Split, name)] = d.MedianRank
 			}
+		}
+		if m := s.Match; m != nil {
+			out[s.Split+".match.accuracy"], out[s.Split+".match.choice"] = m.Accuracy, m.Choice
+		}
+		if f := s.Fill; f != nil {
+			out[s.Split+".fill.top1"], out[s.Split+".fill.shuffled"], out[s.Split+".fill.blank"] = f.Picture.Top1(), f.Shuffled.Top1(), f.Blank.Top1()
 		}
 		for _, c := range s.Classified {
 			out[fmt.Sprintf("%s.%s.top1", s.Split, c.Method)] = c.Top1

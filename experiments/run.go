@@ -21,6 +21,7 @@ import (
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
 	"diptych/internal/runlog"
+	"diptych/losses"
 	"diptych/train"
 )
 
@@ -153,6 +154,9 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.Engine.Use(); err != nil {
+		return fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
 	lock, err := r.lock() // what is refused before this leaves nothing behind
 	if err != nil {
 		return err
@@ -253,14 +257,14 @@ func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
 
 func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
 	return train.New(c.Train, train.Options{
-		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Resources: res,
+		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Engine: c.Engine, Resources: res,
+		Objectives: losses.Options{Vocabulary: p.tok},
 	})
 }
 
 // batchBytes returns the memory of one global batch's pictures.
 func (r *Run) batchBytes() int64 {
-	side := int64(r.Config.Model.Vision.ImageSize)
-	return 3 * side * side * int64(r.Config.Train.GlobalBatch)
+	return 3 * int64(r.parts.train.MaxPixels()) * int64(r.Config.Train.GlobalBatch)
 }
 
 // ahead returns how many batches are prepared before they are asked for: one is enough for a long update.
@@ -436,15 +440,22 @@ func (r *Run) describe(s *checkpoints.State, step int) error {
 	if r.parts.classes != nil {
 		entries[extraClasses] = r.parts.classes
 	}
-	s.Extra = map[string]json.RawMessage{}
+	var err error
+	s.Extra, err = encodeExtra(entries)
+	return err
+}
+
+// encodeExtra makes entries of a checkpoint, which extra reads.
+func encodeExtra(entries map[string]any) (map[string]json.RawMessage, error) {
+	out := map[string]json.RawMessage{}
 	for name, v := range entries {
 		text, err := json.Marshal(v)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s.Extra[name] = text
+		out[name] = text
 	}
-	return nil
+	return out, nil
 }
 
 // plan says what the run will take and refuses what the disk cannot hold.

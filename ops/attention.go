@@ -39,7 +39,7 @@ func (g *GraphOf[T]) Attention(qkv *Node, seqs *Seqs, heads int, causal bool) *N
 		}
 		return float64(used) / float64(int64(rows.Max)*length)
 	}
-	a := kernel.Attention[T]{Heads: heads, HeadDim: width / heads, Causal: causal}
+	a := kernel.Attention[T]{Heads: heads, HeadDim: width / heads, Causal: causal, BF16: g.bf16}
 	o.forward = func() {
 		a.QKV, a.Offsets, a.Out, a.LSE = g.at(qkv), seqs.offsets, g.at(y), g.mem.at(lse)
 		a.DOut, a.DQKV = nil, nil // those of the last backward pass had another number of rows

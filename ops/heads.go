@@ -53,3 +53,22 @@ func (g *GraphOf[T]) SideBySide(a, b *Node) *Node {
 	}
 	return g.add(o)
 }
+
+// Split cuts each row of x (R, C) into parts rows -> (R·parts, C/parts).
+func (g *GraphOf[T]) Split(x *Node, parts int) *Node {
+	if !g.operands("split", x) {
+		return nil
+	}
+	name := g.describe("split")
+	if parts < 1 || x.Cols()%parts != 0 {
+		return g.fail("%s: %s in %d parts: %w", name, x, parts, ErrShape)
+	}
+	y := g.matrix(name, x.buf.rows.multiple(parts), x.Cols()/parts)
+	o := &op[T]{name: name, in: []*Node{x}, out: y}
+	o.forward = func() { copy(g.at(y), g.at(x)) }
+	o.backward = func(r *reverse[T]) {
+		dx := r.grad(0)
+		r.step(0, func() { copy(g.mem.at(dx), g.mem.at(r.dy)) })
+	}
+	return g.add(o)
+}

@@ -45,7 +45,7 @@ func (g *GraphOf[T]) linear(name string, x, w, b *Node, opt LinearOpt, n int, tr
 		pre.forBack = true
 		o.work = []*buffer{pre}
 	}
-	var mm product[T]
+	mm := g.product()
 	o.forward = func() {
 		mm.Gemm = kernel.Gemm[T]{TransB: transposed, Act: opt.Act}
 		mm.N, mm.K = n, k
@@ -66,7 +66,7 @@ func (g *GraphOf[T]) linear(name string, x, w, b *Node, opt LinearOpt, n int, tr
 		if pre != nil {
 			d = r.scratch(y.buf.rows, n)
 		}
-		var mm product[T]
+		mm := g.product()
 		r.step(o.backFLOPs(dx, dw), func() {
 			rows := x.buf.rows.Len()
 			if pre != nil {
@@ -119,7 +119,7 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 	pre.forBack = true
 	o := &op[T]{kind: "mlp", name: name, in: []*Node{x, w1, b1, w2, b2, residual}, out: y, work: []*buffer{pre, h},
 		flops: 2 * int64(rows.Max) * int64(w1.len()+w2.len())}
-	var mm product[T]
+	mm := g.product()
 	o.forward = func() {
 		p, m := g.mem.run.Pool, &g.mem
 		mm.Gemm = kernel.Gemm[T]{TransB: true, N: hidden, K: x.Cols(), A: g.at(x), B: g.at(w1), C: m.at(h), Bias: g.at(b1), Act: act}
@@ -149,7 +149,7 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 		if first {
 			d = r.scratch(rows, hidden)
 		}
-		var mm product[T]
+		mm := g.product()
 		var flops int64
 		for _, used := range []struct {
 			is bool
@@ -210,7 +210,13 @@ func (g *GraphOf[T]) at(n *Node) []T {
 }
 
 // product is a matrix product that a step keeps, so that no run allocates one. Its matrices have no gaps between rows.
-type product[T Float] struct{ kernel.Gemm[T] }
+type product[T Float] struct {
+	kernel.Gemm[T]
+	bf16 bool // its operands are rounded
+}
+
+// product returns the product of a layer, in the graph's precision.
+func (g *GraphOf[T]) product() product[T] { return product[T]{bf16: g.bf16} }
 
 // rows computes the product for the given number of rows of A.
 func (mm *product[T]) rows(p *kernel.Pool, rows int) {
@@ -226,6 +232,7 @@ func (mm *product[T]) run(p *kernel.Pool) {
 	if mm.TransB {
 		mm.LDB = mm.K
 	}
+	mm.BF16 = mm.bf16
 	kernel.MatMul(p, &mm.Gemm)
 }
 

@@ -43,12 +43,17 @@ type GraphOf[T Float] struct {
 	// addressed lists what needs the addresses of its rows in a training run.
 	addressed []*addresses
 	compiled  bool
+	bf16      bool // products of layers and attention multiply bfloat16
 	recompute bool // blocks keep only their results
 	block     int  // the operation that the last block begins with
 }
 
 // NewGraph returns an empty graph.
 func NewGraph[T Float]() *GraphOf[T] { return &GraphOf[T]{names: map[string]bool{}} }
+
+// RoundProducts makes the layers and attentions that are added from here on round what their products multiply to bfloat16.
+// Sums, everything between products, weights and gradients stay in float32, and so do the products of contrastive losses.
+func (g *GraphOf[T]) RoundProducts() { g.bf16 = true }
 
 // Err returns the first error met while the graph was built.
 func (g *GraphOf[T]) Err() error { return g.err }

@@ -132,7 +132,7 @@ func (g *GraphOf[T]) EmbedPatches(x *Pictures, w, b *Node) *Node {
 	y := g.matrix(name, x.Patches, width)
 	patches := workspace(name+".patches", x.Patches, size)
 	o := &op[T]{name: name, in: []*Node{w, b}, out: y, work: []*buffer{patches}, flops: 2 * int64(x.Patches.Max) * int64(w.len())}
-	var mm product[T]
+	mm := g.product()
 	o.forward = func() {
 		cutPatches(x, g.mem.run.Pool, g.mem.at(patches))
 		mm.Gemm = kernel.Gemm[T]{TransB: true, N: width, K: size, A: g.mem.at(patches), B: g.at(w), C: g.at(y), Bias: g.at(b)}
@@ -144,7 +144,7 @@ func (g *GraphOf[T]) EmbedPatches(x *Pictures, w, b *Node) *Node {
 		if dw != nil {
 			again = r.scratch(x.Patches, size)
 		}
-		var mm product[T]
+		mm := g.product()
 		r.step(o.backFLOPs(dw), func() {
 			if again != nil {
 				cutPatches(x, g.mem.run.Pool, g.mem.at(again))

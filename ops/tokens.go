@@ -33,7 +33,7 @@ func (g *GraphOf[T]) PatchEmbed(img *Image, w, b *Node, patch int) *Node {
 		}
 	}
 	o := &op[T]{kind: "patch embed", name: name, in: []*Node{w, b}, out: y, work: []*buffer{patches}, flops: 2 * int64(rows.Max) * int64(w.len())}
-	var mm product[T]
+	mm := g.product()
 	o.forward = func() {
 		cut(g.mem.at(patches))
 		mm.Gemm = kernel.Gemm[T]{TransB: true, N: width, K: size, A: g.mem.at(patches), B: g.at(w), C: g.at(y), Bias: g.at(b)}
@@ -45,7 +45,7 @@ func (g *GraphOf[T]) PatchEmbed(img *Image, w, b *Node, patch int) *Node {
 		if dw != nil {
 			again = r.scratch(rows, size)
 		}
-		var mm product[T]
+		mm := g.product()
 		r.step(o.backFLOPs(dw), func() {
 			if again != nil {
 				cut(g.mem.at(again))

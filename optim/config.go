@@ -29,6 +29,16 @@ type Group struct {
 	Freeze      bool     `yaml:"freeze,omitempty"`      // neither updated nor counted in the gradient's norm
 }
 
+// Freezes tells whether the configuration freezes a parameter: its first group that matches decides.
+func (c *Config) Freezes(name string) bool {
+	for _, g := range c.Groups {
+		if ok, _ := path.Match(g.Pattern, name); ok { // Validate has checked the pattern
+			return g.Freeze
+		}
+	}
+	return false
+}
+
 // EMA is the exponential moving average of the weights: avg ← decay·avg + (1-decay)·weights after every update, begun at
 // the first weights.
 type EMA struct {

@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"internal/gradcheck": {}, "data/batch": {}, "checkpoints/safetensors": {},
 	"internal/kernel/asmgen": {},
 	"internal/golden":        {"checkpoints/safetensors"},
+	"checkpoints/torchfile":  {"checkpoints/safetensors"},
 	"ops":                    {"internal/kernel", "internal/addr", "internal/gradcheck"},
 	"model":                  {"ops", "internal/kernel", "internal/addr"},
 	"losses":                 {"ops", "model", "data/batch", "internal/addr", "internal/kernel"},
@@ -42,6 +43,7 @@ var mayImport = map[string][]string{
 	"data":                   {"data/arrowset", "data/batch", "data/tokenizer", "data/transform", "internal/addr"},
 	"eval":                   {"model", "data", "data/arrowset", "data/transform", "internal/kernel", "internal/addr"},
 	"checkpoints":            {"checkpoints/safetensors"},
+	"checkpoints/bridge":     {"checkpoints/safetensors", "checkpoints/torchfile", "model", "data/transform", "data/tokenizer"},
 	"train":                  {"model", "losses", "optim", "ops", "data", "data/batch", "checkpoints", "internal/kernel", "internal/addr"},
 }
 

@@ -67,7 +67,10 @@ type Options struct {
 	Optim     optim.Config
 	Mean, Std [3]float32 // of pixel levels divided by 255
 	Seed      uint64
+	Engine    Engine // whose Use was called; the zero value counts as DefaultEngine
 	Resources Resources
+	// Objectives is what local objectives need besides, such as the vocabulary.
+	Objectives losses.Options
 }
 
 // New plans and allocates a trainer with initial weights. More memory than Resources allow, even with no activations kept,
@@ -83,9 +86,12 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		}
 	}()
 	l := o.Model.Parameters()
+	for _, p := range l.Params {
+		p.Frozen = p.Frozen || o.Optim.Freezes(p.Name) // the graph then computes no gradient of it, nor of what comes before it alone
+	}
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Mean, o.Std, o.Seed)
+		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed, o.Objectives)
 		if err != nil {
 			return nil, err
 		}

@@ -16,7 +16,7 @@ func (f *File) Bytes(name string) ([]byte, error) {
 		return nil, err
 	}
 	b := make([]byte, info.end-info.begin)
-	if err := readAt(f.r, b, info.begin); err != nil {
+	if err := readAt(info.r, b, info.begin); err != nil {
 		return nil, fmt.Errorf("safetensors: %s: %q: %w", f.name, name, err)
 	}
 	return b, nil
@@ -35,6 +35,15 @@ func (f *File) Float32(name string) ([]float32, []int, error) {
 	return dst, info.Shape, f.ReadFloat32(name, dst)
 }
 
+// Stream gives use the bytes of a tensor as they are stored, piece by piece; a piece holds whole elements and is use's only until it returns.
+func (f *File) Stream(name string, use func(b []byte) error) error {
+	info, err := f.Info(name)
+	if err != nil {
+		return err
+	}
+	return f.pieces(info, use)
+}
+
 // ReadFloat32 is [File.Float32] into the caller's slice, whose length must be the tensor's number of elements. After an
 // error dst may be partly written.
 func (f *File) ReadFloat32(name string, dst []float32) error {
@@ -48,14 +57,22 @@ func (f *File) ReadFloat32(name string, dst []float32) error {
 	if err := f.checkFloat32(info); err != nil {
 		return err
 	}
-	convert := toFloat32[info.DType]
 	width := info.DType.Size()
 	return f.pieces(info, func(b []byte) error {
 		n := len(b) / width
-		convert(dst[:n], b)
+		info.DType.Widen(dst[:n], b)
 		dst = dst[n:]
 		return nil
 	})
+}
+
+// Widen converts the first len(dst) elements in b to float32 and reports whether the type can be: the 8-bit floats cannot.
+func (d DType) Widen(dst []float32, b []byte) bool {
+	convert := toFloat32[d]
+	if convert != nil {
+		convert(dst, b)
+	}
+	return convert != nil
 }
 
 func (f *File) checkFloat32(info Info) error {
@@ -92,10 +109,16 @@ func (f *File) Ints(name string) ([]int64, error) {
 
 // pieces reads a tensor's bytes piece by piece.
 func (f *File) pieces(info Info, use func(b []byte) error) error {
+	if m, ok := info.r.(*mapping); ok {
+		if err := m.pieces(info.begin, info.end, use); err != nil {
+			return fmt.Errorf("safetensors: %s: %q: %w", f.name, info.Name, err)
+		}
+		return nil
+	}
 	buf := make([]byte, min(pieceSize, info.end-info.begin))
 	for at := info.begin; at < info.end; at += int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), info.end-at)]
-		if err := readAt(f.r, buf, at); err != nil {
+		if err := readAt(info.r, buf, at); err != nil {
 			return fmt.Errorf("safetensors: %s: %q: %w", f.name, info.Name, err)
 		}
 		if err := use(buf); err != nil {
@@ -178,4 +201,49 @@ func halfToFloat32(h uint16) float32 {
 		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
 	}
 	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
+}
+
+// Narrow converts numbers to the bytes of F32, F16 or BF16 elements, to the nearest, ties to even; it returns nil for other types.
+func (d DType) Narrow(v []float32) []byte {
+	b := make([]byte, 0, d.Size()*len(v))
+	switch d {
+	case F32:
+		for _, x := range v {
+			b = le.AppendUint32(b, math.Float32bits(x))
+		}
+	case F16:
+		for _, x := range v {
+			b = le.AppendUint16(b, float32ToHalf(x))
+		}
+	case BF16:
+		for _, x := range v {
+			u := math.Float32bits(x)
+			if x != x {
+				b = le.AppendUint16(b, uint16(u>>16)|0x40) // stays a NaN
+				continue
+			}
+			b = le.AppendUint16(b, uint16((u+0x7fff+u>>16&1)>>16))
+		}
+	default:
+		return nil
+	}
+	return b
+}
+
+// float32ToHalf rounds to IEEE 754 binary16, to nearest even.
+func float32ToHalf(x float32) uint16 {
+	u := math.Float32bits(x)
+	sign := uint16(u >> 16 & 0x8000)
+	u &= 0x7fffffff
+	switch {
+	case u > 0x7f800000: // NaN
+		return sign | 0x7e00 | uint16(u>>13&0x1ff)
+	case u >= 0x477ff000: // 65520 and more round to infinity
+		return sign | 0x7c00
+	case u < 0x38800000: // subnormal: the float32 sum with 2^-1 aligns and rounds the fraction to units of 2^-24
+		f := math.Float32frombits(u) + 0.5
+		return sign | uint16(math.Float32bits(f)-0x3f000000)
+	}
+	u += 0xfff + u>>13&1
+	return sign | uint16((u-(127-15)<<23)>>13)
 }

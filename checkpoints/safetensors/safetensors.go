@@ -1,8 +1,9 @@
 // Package safetensors reads and writes the safetensors format (github.com/huggingface/safetensors): eight bytes with the
 // little-endian length h of a header, h bytes of JSON that give every tensor's element type, shape and range of bytes, then the bytes.
 //
-// Reading is lazy: [Open] and [New] read and check the header only, and a tensor's bytes are read when they are asked
-// for, in pieces, straight into the caller's slice. Nothing in a file is trusted: sizes are compared with the file's before anything
+// Reading is lazy: [Open], [OpenIndex] (a model cut into several files) and [New] read and check headers only, and a tensor's bytes
+// are read when they are asked for, in pieces, straight into the caller's slice; where the system can, a file is mapped into
+// memory instead of read. Nothing in a file is trusted: sizes are compared with the file's before anything
 // is allocated. [Write] streams tensors out in the order of the reference writer.
 package safetensors
 
@@ -77,22 +78,29 @@ func (d DType) rank() int {
 type Info struct {
 	Name  string
 	DType DType
-	Shape []int // [] is a scalar
-	begin int64 // range of its bytes in the file
+	Shape []int       // [] is a scalar
+	r     io.ReaderAt // the file with its bytes
+	begin int64       // their range there
 	end   int64
 }
 
 // Len returns the number of elements, 1 for a scalar.
-func (i Info) Len() int { return int(i.end-i.begin) / i.DType.Size() }
+func (i Info) Len() int {
+	n := 1
+	for _, d := range i.Shape {
+		n *= d
+	}
+	return n
+}
 
 // File is an open safetensors file. Its methods are safe for concurrent use if its ReaderAt is.
 type File struct {
-	r      io.ReaderAt
-	closer io.Closer
-	name   string
-	infos  []Info // in the order of their bytes
-	index  map[string]int
-	meta   map[string]string
+	r       io.ReaderAt
+	closers []io.Closer
+	name    string
+	infos   []Info // in the order of their bytes
+	index   map[string]int
+	meta    map[string]string
 }
 
 // Open opens the file at path and checks its header. A file that breaks the format's rules gives an error wrapping [ErrCorrupt].
@@ -106,12 +114,13 @@ func Open(path string) (*File, error) {
 		file.Close()
 		return nil, fmt.Errorf("safetensors: %w", err)
 	}
-	f, err := New(file, st.Size(), path)
+	r, closer := mapped(file, st.Size())
+	f, err := New(r, st.Size(), path)
 	if err != nil {
-		file.Close()
+		closer.Close()
 		return nil, err
 	}
-	f.closer = file
+	f.closers = []io.Closer{closer}
 	return f, nil
 }
 
@@ -124,12 +133,13 @@ func New(r io.ReaderAt, size int64, name string) (*File, error) {
 	return f, nil
 }
 
-// Close closes what [Open] opened.
+// Close closes what [Open] or [OpenIndex] opened.
 func (f *File) Close() error {
-	if f.closer == nil {
-		return nil
+	var errs []error
+	for _, c := range f.closers {
+		errs = append(errs, c.Close())
 	}
-	return f.closer.Close()
+	return errors.Join(errs...)
 }
 
 // Names returns the tensors' names in the order of their bytes.
@@ -294,6 +304,7 @@ func (f *File) place(base, size int64) error {
 		}
 		t.begin += base
 		t.end += base
+		t.r = f.r
 		f.index[t.Name] = i
 	}
 	if at != size-base {

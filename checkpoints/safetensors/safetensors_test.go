@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -301,4 +303,120 @@ func FuzzRead(f *testing.F) {
 			require.Equal(t, want, got)
 		}
 	})
+}
+
+// 10,000 mutations of a header: no panic, no memory beyond the file's size, and what is read without an error has the size that its shape says. The format has no
+// checksum, so that a changed name, type or element cannot be told.
+func TestMutations(t *testing.T) {
+	original, err := os.ReadFile("testdata/views.safetensors")
+	require.NoError(t, err)
+	head := 8 + int(binary.LittleEndian.Uint64(original))
+	errs := 0
+	for i := range 10_000 {
+		r := rand.New(rand.NewPCG(uint64(i), 3))
+		b := slices.Clone(original)
+		for range 1 + r.IntN(3) {
+			at := r.IntN(max(min(head, len(b)-8), 1))
+			if len(b) < 32 {
+				break
+			}
+			switch r.IntN(6) {
+			case 0:
+				b[at] ^= 1 << r.IntN(8)
+			case 1:
+				b[at] = `0123456789{}[]",:-`[r.IntN(18)]
+			case 2:
+				b = slices.Delete(b, at, min(at+1+r.IntN(30), len(b)))
+			case 3:
+				b = slices.Insert(b, at, slices.Clone(b[at:min(at+30, len(b))])...)
+			case 4:
+				binary.LittleEndian.PutUint64(b, []uint64{0, 1, uint64(head - 8 + r.IntN(3)), uint64(len(b)), 1 << 40, 1<<64 - 1}[r.IntN(6)])
+			case 5:
+				b = b[:max(at, 16)]
+			}
+		}
+		var before, after runtime.MemStats
+		if i%100 == 0 {
+			runtime.ReadMemStats(&before)
+		}
+		f, err := parse(b)
+		if i%100 == 0 {
+			runtime.ReadMemStats(&after)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+		}
+		if err != nil {
+			require.ErrorIs(t, err, ErrCorrupt)
+			errs++
+			continue
+		}
+		for _, name := range f.Names() {
+			info, err := f.Info(name)
+			require.NoError(t, err)
+			data, err := f.Bytes(name)
+			require.NoError(t, err)
+			require.Len(t, data, info.Len()*info.DType.Size())
+		}
+	}
+	require.Greater(t, errs, 2500, "the mutations hardly hurt")
+}
+
+// shards writes two files and the index that the text says.
+func shards(t *testing.T, index string) string {
+	dir := t.TempDir()
+	for name, tensor := range map[string]Tensor{"one.safetensors": Floats("a", []int{2}, []float32{1, 2}), "two.safetensors": Floats("b", nil, []float32{3})} {
+		var b bytes.Buffer
+		require.NoError(t, Write(&b, []Tensor{tensor}, nil))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o666))
+	}
+	path := filepath.Join(dir, "model.safetensors.index.json")
+	require.NoError(t, os.WriteFile(path, []byte(index), 0o666))
+	return path
+}
+
+func TestIndex(t *testing.T) {
+	f, err := OpenIndex(shards(t, string(Index(map[string]string{"a": "one.safetensors", "b": "two.safetensors"}, 12))))
+	require.NoError(t, err)
+	defer f.Close()
+	require.Equal(t, []string{"a", "b"}, f.Names())
+	for name, want := range map[string][]float32{"a": {1, 2}, "b": {3}} {
+		got, _, err := f.Float32(name)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	for _, x := range []struct{ index, want string }{
+		{`{"weight_map":{"a":"one.safetensors"}}`, ""},
+		{`{"weight_map":{"a":"one.safetensors","b":"one.safetensors"}}`, `"b" should be in one.safetensors`},
+		{`{"weight_map":{"a":"two.safetensors","b":"two.safetensors"}}`, `"a" should be in two.safetensors`},
+		{`{"weight_map":{"a":"one.safetensors","b":"three.safetensors"}}`, "the shard three.safetensors is missing"},
+		{`{"weight_map":{"a":"../one.safetensors"}}`, "which is not beside it"},
+		{`{"weight_map":{"a":".."}}`, "which is not beside it"},
+		{`{"weight_map":{"b":"one.safetensors"}}`, `tensor "a" lies in one.safetensors`},
+		{`{"weight_map":{}}`, "no weight_map"},
+		{`[`, "index"},
+	} {
+		f, err := OpenIndex(shards(t, x.index))
+		if x.want == "" {
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+			continue
+		}
+		require.ErrorContains(t, err, x.want, x.index)
+	}
+}
+
+// A mapped file that another process cuts off gives an error, as a plain read does.
+func TestCutOffWhileOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "w.safetensors")
+	out, err := os.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, Write(out, []Tensor{Floats("w", []int{1 << 20}, make([]float32, 1<<20))}, nil))
+	f, err := Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, out.Truncate(5000))
+	require.NoError(t, out.Close())
+	_, _, err = f.Float32("w")
+	require.ErrorIs(t, err, ErrCorrupt)
+	_, err = f.Bytes("w")
+	require.ErrorIs(t, err, ErrCorrupt)
 }

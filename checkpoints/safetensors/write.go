@@ -19,6 +19,46 @@ type Tensor struct {
 	write func(w io.Writer, buf []byte) error
 }
 
+// Size returns the bytes of the elements.
+func (t *Tensor) Size() int64 { return int64(t.size) }
+
+// Write writes the elements, as little-endian bytes. It can be called again.
+func (t *Tensor) Write(w io.Writer) error { return t.write(w, make([]byte, pieceSize)) }
+
+// Float32 returns the elements as float32; the 8-bit floats cannot be.
+func (t *Tensor) Float32() ([]float32, error) {
+	var b bytes.Buffer
+	if err := t.Write(&b); err != nil {
+		return nil, err
+	}
+	v := make([]float32, b.Len()/max(t.DType.Size(), 1))
+	if !t.DType.Widen(v, b.Bytes()) {
+		return nil, fmt.Errorf("%q is %s, which is not read as float32", t.Name, t.DType)
+	}
+	return v, nil
+}
+
+// Streamed is a tensor whose elements come from elsewhere: produce gives them to use as the little-endian bytes of the file, piece by
+// piece, and can be called again. [File.Stream] is such a function.
+func Streamed(name string, dtype DType, shape []int, produce func(use func(b []byte) error) error) Tensor {
+	size := dtype.Size()
+	for _, d := range shape {
+		size *= d
+	}
+	return Tensor{Name: name, DType: dtype, Shape: shape, size: size, write: func(w io.Writer, _ []byte) error {
+		left := size
+		err := produce(func(b []byte) error {
+			left -= len(b)
+			_, err := w.Write(b)
+			return err
+		})
+		if err == nil && left != 0 {
+			err = fmt.Errorf("%s %v takes %d bytes, %d came", dtype, shape, size, size-left)
+		}
+		return err
+	}}
+}
+
 // Floats is a tensor of float32. Its elements are converted piece by piece while they are written.
 func Floats(name string, shape []int, data []float32) Tensor {
 	return Tensor{Name: name, DType: F32, Shape: shape, size: 4 * len(data), write: func(w io.Writer, buf []byte) error {

@@ -33,8 +33,9 @@ Shares are of the peak that the same call measures, before and after: compare ra
 
 // benchFlags are those that all benchmarks have.
 type benchFlags struct {
-	threads int
-	json    bool
+	threads   int
+	json      bool
+	precision string
 }
 
 func (b *benchFlags) add(cmd *cobra.Command) {
@@ -42,7 +43,20 @@ func (b *benchFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&b.json, "json", false, "write the result as JSON")
 }
 
+// operandsHelp explains --precision.
+const operandsHelp = "`format` of what products multiply: fp32 or bf16"
+
+// addPrecision adds the flag of benchmarks that multiply.
+func (b *benchFlags) addPrecision(cmd *cobra.Command, value, help string) {
+	cmd.Flags().StringVar(&b.precision, "precision", value, help)
+}
+
 func (b *benchFlags) check() error {
+	if b.precision != "" {
+		if err := bench.CheckPrecision(b.precision); err != nil {
+			return usagef("--precision: %w", err)
+		}
+	}
 	if b.threads < 0 || b.threads > maxThreads {
 		return usagef("--threads %d: want 1 to %d, or 0 for all cores", b.threads, maxThreads)
 	}
@@ -83,11 +97,12 @@ func newBenchPeak() *cobra.Command {
 			}
 			p := kernel.NewPool(f.threads)
 			defer p.Close()
-			r := bench.Peak(p)
+			r := bench.Peak(p, f.precision)
 			return f.show(cmd, r, func(w io.Writer) { fmt.Fprintln(w, peakLine(r)) })
 		},
 	}
 	f.add(cmd)
+	f.addPrecision(cmd, bench.FP32, operandsHelp)
 	return cmd
 }
 
@@ -119,7 +134,7 @@ Presets: ` + strings.Join(model.PresetNames(), ", ") + `; without one, ViT-B-32.
 				if err != nil {
 					return usageError{err}
 				}
-				r, err := bench.Gemm(cmd.Context(), name, &c, batch, tries, p)
+				r, err := bench.Gemm(cmd.Context(), name, &c, batch, tries, f.precision, p)
 				if err != nil {
 					return err
 				}
@@ -138,6 +153,7 @@ Presets: ` + strings.Join(model.PresetNames(), ", ") + `; without one, ViT-B-32.
 		},
 	}
 	f.add(cmd)
+	f.addPrecision(cmd, bench.FP32, operandsHelp)
 	cmd.Flags().IntVar(&batch, "batch", 32, "`pairs`")
 	cmd.Flags().IntVar(&tries, "tries", 5, "`times` that each product is timed")
 	return cmd
@@ -160,7 +176,7 @@ func newBenchAttention() *cobra.Command {
 			}
 			p := kernel.NewPool(f.threads)
 			defer p.Close()
-			r, err := bench.Attention(cmd.Context(), tries, p)
+			r, err := bench.Attention(cmd.Context(), tries, f.precision, p)
 			if err != nil {
 				return err
 			}
@@ -175,6 +191,7 @@ func newBenchAttention() *cobra.Command {
 		},
 	}
 	f.add(cmd)
+	f.addPrecision(cmd, bench.FP32, operandsHelp)
 	cmd.Flags().IntVar(&tries, "tries", 7, "`times` that each shape is timed")
 	return cmd
 }
@@ -208,7 +225,7 @@ Presets: ` + strings.Join(model.PresetNames(), ", ") + `. Built-in recipes: ` + 
 			if len(args) == 0 {
 				args = []string{"ViT-B-32"}
 			}
-			o.Threads, o.Cache.Note = f.threads, notes(cmd.ErrOrStderr())
+			o.Threads, o.Precision, o.Cache.Note = f.threads, f.precision, notes(cmd.ErrOrStderr())
 			var all []*bench.StepResult
 			for _, name := range args {
 				o.Model = name
@@ -231,6 +248,7 @@ Presets: ` + strings.Join(model.PresetNames(), ", ") + `. Built-in recipes: ` + 
 		},
 	}
 	f.add(cmd)
+	f.addPrecision(cmd, "", operandsHelp+"; empty: the recipe's")
 	cmd.Flags().StringArrayVar(&o.Sets, "set", nil, "override, such as `train.lanes=1`; may be repeated")
 	cmd.Flags().IntVar(&o.Batch, "batch", 0, "`pairs` of an update; 0: the recipe's, of a preset 32")
 	cmd.Flags().IntVar(&o.Tokens, "tokens", 0, "`length` of a preset's texts; 0: the whole context")

@@ -34,6 +34,8 @@ func TestBenchMistakes(t *testing.T) {
 		{"tries", []string{"attention", "--tries", "0"}, "--tries 0: want at least 1"},
 		{"recipe", []string{"step", "nothing.yaml"}, "no such file, and none is built in"},
 		{"steps", []string{"step", "--steps", "0"}, "--steps at least 1"},
+		{"precision", []string{"step", "--precision", "fp8"}, "--precision: precision \"fp8\" is unknown; known: fp32, bf16"},
+		{"kernel", []string{"step", "clip-emoji", "--set", "engine.kernel=neon"}, "engine.kernel: kernel: no \"neon\" kernels on this machine"},
 		{"workers", []string{"step", "--workers", "0"}, "--workers 0: want at least 1"},
 		{"updates", []string{"data", "--updates", "0"}, "--updates 0: want at least 1"},
 		{"argument", []string{"peak", "now"}, "unknown command \"now\""},

@@ -280,5 +280,8 @@ func (t *BPE) Tokens(ids []int32) []string {
 	return names
 }
 
+// Text returns the content of a merges file, which opens an equal tokenizer.
+func (t *BPE) Text() []byte { return t.appendText(nil) }
+
 // WriteFile writes the merges in CLIP's text format, which New reads (kind "bpe"). The file appears whole or not at all.
 func (t *BPE) WriteFile(path string) error { return writeFile(path, t.appendText(nil)) }

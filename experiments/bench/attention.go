@@ -35,13 +35,13 @@ var attentionShapes = []AttentionShape{
 }
 
 // Attention times the attention of packed queries, keys and values at several lengths, tries times in turn.
-func Attention(ctx context.Context, tries int, p *kernel.Pool) (*AttentionResult, error) {
-	r := &AttentionResult{Peak: Peak(p), Shapes: append([]AttentionShape(nil), attentionShapes...)}
+func Attention(ctx context.Context, tries int, precision string, p *kernel.Pool) (*AttentionResult, error) {
+	r := &AttentionResult{Peak: Peak(p, precision), Shapes: append([]AttentionShape(nil), attentionShapes...)}
 	runs := make([]kernel.Attention[float32], len(r.Shapes))
 	for i, s := range r.Shapes {
 		rows, d := s.Tokens*s.Sequences, s.Heads*s.HeadDim
 		a := &runs[i]
-		*a = kernel.Attention[float32]{Heads: s.Heads, HeadDim: s.HeadDim, Causal: s.Causal}
+		*a = kernel.Attention[float32]{Heads: s.Heads, HeadDim: s.HeadDim, Causal: s.Causal, BF16: precision == BF16}
 		for _, m := range []struct {
 			to *[]float32
 			n  int
@@ -71,7 +71,7 @@ func Attention(ctx context.Context, tries int, p *kernel.Pool) (*AttentionResult
 			}
 		}
 	}
-	r.Peak = mean(r.Peak, Peak(p))
+	r.Peak.atMost(Peak(p, precision))
 	for i := range r.Shapes {
 		s := &r.Shapes[i]
 		s.Forward, s.Backward = spread(there[i]), spread(back[i])

@@ -4,6 +4,7 @@
 package bench
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -31,28 +32,35 @@ func spread(seconds []float64) Spread {
 	return Spread{Median: s[len(s)/2], Min: s[0], Max: s[len(s)-1], Count: len(s)}
 }
 
-const fp32 = "fp32"
+// Precisions of the operands of products: float32, or float32 rounded to bfloat16.
+const (
+	FP32 = "fp32"
+	BF16 = "bf16"
+)
 
-// Peak measures multiply-adds in registers on all threads of p: the median of several short runs.
-func Peak(p *kernel.Pool) PeakResult {
-	const tries, pieces = 5, 16
-	var rates []float64
-	for range tries {
-		rates = append(rates, rate(func() int64 { return kernel.Peak(p, pieces*p.Threads()) }))
+// CheckPrecision refuses what is neither.
+func CheckPrecision(p string) error {
+	if p != FP32 && p != BF16 {
+		return fmt.Errorf("precision %q is unknown; known: %s, %s", p, FP32, BF16)
 	}
-	slices.Sort(rates)
-	return PeakResult{Kernel: kernel.Family(), Precision: fp32, Threads: p.Threads(), GFLOPs: rates[tries/2]}
+	return nil
 }
 
-// rate returns 10⁹ operations per second of f, which returns its operations.
-func rate(f func() int64) float64 {
-	begun := time.Now()
-	n := f()
-	return float64(n) / time.Since(begun).Seconds() / 1e9
+// Peak measures multiply-adds in registers on all threads of p: the fastest of many short runs, which nobody disturbed.
+func Peak(p *kernel.Pool, precision string) PeakResult {
+	const tries, pieces = 25, 8
+	r := PeakResult{Kernel: kernel.Family(), Precision: precision, Threads: p.Threads()}
+	run := kernel.Peak
+	if precision == BF16 {
+		run = kernel.PeakBF16
+	}
+	for range tries {
+		begun := time.Now()
+		n := run(p, pieces*p.Threads())
+		r.GFLOPs = max(r.GFLOPs, float64(n)/time.Since(begun).Seconds()/1e9)
+	}
+	return r
 }
 
-// mean is the peak that figures between two measurements of it are compared with.
-func mean(a, b PeakResult) PeakResult {
-	a.GFLOPs = (a.GFLOPs + b.GFLOPs) / 2
-	return a
-}
+// atMost is the peak that figures between two measurements of it are compared with: the higher.
+func (r *PeakResult) atMost(later PeakResult) { r.GFLOPs = max(r.GFLOPs, later.GFLOPs) }

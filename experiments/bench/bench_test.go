@@ -36,7 +36,7 @@ func TestStep(t *testing.T) {
 		}
 	}
 	require.InDelta(t, 1, parts, 1e-9)
-	require.Equal(t, map[ops.Phase]bool{ops.PhaseForward: true, ops.PhaseBackward: true, ops.PhaseUpdate: true}, phases)
+	require.Equal(t, map[ops.Phase]bool{ops.PhaseForward: true, ops.PhaseBackward: true, ops.PhaseAgain: true, ops.PhaseUpdate: true}, phases)
 	require.GreaterOrEqual(t, r.Ops[0].Seconds, r.Ops[1].Seconds, "longest first")
 
 	file := filepath.Join(t.TempDir(), "step.png")
@@ -55,7 +55,7 @@ func TestStep(t *testing.T) {
 func TestGemm(t *testing.T) {
 	c, err := model.DefaultFor("clip", "ViT-S-32-alt")
 	require.NoError(t, err)
-	r, err := Gemm(t.Context(), "ViT-S-32-alt", &c, 1, 1, nil)
+	r, err := Gemm(t.Context(), "ViT-S-32-alt", &c, 1, 1, FP32, nil)
 	require.NoError(t, err)
 	require.Len(t, r.Products, 2*4*3)
 	for _, p := range r.Products {
@@ -71,7 +71,7 @@ func TestAttention(t *testing.T) {
 	defer func() { attentionShapes = all }()
 	p := kernel.NewPool(2)
 	defer p.Close()
-	r, err := Attention(t.Context(), 1, p)
+	r, err := Attention(t.Context(), 1, BF16, p)
 	require.NoError(t, err)
 	require.Len(t, r.Shapes, len(attentionShapes))
 	for _, s := range r.Shapes {

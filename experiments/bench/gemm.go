@@ -61,8 +61,8 @@ func fill(s []float32) {
 }
 
 // Gemm times every product of c's layers, forward and backward, tries times in turn.
-func Gemm(ctx context.Context, name string, c *model.Config, batch, tries int, p *kernel.Pool) (*GemmResult, error) {
-	r := &GemmResult{Model: name, Batch: batch, Peak: Peak(p), Worst: 1}
+func Gemm(ctx context.Context, name string, c *model.Config, batch, tries int, precision string, p *kernel.Pool) (*GemmResult, error) {
+	r := &GemmResult{Model: name, Batch: batch, Peak: Peak(p, precision), Worst: 1}
 	var products []kernel.Gemm[float32]
 	for _, l := range layers(c, batch) {
 		var slabs [6][]float32
@@ -79,6 +79,7 @@ func Gemm(ctx context.Context, name string, c *model.Config, batch, tries int, p
 			kernel.Gemm[float32]{TransA: true, Accumulate: true, M: l.out, N: l.in, K: l.rows, A: d, LDA: l.out, B: x, LDB: l.in, C: dw, LDC: l.in})
 		for i, form := range []string{"Y", "dX", "dW"} {
 			g := &products[len(products)-3+i]
+			g.BF16 = precision == BF16
 			r.Products = append(r.Products, GemmProduct{Layer: l.name, Form: form, M: g.M, N: g.N, K: g.K, Blocks: l.blocks})
 		}
 	}
@@ -95,7 +96,7 @@ func Gemm(ctx context.Context, name string, c *model.Config, batch, tries int, p
 			}
 		}
 	}
-	r.Peak = mean(r.Peak, Peak(p))
+	r.Peak.atMost(Peak(p, precision))
 	var flops, time float64
 	for i := range r.Products {
 		q := &r.Products[i]

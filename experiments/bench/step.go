@@ -20,15 +20,16 @@ import (
 
 // StepOptions say what is measured of a model's update.
 type StepOptions struct {
-	Model   string   // a preset, or a recipe: a file or the name of a built-in one
-	Sets    []string // overrides of the recipe
-	Batch   int      // pairs; 0: the recipe's, of a preset 32
-	Tokens  int      // of every text of a preset; 0: the context's length
-	Threads int
-	Workers int
-	Warm    int // updates before those that are timed
-	Steps   int // updates that are timed
-	Cache   remote.Options
+	Model     string   // a preset, or a recipe: a file or the name of a built-in one
+	Sets      []string // overrides of the recipe
+	Batch     int      // pairs; 0: the recipe's, of a preset 32
+	Precision string   // fp32, bf16; empty: the recipe's
+	Tokens    int      // of every text of a preset; 0: the context's length
+	Threads   int
+	Workers   int
+	Warm      int // updates before those that are timed
+	Steps     int // updates that are timed
+	Cache     remote.Options
 }
 
 // StepResult is the speed of a model's updates: forward, backward, sums, optimizer. Reading pictures is not in it.
@@ -99,6 +100,9 @@ func (o *StepOptions) recipe() (c *experiments.Config, fromPreset bool, err erro
 	if o.Batch > 0 {
 		c.Train.GlobalBatch = o.Batch
 	}
+	if o.Precision != "" {
+		c.Engine.Precision = o.Precision
+	}
 	c.Train.Steps = max(c.Train.Steps, o.Warm+o.Steps)
 	return c, fromPreset, nil
 }
@@ -112,7 +116,6 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 	}
 	machine.ResetPeakMemory()
 	pool := kernel.NewPool(o.Threads)
-	peak := Peak(pool)
 	defer pool.Close()
 	c, made, err := o.recipe()
 	if err != nil {
@@ -124,9 +127,12 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 		return nil, err
 	}
 	defer t.Close()
+	built := time.Since(begun)
+	peak := Peak(pool, c.Engine.Precision)
+	begun = time.Now().Add(-built) // the peak's time is none of the first update's
 	plan := t.Plan()
 	r = &StepResult{
-		Model: o.Model, Precision: fp32, Batch: c.Train.GlobalBatch, Lanes: c.Train.Lanes, Grains: plan.Grains, Workers: max(o.Workers, 1), Threads: o.Threads,
+		Model: o.Model, Precision: c.Engine.Precision, Batch: c.Train.GlobalBatch, Lanes: c.Train.Lanes, Grains: plan.Grains, Workers: max(o.Workers, 1), Threads: o.Threads,
 		Nominal: 3 * float64(c.Train.GlobalBatch) * c.Model.ForwardFLOPs(), Params: plan.Params, Planned: plan.Total, Activations: plan.Activations,
 		Recipe: c,
 	}
@@ -164,7 +170,8 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 	}
 	profile := t.StopProfile()
 	r.PeakMemory = machine.PeakMemory()
-	r.Peak = mean(peak, Peak(pool))
+	r.Peak = peak
+	r.Peak.atMost(Peak(pool, c.Engine.Precision))
 	r.Seconds, r.Times = spread(seconds), seconds
 	r.PairsPerSecond = float64(r.Batch) / r.Seconds.Median
 	r.sum(profile, o.Steps)

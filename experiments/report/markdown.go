@@ -30,6 +30,14 @@ func (r *Report) markdown(pictures []Picture) string {
 	d.line("")
 	d.retrieval(r.Result.Splits)
 	d.zeroShot(r.Result.Splits)
+	if rows := pairRows(r.Result.Splits); rows != nil {
+		d.line("## Pairs")
+		d.line("")
+		d.table(rows)
+		d.line("Matching: half of the pairs have a picture of another group. Choice: the picture's own sentence has the highest odds among")
+		d.line("the candidates. Words: the share of hidden words guessed right beside the picture, another one, and an even grey.")
+		d.line("")
+	}
 	d.broken(r.Result.Splits)
 	if len(pictures) > 0 {
 		d.line("## Pictures")
@@ -56,7 +64,31 @@ func Summary(r *eval.Result) string {
 	if rows := zeroShotRows(r.Splits); rows != nil {
 		d.table(rows)
 	}
+	if rows := pairRows(r.Splits); rows != nil {
+		d.table(rows)
+	}
 	return strings.TrimRight(d.String(), "\n") + "\n"
+}
+
+// pairRows is the table of models of pairs, nil if there was none.
+func pairRows(splits []eval.SplitResult) (rows [][]string) {
+	for _, s := range splits {
+		if s.Match == nil && s.Fill == nil {
+			continue
+		}
+		if rows == nil {
+			rows = [][]string{{"split", "pictures", "matching", "choice", "of", "words", "shuffled", "blank"}}
+		}
+		row := []string{escape(s.Split), strconv.Itoa(s.Images), "–", "–", "–", "–", "–", "–"}
+		if m := s.Match; m != nil {
+			row[2], row[3], row[4] = percent(m.Accuracy), percent(m.Choice), strconv.Itoa(m.Candidates)
+		}
+		if f := s.Fill; f != nil {
+			row[5], row[6], row[7] = percent(f.Picture.Top1()), percent(f.Shuffled.Top1()), percent(f.Blank.Top1())
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 type document struct{ strings.Builder }

@@ -29,16 +29,6 @@ func product4AVX512(p *byte)
 //go:noescape
 func transposeAVX512(dst *float32, src *float32, rows int, cols int, rowDst int, rowSrc int)
 
-// softmaxForwardAVX512 turns rows of scores into weights that lack the division by their sum, as softmaxArgs says.
-//
-//go:noescape
-func softmaxForwardAVX512(p *byte)
-
-// softmaxBackwardAVX512 turns scores into probabilities P and their gradients dP into scale·P∘(dP - dO·O), as softmaxArgs says.
-//
-//go:noescape
-func softmaxBackwardAVX512(p *byte)
-
 // softmaxFinishAVX512 adds log sum to lse and sets inverse = 1/sum, which may be sum.
 //
 //go:noescape

@@ -27,6 +27,9 @@ const (
 // The family in use, and whether it multiplies pairs of bfloat16 (AVX512_BF16).
 var useAVX512, useAVX2, hasBF16 bool
 
+// useVectors tells whether there is assembly for the loops over rows.
+var useVectors bool
+
 func init() {
 	if SetFamily(os.Getenv("DIPTYCH_KERNEL")) != nil {
 		_ = SetFamily("") // the best there is
@@ -67,6 +70,7 @@ func SetFamily(name string) error {
 	for _, n := range names {
 		if n == name {
 			useAVX512, useAVX2 = name == familyAVX512, name == familyAVX2
+			useVectors = useAVX512 || useAVX2
 			hasBF16 = useAVX512 && cpuBF16()
 			return nil
 		}

@@ -4,92 +4,141 @@ package kernel
 
 import "unsafe"
 
-// The functions below run a loop of one thread on AVX-512 and report that they did; the portable twin runs otherwise.
+// The functions below run a loop of one thread on vectors and report that they did; the portable twin runs otherwise.
 
 func addInto32(dst, a, b []float32) bool {
-	if !useAVX512 {
+	if !useVectors {
 		return false
 	}
 	if n := len(dst); n > 0 {
-		addAVX512(&dst[0], &a[:n][0], &b[:n][0], n)
+		if useAVX512 {
+			addAVX512(&dst[0], &a[:n][0], &b[:n][0], n)
+		} else {
+			addAVX2(&dst[0], &a[:n][0], &b[:n][0], n)
+		}
 	}
 	return true
 }
 
 func addScaled32(dst []float32, alpha float32, x []float32) bool {
-	if !useAVX512 {
+	if !useVectors {
 		return false
 	}
 	if n := len(dst); n > 0 {
-		addScaledAVX512(&dst[0], &x[:n][0], n, alpha)
+		if useAVX512 {
+			addScaledAVX512(&dst[0], &x[:n][0], n, alpha)
+		} else {
+			addScaledAVX2(&dst[0], &x[:n][0], n, alpha)
+		}
 	}
 	return true
 }
 
 func scaleInto32(dst, x []float32, alpha float32) bool {
-	if !useAVX512 {
+	if !useVectors {
 		return false
 	}
 	if n := len(dst); n > 0 {
-		scaleAVX512(&dst[0], &x[:n][0], n, alpha)
+		if useAVX512 {
+			scaleAVX512(&dst[0], &x[:n][0], n, alpha)
+		} else {
+			scaleAVX2(&dst[0], &x[:n][0], n, alpha)
+		}
 	}
 	return true
 }
 
 func lerp32(dst, src []float32, t float32) bool {
-	if !useAVX512 {
+	if !useVectors {
 		return false
 	}
 	if n := len(dst); n > 0 {
-		lerpAVX512(&dst[0], &src[:n][0], n, t)
+		if useAVX512 {
+			lerpAVX512(&dst[0], &src[:n][0], n, t)
+		} else {
+			lerpAVX2(&dst[0], &src[:n][0], n, t)
+		}
 	}
 	return true
 }
 
 func dot32(a, b []float32) (float32, bool) {
-	if !useAVX512 || len(a) == 0 {
+	if !useVectors || len(a) == 0 {
 		return 0, false
 	}
-	return dotAVX512(&a[0], &b[:len(a)][0], len(a)), true
+	if useAVX512 {
+		return dotAVX512(&a[0], &b[:len(a)][0], len(a)), true
+	}
+	return dotAVX2(&a[0], &b[:len(a)][0], len(a)), true
 }
 
 func sumSquares32(x []float32) (float64, bool) {
-	if !useAVX512 || len(x) == 0 {
+	if !useVectors || len(x) == 0 {
 		return 0, false
 	}
-	return sumSquaresAVX512(&x[0], len(x)), true
+	if useAVX512 {
+		return sumSquaresAVX512(&x[0], len(x)), true
+	}
+	sum, whole := 0.0, len(x)&^7
+	if whole > 0 {
+		sum = sumSquaresAVX2(&x[0], whole)
+	}
+	for _, v := range x[whole:] {
+		sum += float64(v) * float64(v)
+	}
+	return sum, true
 }
 
 func colSum32(dst, x []float32, rows, stride int) bool {
-	if !useAVX512 {
+	if !useVectors {
 		return false
 	}
-	colSumAVX512(&dst[0], &x[:(rows-1)*stride+len(dst)][0], len(dst), rows, 4*stride)
+	if useAVX512 {
+		colSumAVX512(&dst[0], &x[:(rows-1)*stride+len(dst)][0], len(dst), rows, 4*stride)
+	} else {
+		colSumAVX2(&dst[0], &x[:(rows-1)*stride+len(dst)][0], len(dst), rows, 4*stride)
+	}
 	return true
 }
 
 func adamW32(w, g, m, v []float32, c *adamWConst) bool {
-	if !useAVX512 {
+	if !useVectors {
 		return false
 	}
 	if n := len(w); n > 0 {
-		adamWAVX512(&w[0], &g[:n][0], &m[:n][0], &v[:n][0], n, (*float32)(unsafe.Pointer(c)))
+		if useAVX512 {
+			adamWAVX512(&w[0], &g[:n][0], &m[:n][0], &v[:n][0], n, (*float32)(unsafe.Pointer(c)))
+		} else {
+			adamWAVX2(&w[0], &g[:n][0], &m[:n][0], &v[:n][0], n, (*float32)(unsafe.Pointer(c)))
+		}
 	}
 	return true
 }
 
 func actRow32(act Act, y, x []float32) bool {
 	n := len(x)
-	if !useAVX512 || n == 0 {
+	if !useVectors || n == 0 {
 		return n == 0
 	}
 	switch to, from := &y[:n][0], &x[0]; act {
 	case ActGELU:
-		geluAVX512(to, from, n)
+		if useAVX512 {
+			geluAVX512(to, from, n)
+		} else {
+			geluAVX2(to, from, n)
+		}
 	case ActGELUTanh:
-		geluTanhAVX512(to, from, n)
+		if useAVX512 {
+			geluTanhAVX512(to, from, n)
+		} else {
+			geluTanhAVX2(to, from, n)
+		}
 	case ActQuickGELU:
-		quickGELUAVX512(to, from, n)
+		if useAVX512 {
+			quickGELUAVX512(to, from, n)
+		} else {
+			quickGELUAVX2(to, from, n)
+		}
 	default:
 		return false
 	}
@@ -98,16 +147,28 @@ func actRow32(act Act, y, x []float32) bool {
 
 func actGradRow32(act Act, dst, x []float32) bool {
 	n := len(x)
-	if !useAVX512 || n == 0 {
+	if !useVectors || n == 0 {
 		return n == 0
 	}
 	switch to, from := &dst[:n][0], &x[0]; act {
 	case ActGELU:
-		geluGradAVX512(to, from, n)
+		if useAVX512 {
+			geluGradAVX512(to, from, n)
+		} else {
+			geluGradAVX2(to, from, n)
+		}
 	case ActGELUTanh:
-		geluTanhGradAVX512(to, from, n)
+		if useAVX512 {
+			geluTanhGradAVX512(to, from, n)
+		} else {
+			geluTanhGradAVX2(to, from, n)
+		}
 	case ActQuickGELU:
-		quickGELUGradAVX512(to, from, n)
+		if useAVX512 {
+			quickGELUGradAVX512(to, from, n)
+		} else {
+			quickGELUGradAVX2(to, from, n)
+		}
 	default:
 		return false
 	}
@@ -116,17 +177,21 @@ func actGradRow32(act Act, dst, x []float32) bool {
 
 func layerNorm32(y, mean, rstd, x, gamma, beta []float32, eps float32) bool {
 	rows, cols := len(mean), len(gamma)
-	if !useAVX512 || rows*cols == 0 {
+	if !useVectors || rows*cols == 0 {
 		return false
 	}
 	n := rows * cols
-	layerNormAVX512(&y[:n][0], &x[:n][0], &gamma[0], &beta[:cols][0], &mean[0], &rstd[:rows][0], rows, cols, eps)
+	if useAVX512 {
+		layerNormAVX512(&y[:n][0], &x[:n][0], &gamma[0], &beta[:cols][0], &mean[0], &rstd[:rows][0], rows, cols, eps)
+	} else {
+		layerNormAVX2(&y[:n][0], &x[:n][0], &gamma[0], &beta[:cols][0], &mean[0], &rstd[:rows][0], rows, cols, eps)
+	}
 	return true
 }
 
 func layerNormBackward32(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add []float32) bool {
 	rows, cols := len(mean), len(gamma)
-	if !useAVX512 || rows*cols == 0 {
+	if !useVectors || rows*cols == 0 {
 		return false
 	}
 	n := rows * cols
@@ -134,63 +199,92 @@ func layerNormBackward32(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add []floa
 	if add != nil {
 		extra = &add[:n][0]
 	}
-	layerNormBackwardAVX512(&dx[:n][0], &dgamma[:cols][0], &dbeta[:cols][0], &dy[:n][0], &x[:n][0], &mean[0], &rstd[:rows][0], &gamma[0], extra, rows, cols)
+	if useAVX512 {
+		layerNormBackwardAVX512(&dx[:n][0], &dgamma[:cols][0], &dbeta[:cols][0], &dy[:n][0], &x[:n][0], &mean[0], &rstd[:rows][0], &gamma[0], extra, rows, cols)
+	} else {
+		layerNormBackwardAVX2(&dx[:n][0], &dgamma[:cols][0], &dbeta[:cols][0], &dy[:n][0], &x[:n][0], &mean[0], &rstd[:rows][0], &gamma[0], extra, rows, cols)
+	}
 	return true
 }
 
 func rowMax32(row []float32) (float32, bool) {
-	if !useAVX512 || len(row) == 0 {
+	if !useVectors || len(row) == 0 {
 		return 0, false
 	}
-	return rowMaxAVX512(&row[0], len(row)), true
+	if useAVX512 {
+		return rowMaxAVX512(&row[0], len(row)), true
+	}
+	return rowMaxAVX2(&row[0], len(row)), true
 }
 
 func expSum32(row []float32, top float32) (float32, bool) {
-	if !useAVX512 || len(row) == 0 {
+	if !useVectors || len(row) == 0 {
 		return 0, false
 	}
-	return expSumAVX512(&row[0], len(row), top), true
+	if useAVX512 {
+		return expSumAVX512(&row[0], len(row), top), true
+	}
+	return expSumAVX2(&row[0], len(row), top), true
 }
 
 func columnsExpSum32(top, sum, s []float32, rows, stride int) bool {
 	cols := len(top)
-	if !useAVX512 || rows*cols == 0 {
+	if !useVectors || rows*cols == 0 {
 		return false
 	}
-	columnsExpSumAVX512(&top[0], &sum[:cols][0], &s[:(rows-1)*stride+cols][0], cols, rows, 4*stride)
+	if useAVX512 {
+		columnsExpSumAVX512(&top[0], &sum[:cols][0], &s[:(rows-1)*stride+cols][0], cols, rows, 4*stride)
+	} else {
+		columnsExpSumAVX2(&top[0], &sum[:cols][0], &s[:(rows-1)*stride+cols][0], cols, rows, 4*stride)
+	}
 	return true
 }
 
 func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, factor, less float32) bool {
 	n := len(row)
-	if !useAVX512 || n == 0 {
+	if !useVectors || n == 0 {
 		return false
 	}
-	infoNCEAVX512(&row[0], &columnLSE[:n][0], n, rowLSE, factor, less)
+	if useAVX512 {
+		infoNCEAVX512(&row[0], &columnLSE[:n][0], n, rowLSE, factor, less)
+	} else {
+		infoNCEAVX2(&row[0], &columnLSE[:n][0], n, rowLSE, factor, less)
+	}
 	return true
 }
 
 func softmaxGrad32(row []float32, lse, factor, less float32) bool {
 	n := len(row)
-	if !useAVX512 || n == 0 {
+	if !useVectors || n == 0 {
 		return false
 	}
-	softmaxGradAVX512(&row[0], n, lse, factor, less)
+	if useAVX512 {
+		softmaxGradAVX512(&row[0], n, lse, factor, less)
+	} else {
+		softmaxGradAVX2(&row[0], n, lse, factor, less)
+	}
 	return true
 }
 
 func softplusSum32(row []float32) (float32, bool) {
-	if !useAVX512 || len(row) == 0 {
+	if !useVectors || len(row) == 0 {
 		return 0, false
 	}
-	return softplusSumAVX512(&row[0], len(row)), true
+	if useAVX512 {
+		return softplusSumAVX512(&row[0], len(row)), true
+	}
+	return softplusSumAVX2(&row[0], len(row)), true
 }
 
 func sigmoid32(row []float32, factor float32) bool {
-	if !useAVX512 || len(row) == 0 {
+	if !useVectors || len(row) == 0 {
 		return false
 	}
-	sigmoidAVX512(&row[0], len(row), factor)
+	if useAVX512 {
+		sigmoidAVX512(&row[0], len(row), factor)
+	} else {
+		sigmoidAVX2(&row[0], len(row), factor)
+	}
 	return true
 }
 

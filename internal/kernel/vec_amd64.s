@@ -1022,95 +1022,6 @@ dotDone:
 	VZEROUPPER
 	RET
 
-// func sumSquaresAVX512(x *float32, n int) float64
-// Requires: AVX, AVX512F, BMI2, SSE2
-TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
-	MOVQ   x+0(FP), DI
-	MOVQ   n+8(FP), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z3, Z3, Z3
-	XORQ   AX, AX
-
-sumSquaresLoop:
-	CMPQ          CX, $0x10
-	JLT           sumSquaresTail
-	VMOVUPS       (DI)(AX*1), Z1
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VCVTPS2PD     Y1, Z1
-	VCVTPS2PD     Y2, Z2
-	VFMADD231PD   Z1, Z1, Z0
-	VFMADD231PD   Z2, Z2, Z3
-	ADDQ          $0x40, AX
-	SUBQ          $0x10, CX
-	JMP           sumSquaresLoop
-
-sumSquaresTail:
-	TESTQ         CX, CX
-	JE            sumSquaresDone
-	MOVQ          $-1, R15
-	BZHIQ         CX, R15, R15
-	KMOVW         R15, K1
-	VMOVUPS.Z     (DI)(AX*1), K1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VCVTPS2PD     Y1, Z1
-	VCVTPS2PD     Y2, Z2
-	VFMADD231PD   Z1, Z1, Z0
-	VFMADD231PD   Z2, Z2, Z3
-
-sumSquaresDone:
-	VADDPD     Z3, Z0, Z0
-	VSHUFF64X2 $0x4e, Z0, Z0, Z1
-	VADDPD     Z1, Z0, Z0
-	VSHUFF64X2 $0xb1, Z0, Z0, Z1
-	VADDPD     Z1, Z0, Z0
-	VSHUFPD    $0x55, Z0, Z0, Z1
-	VADDPD     Z1, Z0, Z0
-	MOVSD      X0, ret+16(FP)
-	VZEROUPPER
-	RET
-
-// func colSumAVX512(dst *float32, x *float32, cols int, rows int, stride int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·colSumAVX512(SB), NOSPLIT, $0-40
-	MOVQ   dst+0(FP), DI
-	MOVQ   x+8(FP), SI
-	MOVQ   cols+16(FP), CX
-	MOVQ   rows+24(FP), BX
-	MOVQ   stride+32(FP), R8
-	MOVQ   $-1, AX
-	BZHIQ  CX, AX, AX
-	KMOVW  AX, K1
-	SHRQ   $0x10, AX
-	VPXORD Z0, Z0, Z0
-	KMOVW  AX, K2
-	SHRQ   $0x10, AX
-	VPXORD Z1, Z1, Z1
-	KMOVW  AX, K3
-	SHRQ   $0x10, AX
-	VPXORD Z2, Z2, Z2
-	KMOVW  AX, K4
-	SHRQ   $0x10, AX
-	VPXORD Z3, Z3, Z3
-
-colSumRow:
-	VADDPS  (SI), Z0, K1, Z0
-	VADDPS  64(SI), Z1, K2, Z1
-	VADDPS  128(SI), Z2, K3, Z2
-	VADDPS  192(SI), Z3, K4, Z3
-	ADDQ    R8, SI
-	DECQ    BX
-	JNE     colSumRow
-	VADDPS  (DI), Z0, K1, Z0
-	VMOVUPS Z0, K1, (DI)
-	VADDPS  64(DI), Z1, K2, Z1
-	VMOVUPS Z1, K2, 64(DI)
-	VADDPS  128(DI), Z2, K3, Z2
-	VMOVUPS Z2, K3, 128(DI)
-	VADDPS  192(DI), Z3, K4, Z3
-	VMOVUPS Z3, K4, 192(DI)
-	VZEROUPPER
-	RET
-
 // func layerNormAVX512(y *float32, x *float32, gamma *float32, beta *float32, mean *float32, rstd *float32, rows int, cols int, eps float32)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·layerNormAVX512(SB), NOSPLIT, $0-68
@@ -1396,7 +1307,8 @@ TEXT ·rowMaxAVX512(SB), NOSPLIT, $0-20
 	MOVQ         x+0(FP), SI
 	MOVQ         n+8(FP), CX
 	MOVL         $0xff800000, R15
-	VPBROADCASTD R15, Z0
+	VPBROADCASTD R15, Z11
+	VMOVAPS      Z11, Z0
 	XORQ         AX, AX
 
 maxLoop:
@@ -2141,5 +2053,449 @@ sigmoidTail:
 	VMOVUPS      Z3, K1, (SI)(AX*1)
 
 sigmoidDone:
+	VZEROUPPER
+	RET
+
+// func softmaxForwardAVX512(p *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·softmaxForwardAVX512(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), DI
+	MOVQ         (DI), SI
+	MOVQ         8(DI), BX
+	MOVQ         16(DI), R8
+	MOVQ         24(DI), R9
+	MOVQ         40(DI), R10
+	MOVQ         48(DI), R11
+	MOVQ         56(DI), R12
+	MOVL         $0x42b20000, R15
+	VPBROADCASTD R15, Z20
+	MOVL         $0xc2d20000, R15
+	VPBROADCASTD R15, Z21
+	MOVL         $0x3fb8aa3b, R15
+	VPBROADCASTD R15, Z22
+	MOVL         $0x3f318000, R15
+	VPBROADCASTD R15, Z23
+	MOVL         $0xb95e8083, R15
+	VPBROADCASTD R15, Z24
+	MOVL         $0x3f000000, R15
+	VPBROADCASTD R15, Z25
+	MOVL         $0x39506967, R15
+	VPBROADCASTD R15, Z26
+	MOVL         $0x3ab743ce, R15
+	VPBROADCASTD R15, Z27
+	MOVL         $0x3c088908, R15
+	VPBROADCASTD R15, Z28
+	MOVL         $0x3d2aa9c1, R15
+	VPBROADCASTD R15, Z29
+	MOVL         $0x3e2aaaaa, R15
+	VPBROADCASTD R15, Z30
+	MOVL         $0x3f800000, R15
+	VPBROADCASTD R15, Z31
+	VBROADCASTSS 104(DI), Z10
+	MOVL         $0xff800000, R15
+	VPBROADCASTD R15, Z11
+	VPXORD       Z12, Z12, Z12
+
+row:
+	VMOVAPS Z11, Z0
+	MOVQ    R9, CX
+	XORQ    AX, AX
+
+maxLoop:
+	CMPQ   CX, $0x10
+	JLT    maxTail
+	VMAXPS (SI)(AX*1), Z0, Z0
+	ADDQ   $0x40, AX
+	SUBQ   $0x10, CX
+	JMP    maxLoop
+
+maxTail:
+	TESTQ  CX, CX
+	JE     maxDone
+	MOVQ   $-1, R15
+	BZHIQ  CX, R15, R15
+	KMOVW  R15, K1
+	VMAXPS (SI)(AX*1), Z0, K1, Z0
+
+maxDone:
+	VSHUFF32X4 $0x4e, Z0, Z0, Z1
+	VMAXPS     Z1, Z0, Z0
+	VSHUFF32X4 $0xb1, Z0, Z0, Z1
+	VMAXPS     Z1, Z0, Z0
+	VSHUFPS    $0x4e, Z0, Z0, Z1
+	VMAXPS     Z1, Z0, Z0
+	VSHUFPS    $0xb1, Z0, Z0, Z1
+	VMAXPS     Z1, Z0, Z0
+	VMULPS     Z10, Z0, Z0
+	VMOVSS     X0, (R11)
+	VPXORD     Z5, Z5, Z5
+	MOVQ       R9, CX
+	MOVQ       R10, DX
+	XORQ       AX, AX
+
+expLoop:
+	CMPQ         CX, $0x10
+	JLT          expTail
+	VMOVUPS      (SI)(AX*1), Z1
+	VFMSUB213PS  Z0, Z10, Z1
+	VMINPS       Z1, Z20, Z1
+	VMAXPS       Z1, Z21, Z1
+	VMULPS       Z22, Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS Z23, Z2, Z1
+	VFNMADD231PS Z24, Z2, Z1
+	VMOVAPS      Z26, Z3
+	VFMADD213PS  Z27, Z1, Z3
+	VFMADD213PS  Z28, Z1, Z3
+	VFMADD213PS  Z29, Z1, Z3
+	VFMADD213PS  Z30, Z1, Z3
+	VFMADD213PS  Z25, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VADDPS       Z3, Z5, Z5
+	VMOVUPS      Z3, (SI)(AX*1)
+	SUBQ         $0x10, DX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, CX
+	JMP          expLoop
+
+expTail:
+	TESTQ        CX, CX
+	JE           expDone
+	MOVQ         $-1, R15
+	BZHIQ        CX, R15, R15
+	KMOVW        R15, K1
+	VMOVUPS.Z    (SI)(AX*1), K1, Z1
+	VFMSUB213PS  Z0, Z10, Z1
+	VMINPS       Z1, Z20, Z1
+	VMAXPS       Z1, Z21, Z1
+	VMULPS       Z22, Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS Z23, Z2, Z1
+	VFNMADD231PS Z24, Z2, Z1
+	VMOVAPS      Z26, Z3
+	VFMADD213PS  Z27, Z1, Z3
+	VFMADD213PS  Z28, Z1, Z3
+	VFMADD213PS  Z29, Z1, Z3
+	VFMADD213PS  Z30, Z1, Z3
+	VFMADD213PS  Z25, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VMOVAPS.Z    Z3, K1, Z3
+	VADDPS       Z3, Z5, Z5
+	MOVQ         $-1, R15
+	CMPQ         DX, $0x10
+	JGE          expWhole
+	BZHIQ        DX, R15, R15
+
+expWhole:
+	KMOVW   R15, K2
+	VMOVUPS Z3, K2, (SI)(AX*1)
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, DX
+
+expDone:
+zero:
+	CMPQ  DX, $0x00
+	JLE   filled
+	MOVQ  $-1, R15
+	CMPQ  DX, $0x10
+	JGE   zeroWhole
+	BZHIQ DX, R15, R15
+
+zeroWhole:
+	KMOVW   R15, K2
+	VMOVUPS Z12, K2, (SI)(AX*1)
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, DX
+	JMP     zero
+
+filled:
+	VSHUFF32X4 $0x4e, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z5
+	VSHUFF32X4 $0xb1, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z5
+	VSHUFPS    $0x4e, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z5
+	VSHUFPS    $0xb1, Z5, Z5, Z1
+	VADDPS     Z1, Z5, Z5
+	VMOVSS     X5, (R12)
+	ADDQ       $0x04, R11
+	ADDQ       $0x04, R12
+	ADDQ       32(DI), R9
+	ADDQ       R8, SI
+	DECQ       BX
+	JNE        row
+	VZEROUPPER
+	RET
+
+// func softmaxBackwardAVX512(p *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·softmaxBackwardAVX512(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), DI
+	MOVQ         (DI), SI
+	MOVQ         64(DI), DX
+	MOVQ         8(DI), BX
+	MOVQ         16(DI), R8
+	MOVQ         24(DI), R9
+	MOVQ         40(DI), R10
+	MOVQ         48(DI), R11
+	MOVQ         72(DI), R12
+	MOVQ         80(DI), R13
+	MOVL         $0x42b20000, R15
+	VPBROADCASTD R15, Z20
+	MOVL         $0xc2d20000, R15
+	VPBROADCASTD R15, Z21
+	MOVL         $0x3fb8aa3b, R15
+	VPBROADCASTD R15, Z22
+	MOVL         $0x3f318000, R15
+	VPBROADCASTD R15, Z23
+	MOVL         $0xb95e8083, R15
+	VPBROADCASTD R15, Z24
+	MOVL         $0x3f000000, R15
+	VPBROADCASTD R15, Z25
+	MOVL         $0x39506967, R15
+	VPBROADCASTD R15, Z26
+	MOVL         $0x3ab743ce, R15
+	VPBROADCASTD R15, Z27
+	MOVL         $0x3c088908, R15
+	VPBROADCASTD R15, Z28
+	MOVL         $0x3d2aa9c1, R15
+	VPBROADCASTD R15, Z29
+	MOVL         $0x3e2aaaaa, R15
+	VPBROADCASTD R15, Z30
+	MOVL         $0x3f800000, R15
+	VPBROADCASTD R15, Z31
+	VBROADCASTSS 104(DI), Z10
+	VPXORD       Z12, Z12, Z12
+
+row:
+	VPXORD Z5, Z5, Z5
+	MOVQ   96(DI), CX
+	XORQ   AX, AX
+
+deltaLoop:
+	CMPQ        CX, $0x10
+	JLT         deltaTail
+	VMOVUPS     (R12)(AX*1), Z1
+	VMOVUPS     (R13)(AX*1), Z2
+	VFMADD231PS Z2, Z1, Z5
+	ADDQ        $0x40, AX
+	SUBQ        $0x10, CX
+	JMP         deltaLoop
+
+deltaTail:
+	TESTQ       CX, CX
+	JE          deltaDone
+	MOVQ        $-1, R15
+	BZHIQ       CX, R15, R15
+	KMOVW       R15, K1
+	VMOVUPS.Z   (R12)(AX*1), K1, Z1
+	VMOVUPS.Z   (R13)(AX*1), K1, Z2
+	VFMADD231PS Z2, Z1, Z5
+
+deltaDone:
+	VSHUFF32X4   $0x4e, Z5, Z5, Z1
+	VADDPS       Z1, Z5, Z5
+	VSHUFF32X4   $0xb1, Z5, Z5, Z1
+	VADDPS       Z1, Z5, Z5
+	VSHUFPS      $0x4e, Z5, Z5, Z1
+	VADDPS       Z1, Z5, Z5
+	VSHUFPS      $0xb1, Z5, Z5, Z1
+	VADDPS       Z1, Z5, Z5
+	VBROADCASTSS (R11), Z6
+	MOVQ         R9, CX
+	MOVQ         R10, R14
+	XORQ         AX, AX
+
+expLoop:
+	CMPQ         CX, $0x10
+	JLT          expTail
+	VMOVUPS      (SI)(AX*1), Z1
+	VMOVUPS      (DX)(AX*1), Z4
+	VFMSUB213PS  Z6, Z10, Z1
+	VMINPS       Z1, Z20, Z1
+	VMAXPS       Z1, Z21, Z1
+	VMULPS       Z22, Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS Z23, Z2, Z1
+	VFNMADD231PS Z24, Z2, Z1
+	VMOVAPS      Z26, Z3
+	VFMADD213PS  Z27, Z1, Z3
+	VFMADD213PS  Z28, Z1, Z3
+	VFMADD213PS  Z29, Z1, Z3
+	VFMADD213PS  Z30, Z1, Z3
+	VFMADD213PS  Z25, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VSUBPS       Z5, Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VMULPS       Z10, Z4, Z4
+	VMOVUPS      Z3, (SI)(AX*1)
+	VMOVUPS      Z4, (DX)(AX*1)
+	SUBQ         $0x10, R14
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, CX
+	JMP          expLoop
+
+expTail:
+	TESTQ        CX, CX
+	JE           expDone
+	MOVQ         $-1, R15
+	BZHIQ        CX, R15, R15
+	KMOVW        R15, K1
+	VMOVUPS.Z    (SI)(AX*1), K1, Z1
+	VMOVUPS.Z    (DX)(AX*1), K1, Z4
+	VFMSUB213PS  Z6, Z10, Z1
+	VMINPS       Z1, Z20, Z1
+	VMAXPS       Z1, Z21, Z1
+	VMULPS       Z22, Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS Z23, Z2, Z1
+	VFNMADD231PS Z24, Z2, Z1
+	VMOVAPS      Z26, Z3
+	VFMADD213PS  Z27, Z1, Z3
+	VFMADD213PS  Z28, Z1, Z3
+	VFMADD213PS  Z29, Z1, Z3
+	VFMADD213PS  Z30, Z1, Z3
+	VFMADD213PS  Z25, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VFMADD213PS  Z31, Z1, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VSUBPS       Z5, Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VMULPS       Z10, Z4, Z4
+	VMOVAPS.Z    Z3, K1, Z3
+	VMOVAPS.Z    Z4, K1, Z4
+	MOVQ         $-1, R15
+	CMPQ         R14, $0x10
+	JGE          expWhole
+	BZHIQ        R14, R15, R15
+
+expWhole:
+	KMOVW   R15, K2
+	VMOVUPS Z3, K2, (SI)(AX*1)
+	VMOVUPS Z4, K2, (DX)(AX*1)
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, R14
+
+expDone:
+zero:
+	CMPQ  R14, $0x00
+	JLE   filled
+	MOVQ  $-1, R15
+	CMPQ  R14, $0x10
+	JGE   zeroWhole
+	BZHIQ R14, R15, R15
+
+zeroWhole:
+	KMOVW   R15, K2
+	VMOVUPS Z12, K2, (SI)(AX*1)
+	VMOVUPS Z12, K2, (DX)(AX*1)
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, R14
+	JMP     zero
+
+filled:
+	ADDQ $0x04, R11
+	ADDQ 88(DI), R12
+	ADDQ 88(DI), R13
+	ADDQ 32(DI), R9
+	ADDQ R8, SI
+	ADDQ R8, DX
+	DECQ BX
+	JNE  row
+	VZEROUPPER
+	RET
+
+// func sumSquaresAVX512(x *float32, n int) float64
+// Requires: AVX, AVX512F, BMI2, SSE2
+TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
+	MOVQ   x+0(FP), SI
+	MOVQ   n+8(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z3, Z3, Z3
+	XORQ   AX, AX
+
+sumSquaresLoop:
+	CMPQ          CX, $0x10
+	JLT           sumSquaresTail
+	VMOVUPS       (SI)(AX*1), Z1
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VCVTPS2PD     Y1, Z1
+	VCVTPS2PD     Y2, Z2
+	VFMADD231PD   Z1, Z1, Z0
+	VFMADD231PD   Z2, Z2, Z3
+	ADDQ          $0x40, AX
+	SUBQ          $0x10, CX
+	JMP           sumSquaresLoop
+
+sumSquaresTail:
+	TESTQ         CX, CX
+	JE            sumSquaresDone
+	MOVQ          $-1, R15
+	BZHIQ         CX, R15, R15
+	KMOVW         R15, K1
+	VMOVUPS.Z     (SI)(AX*1), K1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VCVTPS2PD     Y1, Z1
+	VCVTPS2PD     Y2, Z2
+	VFMADD231PD   Z1, Z1, Z0
+	VFMADD231PD   Z2, Z2, Z3
+
+sumSquaresDone:
+	VADDPD     Z3, Z0, Z0
+	VSHUFF64X2 $0x4e, Z0, Z0, Z1
+	VADDPD     Z1, Z0, Z0
+	VSHUFF64X2 $0xb1, Z0, Z0, Z1
+	VADDPD     Z1, Z0, Z0
+	VSHUFPD    $0x55, Z0, Z0, Z1
+	VADDPD     Z1, Z0, Z0
+	MOVSD      X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func colSumAVX512(dst *float32, x *float32, cols int, rows int, stride int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·colSumAVX512(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), SI
+	MOVQ   cols+16(FP), CX
+	MOVQ   rows+24(FP), BX
+	MOVQ   stride+32(FP), R8
+	MOVQ   $-1, AX
+	BZHIQ  CX, AX, AX
+	KMOVW  AX, K1
+	SHRQ   $0x10, AX
+	VPXORD Z0, Z0, Z0
+	KMOVW  AX, K2
+	SHRQ   $0x10, AX
+	VPXORD Z1, Z1, Z1
+	KMOVW  AX, K3
+	SHRQ   $0x10, AX
+	VPXORD Z2, Z2, Z2
+	KMOVW  AX, K4
+	SHRQ   $0x10, AX
+	VPXORD Z3, Z3, Z3
+
+colSumRow:
+	VADDPS  (SI), Z0, K1, Z0
+	VADDPS  64(SI), Z1, K2, Z1
+	VADDPS  128(SI), Z2, K3, Z2
+	VADDPS  192(SI), Z3, K4, Z3
+	ADDQ    R8, SI
+	DECQ    BX
+	JNE     colSumRow
+	VADDPS  (DI), Z0, K1, Z0
+	VMOVUPS Z0, K1, (DI)
+	VADDPS  64(DI), Z1, K2, Z1
+	VMOVUPS Z1, K2, 64(DI)
+	VADDPS  128(DI), Z2, K3, Z2
+	VMOVUPS Z2, K3, 128(DI)
+	VADDPS  192(DI), Z3, K4, Z3
+	VMOVUPS Z3, K4, 192(DI)
 	VZEROUPPER
 	RET

@@ -64,16 +64,6 @@ func quickGELUGradAVX512(dst *float32, x *float32, n int)
 //go:noescape
 func dotAVX512(a *float32, b *float32, n int) float32
 
-// sumSquaresAVX512 returns the sum of x² in float64.
-//
-//go:noescape
-func sumSquaresAVX512(x *float32, n int) float64
-
-// colSumAVX512 is colSum on up to 64 columns; stride is in bytes.
-//
-//go:noescape
-func colSumAVX512(dst *float32, x *float32, cols int, rows int, stride int)
-
 // layerNormAVX512 is layerNorm.
 //
 //go:noescape
@@ -118,3 +108,23 @@ func softplusSumAVX512(x *float32, n int) float32
 //
 //go:noescape
 func sigmoidAVX512(x *float32, n int, factor float32)
+
+// softmaxForwardAVX512 turns rows of scores into weights that lack the division by their sum, as softmaxArgs says.
+//
+//go:noescape
+func softmaxForwardAVX512(p *byte)
+
+// softmaxBackwardAVX512 turns scores into probabilities P and their gradients dP into scale·P∘(dP - dO·O), as softmaxArgs says.
+//
+//go:noescape
+func softmaxBackwardAVX512(p *byte)
+
+// sumSquaresAVX512 returns the sum of x² in float64.
+//
+//go:noescape
+func sumSquaresAVX512(x *float32, n int) float64
+
+// colSumAVX512 is colSum on up to 64 columns; stride is in bytes.
+//
+//go:noescape
+func colSumAVX512(dst *float32, x *float32, cols int, rows int, stride int)

@@ -3,8 +3,6 @@ package main
 import (
 	"math"
 
-	"github.com/mmcloughlin/avo/build"
-	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
@@ -16,7 +14,7 @@ var erfcCoefficients = []float64{2.5943958854474243e-05, 0.2363266981800839, 0.2
 const erfcP = 0.42
 
 // activations writes value and derivative of each activation over a row. In the value, x -> y; the derivative multiplies.
-func activations(c *build.Context) {
+func activations(c *vector) {
 	y, x, n, off := reg.RDI, reg.RSI, reg.RCX, reg.RAX
 	for _, act := range []struct {
 		name  string
@@ -25,26 +23,26 @@ func activations(c *build.Context) {
 		value, slope func(expRegs)
 	}{
 		{"gelu", func(expRegs) {
-			constant(c, -0.5, z[10])
-			constant(c, erfcP/math.Sqrt2, z[11])
+			c.constant(-0.5, z[10])
+			c.constant(erfcP/math.Sqrt2, z[11])
 			for i, v := range erfcCoefficients[1:] {
-				constant(c, v/2, z[12+i])
+				c.constant(v/2, z[12+i])
 			}
 		}, func(r expRegs) {
 			cdf(c, r)
 			c.VMULPS(z[5], z[0], z[0])
 		}, func(r expRegs) {
 			cdf(c, r)
-			constant(c, 1/math.Sqrt(2*math.Pi), z[1])
+			c.constant(1/math.Sqrt(2*math.Pi), z[1])
 			c.VMULPS(z[3], z[1], z[1])
 			c.VFMADD213PS(z[5], z[1], z[0]) // x·φ + Φ
 		}},
 		{"geluTanh", func(expRegs) {
-			constant(c, -2*geluC, z[10])
-			constant(c, -2*geluC*geluK, z[11])
-			constant(c, 2*geluC, z[12])
-			constant(c, 6*geluC*geluK, z[13])
-			constant(c, 1e30, z[14])
+			c.constant(-2*geluC, z[10])
+			c.constant(-2*geluC*geluK, z[11])
+			c.constant(2*geluC, z[12])
+			c.constant(6*geluC*geluK, z[13])
+			c.constant(1e30, z[14])
 		}, func(r expRegs) {
 			geluTanhSigmoid(c, r)
 			c.VDIVPS(z[4], z[0], z[0])
@@ -56,8 +54,8 @@ func activations(c *build.Context) {
 			sigmoidSlope(c, r)
 		}},
 		{"quickGELU", func(expRegs) {
-			constant(c, -1.702, z[10])
-			constant(c, 1.702, z[12])
+			c.constant(-1.702, z[10])
+			c.constant(1.702, z[12])
 		}, func(r expRegs) {
 			c.VMULPS(z[10], z[0], z[1])
 			exp(c, r, 1, 3, 2)
@@ -71,8 +69,8 @@ func activations(c *build.Context) {
 			sigmoidSlope(c, r)
 		}},
 	} {
-		function(c, act.name+"AVX512", "func(y, x *float32, n int)", "is actRow.")
-		load(c, []string{"y", "x", "n"}, []reg.Register{y, x, n})
+		c.function(act.name, "func(y, x *float32, n int)", "is actRow.")
+		load(c.Context, []string{"y", "x", "n"}, []reg.Register{y, x, n})
 		r := expConstants(c)
 		act.setup(r)
 		each(c, act.name, n, off, func(masked bool) {
@@ -80,10 +78,10 @@ func activations(c *build.Context) {
 			act.value(r)
 			put(c, z[0], mem(y, off), masked)
 		})
-		end(c)
+		end(c.Context)
 
-		function(c, act.name+"GradAVX512", "func(dst, x *float32, n int)", "is actGradRow.")
-		load(c, []string{"dst", "x", "n"}, []reg.Register{y, x, n})
+		c.function(act.name+"Grad", "func(dst, x *float32, n int)", "is actGradRow.")
+		load(c.Context, []string{"dst", "x", "n"}, []reg.Register{y, x, n})
 		act.setup(expConstants(c))
 		each(c, act.name+"Grad", n, off, func(masked bool) {
 			get(c, mem(x, off), z[0], masked)
@@ -92,7 +90,7 @@ func activations(c *build.Context) {
 			c.VMULPS(z[1], z[0], z[0])
 			put(c, z[0], mem(y, off), masked)
 		})
-		end(c)
+		end(c.Context)
 	}
 }
 
@@ -103,11 +101,11 @@ const (
 
 // cdf takes x in register 0 and leaves exp(-x²/2) in 3 and the normal distribution Φ(x) = (1 + erf(x/√2))/2 in 5, with an
 // absolute error below 2e-7. It uses 10 to 19 as activations filled them.
-func cdf(c *build.Context, r expRegs) {
+func cdf(c *vector, r expRegs) {
 	c.VMULPS(z[0], z[0], z[1])
 	c.VMULPS(z[10], z[1], z[1])
 	exp(c, r, 1, 3, 2)
-	bitsConstant(c, 0x7fffffff, z[4])
+	c.bits(0x7fffffff, z[4])
 	c.VPANDD(z[4], z[0], z[4])
 	c.VFMADD213PS(z[r.one], z[11], z[4])
 	c.VDIVPS(z[4], z[r.one], z[4]) // t = 1/(1 + p·|x|/√2)
@@ -115,16 +113,16 @@ func cdf(c *build.Context, r expRegs) {
 	for i := 18; i >= 12; i-- {
 		c.VFMADD213PS(z[i], z[4], z[5])
 	}
-	constant(c, erfcCoefficients[0]/2, z[6])
+	c.constant(erfcCoefficients[0]/2, z[6])
 	c.VFMADD213PS(z[6], z[4], z[5])
 	c.VMULPS(z[3], z[5], z[5]) // Φ(-|x|)
-	c.VPXORD(z[6], z[6], z[6])
-	c.VCMPPS(operand.U8(0x1e), z[6], z[0], reg.K2) // x > 0
+	c.zero(z[6])
+	c.compare(0x1e, z[6], z[0], reg.K2) // x > 0
 	c.VSUBPS(z[5], z[r.one], reg.K2, z[5])
 }
 
 // geluTanhSigmoid takes x in register 0 and leaves e = exp(-2u) in 3 and 1 + e in 4, u = √(2/π)·(x + 0.044715·x³).
-func geluTanhSigmoid(c *build.Context, r expRegs) {
+func geluTanhSigmoid(c *vector, r expRegs) {
 	c.VMULPS(z[0], z[0], z[1])
 	c.VFMADD213PS(z[10], z[11], z[1])
 	c.VMULPS(z[0], z[1], z[1])
@@ -135,10 +133,10 @@ func geluTanhSigmoid(c *build.Context, r expRegs) {
 // sigmoidSlope takes x in 0, a' in 1, e = exp(-a) in 3 and 1 + e in 4, and leaves the derivative of x·σ(a) in 0:
 // σ + x·σ·(1-σ)·a'. 1-σ is taken as e·σ where that is below a half, for there the difference would cancel, and as the
 // difference elsewhere, where e may be infinite.
-func sigmoidSlope(c *build.Context, r expRegs) {
+func sigmoidSlope(c *vector, r expRegs) {
 	c.VDIVPS(z[4], z[r.one], z[5])
 	c.VSUBPS(z[5], z[r.one], z[4])
-	c.VCMPPS(operand.U8(0x11), z[r.one], z[3], reg.K2) // e < 1
+	c.compare(0x11, z[r.one], z[3], reg.K2) // e < 1
 	c.VMULPS(z[5], z[3], reg.K2, z[4])
 	c.VMULPS(z[5], z[4], z[4])
 	c.VMULPS(z[0], z[4], z[4])

@@ -52,8 +52,6 @@ func attention(c *build.Context) {
 		product(c, nv, multiplyAdd)
 	}
 	transpose(c)
-	softmaxForward(c)
-	softmaxBackward(c)
 	softmaxFinish(c)
 	prefetch(c)
 }
@@ -254,8 +252,8 @@ func transpose(c *build.Context) {
 }
 
 // softmaxForward turns rows of scores into exp(scale·(s - max s)) of the keys they see and zeros up to the width of the block.
-func softmaxForward(c *build.Context) {
-	function(c, "softmaxForwardAVX512", "func(p *byte)", "turns rows of scores into weights that lack the division by their sum, as softmaxArgs says.")
+func softmaxForward(c *vector) {
+	c.function("softmaxForward", "func(p *byte)", "turns rows of scores into weights that lack the division by their sum, as softmaxArgs says.")
 	s, rows, stride, seen, width, top, sum := reg.RSI, reg.RBX, reg.R8, reg.R9, reg.R10, reg.R11, reg.R12
 	off, n, left, arg := reg.RAX, reg.RCX, reg.RDX, operand.Mem{Base: reg.RDI}
 	c.Load(c.Param("p"), reg.RDI)
@@ -267,8 +265,8 @@ func softmaxForward(c *build.Context) {
 	}
 	r := expConstants(c)
 	c.VBROADCASTSS(arg.Offset(softScale), z[10])
-	constant(c, math.Inf(-1), z[11])
-	c.VPXORD(z[12], z[12], z[12])
+	c.constant(math.Inf(-1), z[11])
+	c.zero(z[12])
 	c.Label("row")
 	c.VMOVAPS(z[11], z[0])
 	c.MOVQ(seen, n)
@@ -279,10 +277,10 @@ func softmaxForward(c *build.Context) {
 			c.VMAXPS(mem(s, off), z[0], z[0])
 		}
 	})
-	across(c, c.VMAXPS, 0, 1)
+	c.across(c.VMAXPS, 0, 1)
 	c.VMULPS(z[10], z[0], z[0])
-	c.VMOVSS(reg.X0, operand.Mem{Base: top})
-	c.VPXORD(z[5], z[5], z[5])
+	c.VMOVSS(c.lowest(z[0]), operand.Mem{Base: top})
+	c.zero(z[5])
 	c.MOVQ(seen, n)
 	c.MOVQ(width, left)
 	each(c, "exp", n, off, func(masked bool) {
@@ -293,46 +291,41 @@ func softmaxForward(c *build.Context) {
 			c.VMOVAPS_Z(z[3], reg.K1, z[3])
 			c.VADDPS(z[3], z[5], z[5])
 			storeUpTo(c, "exp", z[3], mem(s, off), left)
-			c.ADDQ(operand.U8(64), off)
+			c.ADDQ(operand.U8(c.bytes()), off)
 		} else {
 			c.VADDPS(z[3], z[5], z[5])
-			c.VMOVUPS(z[3], mem(s, off))
+			c.store(z[3], nil, mem(s, off))
 		}
-		c.SUBQ(operand.U8(16), left)
+		c.SUBQ(operand.U8(c.lanes), left)
 	})
 	c.Label("zero")
 	c.CMPQ(left, operand.U8(0))
 	c.JLE(operand.LabelRef("filled"))
 	storeUpTo(c, "zero", z[12], mem(s, off), left)
-	c.ADDQ(operand.U8(64), off)
-	c.SUBQ(operand.U8(16), left)
+	c.ADDQ(operand.U8(c.bytes()), off)
+	c.SUBQ(operand.U8(c.lanes), left)
 	c.JMP(operand.LabelRef("zero"))
 	c.Label("filled")
-	across(c, c.VADDPS, 5, 1)
-	c.VMOVSS(reg.X5, operand.Mem{Base: sum})
+	c.across(c.VADDPS, 5, 1)
+	c.VMOVSS(c.lowest(z[5]), operand.Mem{Base: sum})
 	c.ADDQ(operand.U8(4), top)
 	c.ADDQ(operand.U8(4), sum)
 	c.ADDQ(arg.Offset(softStep), seen)
 	c.ADDQ(stride, s)
 	c.DECQ(rows)
 	c.JNE(operand.LabelRef("row"))
-	end(c)
+	end(c.Context)
 }
 
-// storeUpTo stores the first min(left, 16) lanes of v; left is above 0. It spoils R15 and K2.
-func storeUpTo(c *build.Context, label string, v reg.VecPhysical, m operand.Mem, left reg.GPPhysical) {
-	c.MOVQ(operand.I32(-1), reg.R15)
-	c.CMPQ(left, operand.U8(16))
-	c.JGE(operand.LabelRef(label + "Whole"))
-	c.BZHIQ(left, reg.R15, reg.R15)
-	c.Label(label + "Whole")
-	c.KMOVW(reg.R15L, reg.K2)
-	c.VMOVUPS(v, reg.K2, m)
+// storeUpTo stores the first min(left, lanes) lanes of v; left is above 0. It spoils R15 and K2.
+func storeUpTo(c *vector, label string, v reg.VecPhysical, m operand.Mem, left reg.GPPhysical) {
+	c.firstLanes(label, left, reg.K2)
+	c.store(v, reg.K2, m)
 }
 
 // softmaxBackward turns rows of scores into probabilities and rows of their gradients into those of the scores.
-func softmaxBackward(c *build.Context) {
-	function(c, "softmaxBackwardAVX512", "func(p *byte)", "turns scores into probabilities P and their gradients dP into scale·P∘(dP - dO·O), as softmaxArgs says.")
+func softmaxBackward(c *vector) {
+	c.function("softmaxBackward", "func(p *byte)", "turns scores into probabilities P and their gradients dP into scale·P∘(dP - dO·O), as softmaxArgs says.")
 	s, dp, rows, stride, seen, width, lse, out, dout := reg.RSI, reg.RDX, reg.RBX, reg.R8, reg.R9, reg.R10, reg.R11, reg.R12, reg.R13
 	off, n, left, arg := reg.RAX, reg.RCX, reg.R14, operand.Mem{Base: reg.RDI}
 	c.Load(c.Param("p"), reg.RDI)
@@ -344,16 +337,16 @@ func softmaxBackward(c *build.Context) {
 	}
 	r := expConstants(c)
 	c.VBROADCASTSS(arg.Offset(softScale), z[10])
-	c.VPXORD(z[12], z[12], z[12])
+	c.zero(z[12])
 	c.Label("row")
-	c.VPXORD(z[5], z[5], z[5])
+	c.zero(z[5])
 	c.MOVQ(arg.Offset(softDim), n)
 	each(c, "delta", n, off, func(masked bool) {
 		get(c, mem(out, off), z[1], masked)
 		get(c, mem(dout, off), z[2], masked)
 		c.VFMADD231PS(z[2], z[1], z[5])
 	})
-	across(c, c.VADDPS, 5, 1)
+	c.across(c.VADDPS, 5, 1)
 	c.VBROADCASTSS(operand.Mem{Base: lse}, z[6])
 	c.MOVQ(seen, n)
 	c.MOVQ(width, left)
@@ -369,21 +362,21 @@ func softmaxBackward(c *build.Context) {
 			c.VMOVAPS_Z(z[3], reg.K1, z[3])
 			c.VMOVAPS_Z(z[4], reg.K1, z[4])
 			storeUpTo(c, "exp", z[3], mem(s, off), left)
-			c.VMOVUPS(z[4], reg.K2, mem(dp, off))
-			c.ADDQ(operand.U8(64), off)
+			c.store(z[4], reg.K2, mem(dp, off))
+			c.ADDQ(operand.U8(c.bytes()), off)
 		} else {
-			c.VMOVUPS(z[3], mem(s, off))
-			c.VMOVUPS(z[4], mem(dp, off))
+			c.store(z[3], nil, mem(s, off))
+			c.store(z[4], nil, mem(dp, off))
 		}
-		c.SUBQ(operand.U8(16), left)
+		c.SUBQ(operand.U8(c.lanes), left)
 	})
 	c.Label("zero")
 	c.CMPQ(left, operand.U8(0))
 	c.JLE(operand.LabelRef("filled"))
 	storeUpTo(c, "zero", z[12], mem(s, off), left)
-	c.VMOVUPS(z[12], reg.K2, mem(dp, off))
-	c.ADDQ(operand.U8(64), off)
-	c.SUBQ(operand.U8(16), left)
+	c.store(z[12], reg.K2, mem(dp, off))
+	c.ADDQ(operand.U8(c.bytes()), off)
+	c.SUBQ(operand.U8(c.lanes), left)
 	c.JMP(operand.LabelRef("zero"))
 	c.Label("filled")
 	c.ADDQ(operand.U8(4), lse)
@@ -394,25 +387,26 @@ func softmaxBackward(c *build.Context) {
 	c.ADDQ(stride, dp)
 	c.DECQ(rows)
 	c.JNE(operand.LabelRef("row"))
-	end(c)
+	end(c.Context)
 }
 
 // softmaxFinish writes lse = top + log sum and inverse = 1/sum. The logarithm is Cephes' logf, with an error of about 1e-7;
 // sum is normal or NaN here.
-func softmaxFinish(c *build.Context) {
-	function(c, "softmaxFinishAVX512", "func(lse, inverse, sum *float32, n int)", "adds log sum to lse and sets inverse = 1/sum, which may be sum.")
+func softmaxFinish(b *build.Context) {
+	c := atWidth(b, 16)
+	c.function("softmaxFinish", "func(lse, inverse, sum *float32, n int)", "adds log sum to lse and sets inverse = 1/sum, which may be sum.")
 	lse, inverse, sum, n, off := reg.RDI, reg.RSI, reg.RDX, reg.RCX, reg.RAX
-	load(c, []string{"lse", "inverse", "sum", "n"}, []reg.Register{lse, inverse, sum, n})
+	load(b, []string{"lse", "inverse", "sum", "n"}, []reg.Register{lse, inverse, sum, n})
 	poly := []float64{7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1}
 	for i, v := range poly {
-		constant(c, v, z[16+i])
+		c.constant(v, z[16+i])
 	}
 	one, half, root2, ln2lo, ln2hi := z[31], z[30], z[29], z[28], z[27]
-	constant(c, 1, one)
-	constant(c, 0.5, half)
-	constant(c, math.Sqrt2, root2)
-	constant(c, -2.12194440e-4, ln2lo)
-	constant(c, 0.693359375, ln2hi)
+	c.constant(1, one)
+	c.constant(0.5, half)
+	c.constant(math.Sqrt2, root2)
+	c.constant(-2.12194440e-4, ln2lo)
+	c.constant(0.693359375, ln2hi)
 	each(c, "finish", n, off, func(masked bool) {
 		if masked {
 			c.VMOVAPS(one, z[0])
@@ -443,7 +437,7 @@ func softmaxFinish(c *build.Context) {
 		c.VADDPS(z[3], z[0], z[0])
 		put(c, z[0], mem(lse, off), masked)
 	})
-	end(c)
+	end(b)
 }
 
 // prefetch asks for rows of memory that are needed soon.

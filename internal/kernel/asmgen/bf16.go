@@ -140,8 +140,11 @@ func packRowsBF16(c *build.Context, nv int, interleave operand.Mem) {
 	c.SHLQ(operand.U8(6), ahead)
 	c.ADDQ(src, ahead)
 	row := func(m operand.Mem, j int, to reg.VecPhysical) {
-		m.Disp = 64 * j
-		get(c, m, to, j == nv-1)
+		if m.Disp = 64 * j; j == nv-1 {
+			c.VMOVUPS_Z(m, reg.K1, to)
+		} else {
+			c.VMOVUPS(m, to)
+		}
 	}
 	c.SUBQ(operand.U8(2), k)
 	c.JLT(operand.LabelRef("rest"))

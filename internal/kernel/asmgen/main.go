@@ -24,6 +24,7 @@ var groups = []struct {
 	{"bf16", bf16},
 	{"attention", attention},
 	{"vec", vec},
+	{"vecavx2", vecAVX2},
 	{"peak", peak},
 	{"gemmavx2", gemmAVX2},
 }

@@ -3,34 +3,32 @@ package main
 import (
 	"math"
 
-	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
 // norms writes layer normalisation, forward and backward, over a block of rows.
-func norms(c *build.Context) {
+func norms(c *vector) {
 	off, n := reg.RAX, reg.RCX
 
-	function(c, "layerNormAVX512", "func(y, x, gamma, beta, mean, rstd *float32, rows, cols int, eps float32)", "is layerNorm.")
+	c.function("layerNorm", "func(y, x, gamma, beta, mean, rstd *float32, rows, cols int, eps float32)", "is layerNorm.")
 	y, x, gamma, beta, mean, rstd, rows, cols := reg.RDI, reg.RSI, reg.RDX, reg.RBX, reg.R8, reg.R9, reg.R10, reg.R11
-	load(c, []string{"y", "x", "gamma", "beta", "mean", "rstd", "rows", "cols"}, []reg.Register{y, x, gamma, beta, mean, rstd, rows, cols})
+	load(c.Context, []string{"y", "x", "gamma", "beta", "mean", "rstd", "rows", "cols"}, []reg.Register{y, x, gamma, beta, mean, rstd, rows, cols})
 	eps, count, one := z[31], z[30], z[29]
-	c.VBROADCASTSS(param(c, "eps"), eps)
-	c.VPBROADCASTD(reg.R11L, count)
-	c.VCVTDQ2PS(count, count)
-	constant(c, 1, one)
+	c.VBROADCASTSS(param(c.Context, "eps"), eps)
+	c.broadcastInt(cols, count)
+	c.constant(1, one)
 	c.Label("row")
-	c.VPXORD(z[0], z[0], z[0])
+	c.zero(z[0])
 	c.MOVQ(cols, n)
 	each(c, "sum", n, off, func(masked bool) {
 		get(c, mem(x, off), z[1], masked)
 		c.VADDPS(z[1], z[0], z[0])
 	})
-	across(c, c.VADDPS, 0, 1)
+	c.across(c.VADDPS, 0, 1)
 	c.VDIVPS(count, z[0], z[0])
-	c.VMOVSS(reg.X0, operand.Mem{Base: mean})
-	c.VPXORD(z[2], z[2], z[2])
+	c.VMOVSS(c.lowest(z[0]), operand.Mem{Base: mean})
+	c.zero(z[2])
 	c.MOVQ(cols, n)
 	each(c, "square", n, off, func(masked bool) {
 		get(c, mem(x, off), z[1], masked)
@@ -41,12 +39,12 @@ func norms(c *build.Context) {
 		}
 		c.VFMADD231PS(z[1], z[1], z[2])
 	})
-	across(c, c.VADDPS, 2, 1)
+	c.across(c.VADDPS, 2, 1)
 	c.VDIVPS(count, z[2], z[2])
 	c.VADDPS(eps, z[2], z[2])
 	c.VSQRTPS(z[2], z[2])
 	c.VDIVPS(z[2], one, z[2])
-	c.VMOVSS(reg.X2, operand.Mem{Base: rstd})
+	c.VMOVSS(c.lowest(z[2]), operand.Mem{Base: rstd})
 	c.MOVQ(cols, n)
 	each(c, "write", n, off, func(masked bool) {
 		get(c, mem(x, off), z[1], masked)
@@ -62,21 +60,20 @@ func norms(c *build.Context) {
 	c.ADDQ(operand.U8(4), rstd)
 	c.DECQ(rows)
 	c.JNE(operand.LabelRef("row"))
-	end(c)
+	end(c.Context)
 
-	function(c, "layerNormBackwardAVX512", "func(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add *float32, rows, cols int)",
+	c.function("layerNormBackward", "func(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add *float32, rows, cols int)",
 		"is layerNormBackward; add may be nil.")
 	dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add, rows, cols := reg.RDI, reg.R12, reg.R13, reg.RBX, reg.RSI, reg.R8, reg.R9, reg.RDX, reg.R14, reg.R10, reg.R11
-	load(c, []string{"dx", "dgamma", "dbeta", "dy", "x", "mean", "rstd", "gamma", "add", "rows", "cols"},
+	load(c.Context, []string{"dx", "dgamma", "dbeta", "dy", "x", "mean", "rstd", "gamma", "add", "rows", "cols"},
 		[]reg.Register{dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add, rows, cols})
-	c.VPBROADCASTD(reg.R11L, count)
-	c.VCVTDQ2PS(count, count)
+	c.broadcastInt(cols, count)
 	mu, s, sum, along := z[4], z[5], z[0], z[2]
 	c.Label("row")
 	c.VBROADCASTSS(operand.Mem{Base: mean}, mu)
 	c.VBROADCASTSS(operand.Mem{Base: rstd}, s)
-	c.VPXORD(sum, sum, sum)
-	c.VPXORD(along, along, along)
+	c.zero(sum)
+	c.zero(along)
 	c.MOVQ(cols, n)
 	each(c, "sums", n, off, func(masked bool) {
 		get(c, mem(dy, off), z[6], masked)
@@ -94,8 +91,8 @@ func norms(c *build.Context) {
 		put(c, z[9], mem(dgamma, off), masked)
 		put(c, z[10], mem(dbeta, off), masked)
 	})
-	across(c, c.VADDPS, 0, 1)
-	across(c, c.VADDPS, 2, 1)
+	c.across(c.VADDPS, 0, 1)
+	c.across(c.VADDPS, 2, 1)
 	c.VDIVPS(count, sum, sum)
 	c.VDIVPS(count, along, along)
 	c.MOVQ(cols, n)
@@ -128,23 +125,24 @@ func norms(c *build.Context) {
 	c.ADDQ(operand.U8(4), rstd)
 	c.DECQ(rows)
 	c.JNE(operand.LabelRef("row"))
-	end(c)
+	end(c.Context)
 }
 
 // nextRow moves pointers on by cols floats.
-func nextRow(c *build.Context, cols reg.Register, pointers ...reg.Register) {
+func nextRow(c *vector, cols reg.Register, pointers ...reg.Register) {
 	for _, p := range pointers {
 		c.LEAQ(operand.Mem{Base: p, Index: cols, Scale: 4}, p)
 	}
 }
 
 // softmaxes writes what the losses over all pairs need.
-func softmaxes(c *build.Context) {
+func softmaxes(c *vector) {
 	x, off, n := reg.RSI, reg.RAX, reg.RCX
 
-	function(c, "rowMaxAVX512", "func(x *float32, n int) float32", "returns the largest element; a NaN may or may not win.")
-	load(c, []string{"x", "n"}, []reg.Register{x, n})
-	constant(c, math.Inf(-1), z[0])
+	c.function("rowMax", "func(x *float32, n int) float32", "returns the largest element; a NaN may or may not win.")
+	load(c.Context, []string{"x", "n"}, []reg.Register{x, n})
+	c.constant(math.Inf(-1), z[11])
+	c.VMOVAPS(z[11], z[0])
 	each(c, "max", n, off, func(masked bool) {
 		if masked {
 			c.VMAXPS(mem(x, off), z[0], reg.K1, z[0])
@@ -152,15 +150,15 @@ func softmaxes(c *build.Context) {
 			c.VMAXPS(mem(x, off), z[0], z[0])
 		}
 	})
-	across(c, c.VMAXPS, 0, 1)
-	c.Store(reg.X0, c.ReturnIndex(0))
-	end(c)
+	c.across(c.VMAXPS, 0, 1)
+	c.Store(c.lowest(z[0]), c.ReturnIndex(0))
+	end(c.Context)
 
-	function(c, "expSumAVX512", "func(x *float32, n int, top float32) float32", "returns the sum of exp(x - top).")
-	load(c, []string{"x", "n"}, []reg.Register{x, n})
+	c.function("expSum", "func(x *float32, n int, top float32) float32", "returns the sum of exp(x - top).")
+	load(c.Context, []string{"x", "n"}, []reg.Register{x, n})
 	r := expConstants(c)
-	c.VBROADCASTSS(param(c, "top"), z[4])
-	c.VPXORD(z[0], z[0], z[0])
+	c.VBROADCASTSS(param(c.Context, "top"), z[4])
+	c.zero(z[0])
 	each(c, "expSum", n, off, func(masked bool) {
 		get(c, mem(x, off), z[1], masked)
 		c.VSUBPS(z[4], z[1], z[1])
@@ -171,13 +169,13 @@ func softmaxes(c *build.Context) {
 			c.VADDPS(z[3], z[0], z[0])
 		}
 	})
-	across(c, c.VADDPS, 0, 1)
-	c.Store(reg.X0, c.ReturnIndex(0))
-	end(c)
+	c.across(c.VADDPS, 0, 1)
+	c.Store(c.lowest(z[0]), c.ReturnIndex(0))
+	end(c.Context)
 
-	function(c, "columnsExpSumAVX512", "func(top, sum, s *float32, cols, rows, stride int)", "is columnsExpSum; stride is in bytes.")
+	c.function("columnsExpSum", "func(top, sum, s *float32, cols, rows, stride int)", "is columnsExpSum; stride is in bytes.")
 	top, sum, rows, stride, at, left := reg.RDI, reg.RDX, reg.RBX, reg.R8, reg.R9, reg.R10
-	load(c, []string{"top", "sum", "s", "cols", "rows", "stride"}, []reg.Register{top, sum, x, n, rows, stride})
+	load(c.Context, []string{"top", "sum", "s", "cols", "rows", "stride"}, []reg.Register{top, sum, x, n, rows, stride})
 	r = expConstants(c)
 	each(c, "columns", n, off, func(masked bool) {
 		suffix := ""
@@ -209,14 +207,14 @@ func softmaxes(c *build.Context) {
 		put(c, z[4], mem(top, off), masked)
 		put(c, z[5], mem(sum, off), masked)
 	})
-	end(c)
+	end(c.Context)
 
-	function(c, "softmaxGradAVX512", "func(row *float32, n int, lse, factor, less float32)", "is softmaxGradRow.")
-	load(c, []string{"row", "n"}, []reg.Register{x, n})
+	c.function("softmaxGrad", "func(row *float32, n int, lse, factor, less float32)", "is softmaxGradRow.")
+	load(c.Context, []string{"row", "n"}, []reg.Register{x, n})
 	r = expConstants(c)
-	c.VBROADCASTSS(param(c, "lse"), z[10])
-	c.VBROADCASTSS(param(c, "factor"), z[11])
-	c.VBROADCASTSS(param(c, "less"), z[12])
+	c.VBROADCASTSS(param(c.Context, "lse"), z[10])
+	c.VBROADCASTSS(param(c.Context, "factor"), z[11])
+	c.VBROADCASTSS(param(c.Context, "less"), z[12])
 	each(c, "softmaxGrad", n, off, func(masked bool) {
 		get(c, mem(x, off), z[1], masked)
 		c.VSUBPS(z[10], z[1], z[1])
@@ -225,15 +223,15 @@ func softmaxes(c *build.Context) {
 		c.VMULPS(z[11], z[3], z[3])
 		put(c, z[3], mem(x, off), masked)
 	})
-	end(c)
+	end(c.Context)
 
-	function(c, "infoNCEAVX512", "func(row, column *float32, n int, rowLSE, factor, less float32)", "is infoNCEProbabilities.")
+	c.function("infoNCE", "func(row, column *float32, n int, rowLSE, factor, less float32)", "is infoNCEProbabilities.")
 	column := reg.RDX
-	load(c, []string{"row", "column", "n"}, []reg.Register{x, column, n})
+	load(c.Context, []string{"row", "column", "n"}, []reg.Register{x, column, n})
 	r = expConstants(c)
-	c.VBROADCASTSS(param(c, "rowLSE"), z[10])
-	c.VBROADCASTSS(param(c, "factor"), z[11])
-	c.VBROADCASTSS(param(c, "less"), z[12])
+	c.VBROADCASTSS(param(c.Context, "rowLSE"), z[10])
+	c.VBROADCASTSS(param(c.Context, "factor"), z[11])
+	c.VBROADCASTSS(param(c.Context, "less"), z[12])
 	each(c, "infoNCE", n, off, func(masked bool) {
 		get(c, mem(x, off), z[0], masked)
 		get(c, mem(column, off), z[4], masked)
@@ -246,24 +244,24 @@ func softmaxes(c *build.Context) {
 		c.VMULPS(z[11], z[3], z[3])
 		put(c, z[3], mem(x, off), masked)
 	})
-	end(c)
+	end(c.Context)
 }
 
 // pairwise writes the logistic functions of the sigmoid loss.
-func pairwise(c *build.Context) {
+func pairwise(c *vector) {
 	x, off, n := reg.RSI, reg.RAX, reg.RCX
 
-	function(c, "softplusSumAVX512", "func(x *float32, n int) float32", "returns the sum of log(1 + exp(x)).")
-	load(c, []string{"x", "n"}, []reg.Register{x, n})
+	c.function("softplusSum", "func(x *float32, n int) float32", "returns the sum of log(1 + exp(x)).")
+	load(c.Context, []string{"x", "n"}, []reg.Register{x, n})
 	r := expConstants(c)
 	const terms = 8 // of the series of artanh: with w up to 1/3 the next is below 1e-8
 	for i := range terms {
-		constant(c, 2/float64(2*i+1), z[8+i])
+		c.constant(2/float64(2*i+1), z[8+i])
 	}
-	bitsConstant(c, 1<<31, z[16])
-	constant(c, 2, z[17])
-	c.VPXORD(z[18], z[18], z[18])
-	c.VPXORD(z[0], z[0], z[0])
+	c.bits(1<<31, z[16])
+	c.constant(2, z[17])
+	c.zero(z[18])
+	c.zero(z[0])
 	each(c, "softplus", n, off, func(masked bool) {
 		get(c, mem(x, off), z[4], masked)
 		c.VPORD(z[16], z[4], z[1])
@@ -283,15 +281,15 @@ func pairwise(c *build.Context) {
 			c.VADDPS(z[4], z[0], z[0])
 		}
 	})
-	across(c, c.VADDPS, 0, 1)
-	c.Store(reg.X0, c.ReturnIndex(0))
-	end(c)
+	c.across(c.VADDPS, 0, 1)
+	c.Store(c.lowest(z[0]), c.ReturnIndex(0))
+	end(c.Context)
 
-	function(c, "sigmoidAVX512", "func(x *float32, n int, factor float32)", "sets x = factor/(1 + exp(-x)).")
-	load(c, []string{"x", "n"}, []reg.Register{x, n})
+	c.function("sigmoid", "func(x *float32, n int, factor float32)", "sets x = factor/(1 + exp(-x)).")
+	load(c.Context, []string{"x", "n"}, []reg.Register{x, n})
 	r = expConstants(c)
-	c.VBROADCASTSS(param(c, "factor"), z[4])
-	constant(c, -1, z[5])
+	c.VBROADCASTSS(param(c.Context, "factor"), z[4])
+	c.constant(-1, z[5])
 	each(c, "sigmoid", n, off, func(masked bool) {
 		get(c, mem(x, off), z[1], masked)
 		c.VMULPS(z[5], z[1], z[1])
@@ -300,5 +298,5 @@ func pairwise(c *build.Context) {
 		c.VDIVPS(z[3], z[4], z[3])
 		put(c, z[3], mem(x, off), masked)
 	})
-	end(c)
+	end(c.Context)
 }

@@ -9,6 +9,12 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
+// function begins one of both widths.
+func (v *vector) function(name, signature, doc string) {
+	v.begin()
+	function(v.Context, name+v.suffix(), signature, doc)
+}
+
 // function begins a function whose pointers and lengths must not escape.
 func function(c *build.Context, name, signature, doc string) {
 	c.Function(name)
@@ -25,39 +31,21 @@ func load(c *build.Context, names []string, to []reg.Register) {
 	}
 }
 
-// lanesLeft sets K1 to the first n mod 16 lanes; n < 16. It spoils R15.
-func lanesLeft(c *build.Context, n reg.GPPhysical, k reg.OpmaskPhysical) {
-	c.MOVQ(operand.I32(-1), reg.R15)
-	c.BZHIQ(n, reg.R15, reg.R15)
-	c.KMOVW(reg.R15L, k)
-}
-
-// constant fills a register with a number. It spoils R15.
-func constant(c *build.Context, v float64, to reg.VecPhysical) {
-	c.MOVL(operand.U32(math.Float32bits(float32(v))), reg.R15L)
-	c.VPBROADCASTD(reg.R15L, to)
-}
-
-func bitsConstant(c *build.Context, v uint32, to reg.VecPhysical) {
-	c.MOVL(operand.U32(v), reg.R15L)
-	c.VPBROADCASTD(reg.R15L, to)
-}
-
-// each runs body over n elements in steps of 16: off is the byte offset of the step; on the last, partial step masked is true
-// and K1 holds its lanes. n is spoiled; labels begin with the given name.
-func each(c *build.Context, label string, n, off reg.GPPhysical, body func(masked bool)) {
+// each runs body over n elements, a register at a time: off is the byte offset of the step; on the last, partial step masked is
+// true and K1 holds its lanes. n is spoiled; labels begin with the given name.
+func each(c *vector, label string, n, off reg.GPPhysical, body func(masked bool)) {
 	c.XORQ(off, off)
 	c.Label(label + "Loop")
-	c.CMPQ(n, operand.U8(16))
+	c.CMPQ(n, operand.U8(c.lanes))
 	c.JLT(operand.LabelRef(label + "Tail"))
 	body(false)
-	c.ADDQ(operand.U8(64), off)
-	c.SUBQ(operand.U8(16), n)
+	c.ADDQ(operand.U8(c.bytes()), off)
+	c.SUBQ(operand.U8(c.lanes), n)
 	c.JMP(operand.LabelRef(label + "Loop"))
 	c.Label(label + "Tail")
 	c.TESTQ(n, n)
 	c.JE(operand.LabelRef(label + "Done"))
-	lanesLeft(c, n, reg.K1)
+	c.firstLanes("", n, reg.K1)
 	body(true)
 	c.Label(label + "Done")
 }
@@ -66,19 +54,19 @@ func mem(base, index reg.Register) operand.Mem {
 	return operand.Mem{Base: base, Index: index, Scale: 1}
 }
 
-func get(c *build.Context, m operand.Mem, to reg.VecPhysical, masked bool) {
+func get(c *vector, m operand.Mem, to reg.VecPhysical, masked bool) {
 	if masked {
-		c.VMOVUPS_Z(m, reg.K1, to)
+		c.load(m, reg.K1, to)
 	} else {
-		c.VMOVUPS(m, to)
+		c.load(m, nil, to)
 	}
 }
 
-func put(c *build.Context, from reg.VecPhysical, m operand.Mem, masked bool) {
+func put(c *vector, from reg.VecPhysical, m operand.Mem, masked bool) {
 	if masked {
-		c.VMOVUPS(from, reg.K1, m)
+		c.store(from, reg.K1, m)
 	} else {
-		c.VMOVUPS(from, m)
+		c.store(from, nil, m)
 	}
 }
 
@@ -87,23 +75,11 @@ func end(c *build.Context) {
 	c.RET()
 }
 
-// across adds (or, with VMAXPS, takes the largest of) the 16 lanes of v into its lowest; t is spoiled. The order is fixed.
-func across(c *build.Context, op func(ops ...operand.Op), v, t int) {
-	c.VSHUFF32X4(operand.U8(0x4e), z[v], z[v], z[t]) // lanes 8 to 15 and 0 to 7 change places
-	op(z[t], z[v], z[v])
-	c.VSHUFF32X4(operand.U8(0xb1), z[v], z[v], z[t])
-	op(z[t], z[v], z[v])
-	c.VSHUFPS(operand.U8(0x4e), z[v], z[v], z[t])
-	op(z[t], z[v], z[v])
-	c.VSHUFPS(operand.U8(0xb1), z[v], z[v], z[t])
-	op(z[t], z[v], z[v])
-}
-
 // expRegs are the registers that hold the constants of exp.
 type expRegs struct{ hi, lo, log2e, ln2hi, ln2lo, half, p0, p1, p2, p3, p4, one int }
 
 // expConstants puts the constants of exp into registers 20 to 31.
-func expConstants(c *build.Context) expRegs {
+func expConstants(c *vector) expRegs {
 	r := expRegs{20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}
 	for _, v := range []struct {
 		reg   int
@@ -112,53 +88,69 @@ func expConstants(c *build.Context) expRegs {
 		{r.hi, 89}, {r.lo, -105}, {r.log2e, math.Log2E}, {r.ln2hi, 0.693359375}, {r.ln2lo, -2.12194440e-4}, {r.half, 5.0000001201e-1},
 		{r.p0, 1.9875691500e-4}, {r.p1, 1.3981999507e-3}, {r.p2, 8.3334519073e-3}, {r.p3, 4.1665795894e-2}, {r.p4, 1.6666665459e-1}, {r.one, 1},
 	} {
-		constant(c, v.value, z[v.reg])
+		c.constant(v.value, z[v.reg])
 	}
 	return r
 }
 
 // exp sets y = exp(x) with a relative error of about 1e-7 (Cephes' expf: x = n·ln 2 + r, then a polynomial of r); it
 // overflows to Inf, underflows through the denormals to 0 and keeps NaN. t is spoiled, and so is x.
-func exp(c *build.Context, r expRegs, x, y, t int) {
+func exp(c *vector, r expRegs, x, y, t int) {
 	c.VMINPS(z[x], z[r.hi], z[x]) // x last in Intel's order, so that NaN stays
 	c.VMAXPS(z[x], z[r.lo], z[x])
 	c.VMULPS(z[r.log2e], z[x], z[t])
-	c.VRNDSCALEPS(operand.U8(8), z[t], z[t])
+	c.round(z[t], z[t])
 	c.VFNMADD231PS(z[r.ln2hi], z[t], z[x])
 	c.VFNMADD231PS(z[r.ln2lo], z[t], z[x])
 	c.VMOVAPS(z[r.p0], z[y])
 	for _, p := range []int{r.p1, r.p2, r.p3, r.p4, r.half, r.one, r.one} {
 		c.VFMADD213PS(z[p], z[x], z[y])
 	}
-	c.VSCALEFPS(z[t], z[y], z[y])
+	c.scale(z[t], z[y], z[y])
 }
 
 func vec(c *build.Context) {
+	v := atWidth(c, 16)
+	vectors(v)
+	wideSums(v)
+}
+
+func vecAVX2(c *build.Context) {
+	v := atWidth(c, 8)
+	vectors(v)
+	narrowSums(v)
+	v.writeData()
+}
+
+// vectors writes what both widths have.
+func vectors(c *vector) {
 	elementwise(c)
 	activations(c)
 	sums(c)
 	norms(c)
 	softmaxes(c)
 	pairwise(c)
+	softmaxForward(c)
+	softmaxBackward(c)
 }
 
 // elementwise writes the kernels that are bound by memory. They round each operation like their portable twins.
-func elementwise(c *build.Context) {
+func elementwise(c *vector) {
 	dst, a, b, n, off := reg.RDI, reg.RSI, reg.RDX, reg.RCX, reg.RAX
 
-	function(c, "addAVX512", "func(dst, a, b *float32, n int)", "sets dst = a + b.")
-	load(c, []string{"dst", "a", "b", "n"}, []reg.Register{dst, a, b, n})
+	c.function("add", "func(dst, a, b *float32, n int)", "sets dst = a + b.")
+	load(c.Context, []string{"dst", "a", "b", "n"}, []reg.Register{dst, a, b, n})
 	each(c, "add", n, off, func(masked bool) {
 		get(c, mem(a, off), z[0], masked)
 		get(c, mem(b, off), z[1], masked)
 		c.VADDPS(z[1], z[0], z[0])
 		put(c, z[0], mem(dst, off), masked)
 	})
-	end(c)
+	end(c.Context)
 
-	function(c, "addScaledAVX512", "func(dst, x *float32, n int, alpha float32)", "sets dst += alpha·x.")
-	load(c, []string{"dst", "x", "n"}, []reg.Register{dst, a, n})
-	c.VBROADCASTSS(param(c, "alpha"), z[2])
+	c.function("addScaled", "func(dst, x *float32, n int, alpha float32)", "sets dst += alpha·x.")
+	load(c.Context, []string{"dst", "x", "n"}, []reg.Register{dst, a, n})
+	c.VBROADCASTSS(param(c.Context, "alpha"), z[2])
 	each(c, "addScaled", n, off, func(masked bool) {
 		get(c, mem(a, off), z[0], masked)
 		get(c, mem(dst, off), z[1], masked)
@@ -166,21 +158,21 @@ func elementwise(c *build.Context) {
 		c.VADDPS(z[0], z[1], z[1])
 		put(c, z[1], mem(dst, off), masked)
 	})
-	end(c)
+	end(c.Context)
 
-	function(c, "scaleAVX512", "func(dst, x *float32, n int, alpha float32)", "sets dst = alpha·x.")
-	load(c, []string{"dst", "x", "n"}, []reg.Register{dst, a, n})
-	c.VBROADCASTSS(param(c, "alpha"), z[2])
+	c.function("scale", "func(dst, x *float32, n int, alpha float32)", "sets dst = alpha·x.")
+	load(c.Context, []string{"dst", "x", "n"}, []reg.Register{dst, a, n})
+	c.VBROADCASTSS(param(c.Context, "alpha"), z[2])
 	each(c, "scale", n, off, func(masked bool) {
 		get(c, mem(a, off), z[0], masked)
 		c.VMULPS(z[2], z[0], z[0])
 		put(c, z[0], mem(dst, off), masked)
 	})
-	end(c)
+	end(c.Context)
 
-	function(c, "lerpAVX512", "func(dst, x *float32, n int, t float32)", "sets dst += t·(x-dst).")
-	load(c, []string{"dst", "x", "n"}, []reg.Register{dst, a, n})
-	c.VBROADCASTSS(param(c, "t"), z[2])
+	c.function("lerp", "func(dst, x *float32, n int, t float32)", "sets dst += t·(x-dst).")
+	load(c.Context, []string{"dst", "x", "n"}, []reg.Register{dst, a, n})
+	c.VBROADCASTSS(param(c.Context, "t"), z[2])
 	each(c, "lerp", n, off, func(masked bool) {
 		get(c, mem(a, off), z[0], masked)
 		get(c, mem(dst, off), z[1], masked)
@@ -189,11 +181,11 @@ func elementwise(c *build.Context) {
 		c.VADDPS(z[0], z[1], z[1])
 		put(c, z[1], mem(dst, off), masked)
 	})
-	end(c)
+	end(c.Context)
 
-	function(c, "adamWAVX512", "func(w, grad, m, v *float32, n int, k *float32)", "is adamW; k points to its adamWConst.")
+	c.function("adamW", "func(w, grad, m, v *float32, n int, k *float32)", "is adamW; k points to its adamWConst.")
 	w, g, m, v, k := reg.RDI, reg.RSI, reg.RDX, reg.RBX, reg.R8
-	load(c, []string{"w", "grad", "m", "v", "n", "k"}, []reg.Register{w, g, m, v, n, k})
+	load(c.Context, []string{"w", "grad", "m", "v", "n", "k"}, []reg.Register{w, g, m, v, n, k})
 	for i := range 9 {
 		c.VBROADCASTSS(operand.Mem{Base: k, Disp: 4 * i}, z[16+i])
 	}
@@ -222,7 +214,7 @@ func elementwise(c *build.Context) {
 		c.VSUBPS(z[1], z[3], z[3])
 		put(c, z[3], mem(w, off), masked)
 	})
-	end(c)
+	end(c.Context)
 }
 
 // param is where a parameter of the function lies in memory.
@@ -235,23 +227,28 @@ func param(c *build.Context, name string) operand.Mem {
 }
 
 // sums writes sums of products and of columns.
-func sums(c *build.Context) {
+func sums(c *vector) {
 	a, b, n, off := reg.RDI, reg.RSI, reg.RCX, reg.RAX
 
-	function(c, "dotAVX512", "func(a, b *float32, n int) float32", "returns the sum of a·b: 16 sums side by side, then these.")
-	load(c, []string{"a", "b", "n"}, []reg.Register{a, b, n})
-	c.VPXORD(z[0], z[0], z[0])
+	c.function("dot", "func(a, b *float32, n int) float32", "returns the sum of a·b: 16 sums side by side, then these.")
+	load(c.Context, []string{"a", "b", "n"}, []reg.Register{a, b, n})
+	c.zero(z[0])
 	each(c, "dot", n, off, func(masked bool) {
 		get(c, mem(a, off), z[1], masked)
 		get(c, mem(b, off), z[2], masked)
 		c.VFMADD231PS(z[2], z[1], z[0])
 	})
-	across(c, c.VADDPS, 0, 1)
-	c.Store(reg.X0, c.ReturnIndex(0))
-	end(c)
+	c.across(c.VADDPS, 0, 1)
+	c.Store(c.lowest(z[0]), c.ReturnIndex(0))
+	end(c.Context)
+}
 
-	function(c, "sumSquaresAVX512", "func(x *float32, n int) float64", "returns the sum of x² in float64.")
-	load(c, []string{"x", "n"}, []reg.Register{a, n})
+// wideSums writes the sums that differ between the widths, for AVX-512.
+func wideSums(c *vector) {
+	a, n, off := reg.RSI, reg.RCX, reg.RAX
+
+	c.function("sumSquares", "func(x *float32, n int) float64", "returns the sum of x² in float64.")
+	load(c.Context, []string{"x", "n"}, []reg.Register{a, n})
 	c.VPXORD(z[0], z[0], z[0])
 	c.VPXORD(z[3], z[3], z[3])
 	each(c, "sumSquares", n, off, func(masked bool) {
@@ -270,11 +267,11 @@ func sums(c *build.Context) {
 	c.VSHUFPD(operand.U8(0x55), z[0], z[0], z[1])
 	c.VADDPD(z[1], z[0], z[0])
 	c.Store(reg.X0, c.ReturnIndex(0))
-	end(c)
+	end(c.Context)
 
-	function(c, "colSumAVX512", "func(dst, x *float32, cols, rows, stride int)", "is colSum on up to 64 columns; stride is in bytes.")
+	c.function("colSum", "func(dst, x *float32, cols, rows, stride int)", "is colSum on up to 64 columns; stride is in bytes.")
 	dst, x, cols, rows, stride := reg.RDI, reg.RSI, reg.RCX, reg.RBX, reg.R8
-	load(c, []string{"dst", "x", "cols", "rows", "stride"}, []reg.Register{dst, x, cols, rows, stride})
+	load(c.Context, []string{"dst", "x", "cols", "rows", "stride"}, []reg.Register{dst, x, cols, rows, stride})
 	mask := []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4}
 	c.MOVQ(operand.I32(-1), reg.RAX)
 	c.BZHIQ(cols, reg.RAX, reg.RAX) // a bit for each column; 64 of them leave all set
@@ -295,5 +292,53 @@ func sums(c *build.Context) {
 		c.VADDPS(m, z[j], mask[j], z[j])
 		c.VMOVUPS(z[j], mask[j], m)
 	}
-	end(c)
+	end(c.Context)
+}
+
+// narrowSums writes the same for AVX2.
+func narrowSums(c *vector) {
+	x, n, off := reg.RSI, reg.RCX, reg.RAX
+
+	c.function("sumSquares", "func(x *float32, n int) float64", "returns the sum of x² in float64, for n a multiple of 8.")
+	load(c.Context, []string{"x", "n"}, []reg.Register{x, n})
+	c.VXORPS(y[0], y[0], y[0])
+	c.VXORPS(y[3], y[3], y[3])
+	c.Label("loop")
+	for i, sum := range []reg.VecPhysical{y[0], y[3]} {
+		c.VCVTPS2PD(operand.Mem{Base: x, Disp: 16 * i}, y[1])
+		c.Context.VFMADD231PD(y[1], y[1], sum)
+	}
+	c.ADDQ(operand.U8(32), x)
+	c.SUBQ(operand.U8(8), n)
+	c.JNE(operand.LabelRef("loop"))
+	c.VADDPD(y[3], y[0], y[0])
+	c.VEXTRACTF128(operand.U8(1), y[0], reg.X1)
+	c.VADDPD(reg.X1, reg.X0, reg.X0)
+	c.VSHUFPD(operand.U8(1), reg.X0, reg.X0, reg.X1)
+	c.VADDSD(reg.X1, reg.X0, reg.X0)
+	c.Store(reg.X0, c.ReturnIndex(0))
+	end(c.Context)
+
+	c.function("colSum", "func(dst, x *float32, cols, rows, stride int)", "is colSum; stride is in bytes.")
+	dst, rows, stride, at, left := reg.RDI, reg.RBX, reg.R8, reg.R9, reg.R10
+	load(c.Context, []string{"dst", "x", "cols", "rows", "stride"}, []reg.Register{dst, x, n, rows, stride})
+	each(c, "colSum", n, off, func(masked bool) {
+		label := "colSumRow"
+		if masked {
+			label = "colSumTailRow"
+		}
+		c.zero(z[0])
+		c.LEAQ(mem(x, off), at)
+		c.MOVQ(rows, left)
+		c.Label(label)
+		get(c, operand.Mem{Base: at}, z[1], masked)
+		c.VADDPS(z[1], z[0], z[0])
+		c.ADDQ(stride, at)
+		c.DECQ(left)
+		c.JNE(operand.LabelRef(label))
+		get(c, mem(dst, off), z[1], masked)
+		c.VADDPS(z[1], z[0], z[0])
+		put(c, z[0], mem(dst, off), masked)
+	})
+	end(c.Context)
 }

@@ -1,0 +1,56 @@
+package bridge
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"diptych/data/tokenizer"
+)
+
+// The marks of CLIP's vocabulary as Hugging Face spells them; our spelling is open_clip's.
+const (
+	hfBOS = "<|startoftext|>"
+	hfEOS = "<|endoftext|>"
+)
+
+// tokenizerFiles writes a byte-pair tokenizer as Hugging Face's CLIPTokenizer reads it: vocab.json, merges.txt and
+// tokenizer_config.json (spec 2.14).
+func tokenizerFiles(t tokenizer.Tokenizer) (map[string][]byte, error) {
+	n := t.VocabSize()
+	ids := make([]int32, n)
+	for i := range ids {
+		ids[i] = int32(i)
+	}
+	spelled := t.Tokens(ids)
+	spelled[t.BOS()], spelled[t.EOS()] = hfBOS, hfEOS
+	vocab := make(map[string]int, n)
+	for i, s := range spelled {
+		vocab[s] = i
+	}
+	if len(vocab) != n {
+		return nil, fmt.Errorf("two of the %d entries of the vocabulary are spelled alike", n)
+	}
+	v, err := json.Marshal(vocab)
+	if err != nil {
+		return nil, err
+	}
+	bpe, ok := t.(*tokenizer.BPE)
+	if !ok {
+		return nil, fmt.Errorf("a tokenizer of kind %s is not a CLIPTokenizer", t.Config().Kind)
+	}
+	config, err := json.MarshalIndent(map[string]any{
+		"tokenizer_class": "CLIPTokenizer", "model_max_length": t.ContextLength(), "do_lower_case": true, "add_prefix_space": false, "errors": "replace",
+		"bos_token": hfBOS, "eos_token": hfEOS, "pad_token": hfEOS, "unk_token": hfEOS,
+	}, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	special, err := json.MarshalIndent(map[string]any{"bos_token": hfBOS, "eos_token": hfEOS, "pad_token": hfEOS, "unk_token": hfEOS}, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{
+		"vocab.json": v, "merges.txt": bpe.Text(), "tokenizer_config.json": append(config, '\n'),
+		"special_tokens_map.json": append(special, '\n'),
+	}, nil
+}
