@@ -29,13 +29,16 @@ func newBERT(l *Layout, cfg *Text, _ initScheme) (textTower, error) {
 	d, hidden := cfg.Width, cfg.hidden()
 	init := normal(0.02) // initializer_range
 	dense := func(name string, in, out int) linear { return l.addLinear(name, in, out, init, constant(0)) }
-	t := &bertTower{cfg: cfg, act: act}
+	t, first := &bertTower{cfg: cfg, act: act}, len(l.Params)
 	const prefix = "bert."
 	t.words = l.add(prefix+"embeddings.word_embeddings.weight", init, cfg.VocabSize, d)
 	t.pos = l.add(prefix+"embeddings.position_embeddings.weight", init, cfg.ContextLength, d)
+	t.pos.Context = true
 	t.types = l.add(prefix+"embeddings.token_type_embeddings.weight", init, cmp.Or(cfg.Segments, 2), d)
 	t.norm = l.addNorm(prefix+"embeddings.LayerNorm", d, cfg.LayerNormEps)
+	l.embedding(first, cfg.Depth)
 	for i := range cfg.Depth {
+		first := len(l.Params)
 		name := fmt.Sprintf("%sencoder.layer.%d", prefix, i)
 		t.blocks = append(t.blocks, block{
 			name: name,
@@ -46,6 +49,9 @@ func newBERT(l *Layout, cfg *Text, _ initScheme) (textTower, error) {
 			pr:   dense(name+".output.dense", hidden, d),
 			ln2:  l.addNorm(name+".output.LayerNorm", d, cfg.LayerNormEps),
 		})
+		for _, p := range l.Params[first:] {
+			p.Above = cfg.Depth - i
+		}
 	}
 	return t, nil
 }

@@ -75,9 +75,11 @@ func NewCLIP(cfg Config, withBias bool) (*CLIP, error) {
 var textKinds = map[string]func(l *Layout, cfg *Text, s initScheme) (textTower, error){"": newCLIPText, "bert": newBERT}
 
 func newCLIPText(l *Layout, cfg *Text, s initScheme) (textTower, error) {
-	t := &clipText{cfg: cfg}
+	t, first := &clipText{cfg: cfg}, len(l.Params)
 	t.table = l.add("token_embedding.weight", s.tokenEmbed, cfg.VocabSize, cfg.Width)
 	t.pos = l.add("positional_embedding", s.textPos, cfg.ContextLength, cfg.Width)
+	t.pos.Context = true
+	l.embedding(first, cfg.Depth)
 	var err error
 	if t.trunk, err = newTransformer(l, "transformer.resblocks.%d", clipBlock, cfg.Transformer, s, false, cfg.Causal); err != nil {
 		return nil, err
