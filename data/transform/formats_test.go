@@ -20,7 +20,7 @@ func formatFiles(t testing.TB) (names []string) {
 			names = append(names, name)
 		}
 	}
-	require.Len(t, names, 18)
+	require.Len(t, names, 26)
 	return names
 }
 
@@ -35,6 +35,20 @@ func TestFormats(t *testing.T) {
 			require.NoError(t, Decode(b, &im))
 			requireSame(t, &Image{W: int(raw[0]), H: int(raw[1]), Pix: raw[2:]}, &im)
 		})
+	}
+}
+
+// TestOrientation: the same picture lies in three formats, with the same orientation. Pillow turns that of TIFF unasked.
+func TestOrientation(t *testing.T) {
+	p := pipeline(t, "- {op: decode, exif: apply}\n- {op: resize, mode: squash}\n", 32)
+	raw, err := os.ReadFile("testdata/formats/exif6.tif.rgb")
+	require.NoError(t, err)
+	for _, name := range []string{"exif6.png", "exif6.webp", "exif6.tif"} {
+		b, err := os.ReadFile(filepath.Join("testdata/formats", name))
+		require.NoError(t, err)
+		var im Image
+		require.NoError(t, p.Decode(b, &im, new(Scratch)))
+		requireSame(t, &Image{W: int(raw[0]), H: int(raw[1]), Pix: raw[2:]}, &im)
 	}
 }
 
