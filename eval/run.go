@@ -47,6 +47,9 @@ type Options struct {
 	Texts   string   // TextsAuto, TextsLabel or TextsAll
 	Lang    string   // captions of this language, or of none, are used; "" means en
 	Pool    *kernel.Pool
+	Kinds   []string // of captions that a model of pairs is measured on; none: all
+	// MatchPictures is how many pictures of a split choose among sentences at most; 0: all.
+	MatchPictures int
 	// Progress, if not nil, hears what is being done; calls do not overlap.
 	Progress func(what string, done, total int)
 }
@@ -66,6 +69,8 @@ type SplitResult struct {
 	Retrieval  *SplitRetrieval  `json:"retrieval,omitempty"`
 	ZeroShot   []SystemResult   `json:"zeroshot,omitempty"`
 	Classified []Classification `json:"classified,omitempty"`
+	Match      *MatchResult     `json:"match,omitempty"`
+	Fill       *FillResult      `json:"fill,omitempty"`
 	// Features are the embeddings that were measured, for those who draw them.
 	Features *Features `json:"-"`
 }

@@ -53,6 +53,9 @@ func (e *encoder) Tasks() []eval.Task { return tasks(e.config) }
 
 // tasks lists what can be measured of a recipe's model.
 func tasks(c *Config) []eval.Task {
+	if c.Model.Kind == "vilt" {
+		return pairTasks(c)
+	}
 	if c.Model.HasTexts() {
 		return []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
 	}
@@ -72,6 +75,12 @@ func newEncoder(c *Config, p *parts, weights []float32, pool *kernel.Pool) (*enc
 	}
 	return &encoder{config: c, parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}, nil
 }
+
+func (e *encoder) measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
+	return eval.Run(ctx, e, set, o)
+}
+
+func (e *encoder) close() { e.runner.Close() }
 
 // EmbedDim returns the numbers of a row: E, or K of a classifier.
 func (e *encoder) EmbedDim() int { return e.runner.Dim() }
@@ -154,66 +163,131 @@ func (e *encoder) Texts(ctx context.Context, texts []string) ([]float32, error) 
 	return out, nil
 }
 
+// opened is a trained model's weights with the recipe they belong to.
+type opened struct {
+	Warnings []error // damaged checkpoints that were passed over
+	Step     int     // updates that the model has seen
+
+	config  *Config
+	parts   *parts
+	weights []float32
+	pool    *kernel.Pool
+}
+
 // Model is a trained model opened for use: it encodes pictures and sentences. It implements eval.Model.
 type Model struct {
 	*encoder
-	Warnings []error // damaged checkpoints that were passed over
-	Step     int     // updates that the model has seen
-	config   *Config
-	weights  []float32
+	*opened
+}
+
+// ErrPairs marks a model that reads pictures and sentences together, so that neither has features of its own.
+var ErrPairs = errors.New("the model reads a picture and a sentence together; neither has features of its own")
+
+// ErrFeatures is the opposite: a model that does not read them together.
+var ErrFeatures = errors.New("a model that reads a picture and a sentence together is needed, such as kind vilt")
+
+// openWeights reads the weights of a run directory, a checkpoint or a finished model's folder. Averaged weights are taken where the run
+// keeps them. threads share the work.
+func openWeights(dir string, threads int) (*opened, error) {
+	t, err := openTrained(dir)
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{Warnings: t.warnings, Step: t.Step, config: t.config, parts: t.parts}
+	if o.weights, err = t.weights(); err != nil {
+		return nil, err
+	}
+	o.pool = kernel.NewPool(threads)
+	return o, nil
+}
+
+func (o *opened) free() {
+	o.pool.Close()
+	kernel.FreeSlab(o.weights)
 }
 
 // OpenModel opens the model of a run directory, a checkpoint or a finished model's folder. Averaged weights are taken where
-// the run keeps them. threads share the work.
+// the run keeps them. threads share the work. A model of pairs is ErrPairs.
 func OpenModel(dir string, threads int) (_ *Model, err error) {
 	defer kernel.CatchNoMemory(&err)
-	c, damaged, err := checkpoints.Find(dir)
+	o, err := openWeights(dir, threads)
 	if err != nil {
 		return nil, err
 	}
-	cfg, p, err := open(c)
+	if o.config.Model.Kind == "vilt" {
+		o.free()
+		return nil, fmt.Errorf("experiments: %s: %w", dir, ErrPairs)
+	}
+	e, err := newEncoder(o.config, o.parts, o.weights, o.pool)
 	if err != nil {
+		o.free()
 		return nil, err
 	}
-	m := &Model{Warnings: damaged, Step: c.Step, config: cfg, weights: kernel.NewSlab(p.model.Parameters().Size)}
-	defer func() {
-		if err != nil {
-			kernel.FreeSlab(m.weights)
-		}
-	}()
-	file := fileModel
-	if c.Has(fileAverage) {
-		file = fileAverage
-	}
-	if err := c.Load(file, tensors(p.model.Parameters(), "", m.weights)); err != nil {
-		return nil, err
-	}
-	pool := kernel.NewPool(threads)
-	if m.encoder, err = newEncoder(cfg, p, m.weights, pool); err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return m, nil
+	return &Model{e, o}, nil
 }
-
-// Config returns the recipe that the model was trained by.
-func (m *Model) Config() *Config { return m.config }
-
-// Pool returns the threads that the model computes with, for what is measured on its features.
-func (m *Model) Pool() *kernel.Pool { return m.pool }
 
 // Close gives memory and threads back.
 func (m *Model) Close() {
 	m.runner.Close()
-	m.pool.Close()
-	kernel.FreeSlab(m.weights)
+	m.free()
 }
+
+// Pairs is a trained model of pairs opened for use. It implements eval.PairModel.
+type Pairs struct {
+	*pairEncoder
+	*opened
+}
+
+// OpenPairs is OpenModel for models that read a picture and a sentence together; another model is an error.
+func OpenPairs(dir string, threads int) (_ *Pairs, err error) {
+	defer kernel.CatchNoMemory(&err)
+	o, err := openWeights(dir, threads)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := o.parts.model.(*model.ViLT)
+	if !ok {
+		o.free()
+		return nil, fmt.Errorf("experiments: %s holds a model of kind %s: %w", dir, o.config.Model.Kind, ErrFeatures)
+	}
+	return &Pairs{newPairEncoder(o.config, o.parts, m, o.weights, o.pool), o}, nil
+}
+
+// Close gives memory and threads back.
+func (m *Pairs) Close() {
+	m.close()
+	m.free()
+}
+
+// Measure measures the model on splits of a data set.
+func (m *Pairs) Measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
+	own := m.Config().evalOptions(set.Manifest(), m.Config().Train.Steps)
+	if len(o.Splits) == 0 {
+		o.Splits = own.Splits
+	}
+	o.MatchPictures = own.MatchPictures
+	return m.measure(ctx, set, o)
+}
+
+// Measure measures the model on splits of a data set.
+func (m *Model) Measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
+	return m.measure(ctx, set, o)
+}
+
+// Updates returns how many updates the model has seen.
+func (o *opened) Updates() int { return o.Step }
+
+// Config returns the recipe that the model was trained by.
+func (o *opened) Config() *Config { return o.config }
+
+// Pool returns the threads that the model computes with, for what is measured on its features.
+func (o *opened) Pool() *kernel.Pool { return o.pool }
 
 // OpenData opens a data set by path; an empty one is the run's own, or the first of several. Of a remote set, which cache
 // holds, the shards with rows of splits are opened; no splits are all but train.
-func (m *Model) OpenData(ctx context.Context, path string, cache remote.Options, splits ...string) (*arrowset.Set, error) {
+func (o *opened) OpenData(ctx context.Context, path string, cache remote.Options, splits ...string) (*arrowset.Set, error) {
 	if path == "" {
-		path = m.config.Data.All()[0].Path
+		path = o.config.Data.All()[0].Path
 	}
 	if !data.IsAddress(path) {
 		return openSet(path)
@@ -229,7 +303,7 @@ func (m *Model) OpenData(ctx context.Context, path string, cache remote.Options,
 	}
 	defer far.Close()
 	if len(splits) == 0 {
-		splits = m.config.evalOptions(far.Manifest(), m.config.Train.Steps).Splits
+		splits = o.config.evalOptions(far.Manifest(), o.config.Train.Steps).Splits
 	}
 	return far.OpenSplits(ctx, splits...)
 }

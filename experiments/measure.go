@@ -19,9 +19,12 @@ func (c *Config) lang() string {
 
 // evalOptions says what is measured after an update: little during the run, all that the recipe names at its end.
 func (c *Config) evalOptions(man *arrowset.Manifest, step int) eval.Options {
-	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Lang: c.lang()}
+	o := eval.Options{Splits: c.Eval.Splits, Tasks: c.Eval.Tasks, Texts: c.Eval.Texts, Lang: c.lang(), MatchPictures: c.Eval.Choices}
 	if step < c.Train.Steps {
-		o.Splits, o.Tasks = c.Eval.During, tasks(c)[:1]
+		o.Splits, o.Tasks, o.MatchPictures = c.Eval.During, tasks(c)[:1], 50
+		if c.Model.Kind == "vilt" {
+			o.Tasks = tasks(c)
+		}
 		if len(o.Splits) == 0 && man.Splits["val"] > 0 {
 			o.Splits = []string{"val"}
 		}
@@ -48,6 +51,9 @@ func (r *Run) checkEval() error {
 		if !slices.Contains(tasks(c), t) {
 			return bad("eval.tasks: %q is unknown; known: %s", t, eval.TaskList(tasks(c)))
 		}
+	}
+	if c.Eval.Choices < 0 {
+		return bad("eval.choices: %d, want 0 (all) or more", c.Eval.Choices)
 	}
 	if t := c.Eval.Texts; t != eval.TextsAuto && t != eval.TextsLabel && t != eval.TextsAll {
 		return bad("eval.texts: %q is unknown; known: %s, %s", t, eval.TextsLabel, eval.TextsAll)
@@ -91,6 +97,12 @@ func (r *Run) checkEval() error {
 func scores(o eval.Options) []string {
 	var names []string
 	for _, s := range o.Splits {
+		if slices.Contains(o.Tasks, eval.TaskMatch) {
+			names = append(names, s+".match.accuracy", s+".match.choice")
+		}
+		if slices.Contains(o.Tasks, eval.TaskFill) {
+			names = append(names, s+".fill.top1")
+		}
 		if slices.Contains(o.Tasks, eval.TaskClassify) {
 			names = append(names, s+".classify.top1", s+".classify.top5")
 		}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 
 	"diptych/checkpoints"
 	"diptych/eval"
 	"diptych/experiments/report"
 	"diptych/internal/kernel"
+	"diptych/internal/runlog"
+	"diptych/model"
 	"diptych/train"
 )
 
@@ -19,7 +22,7 @@ type measurer struct {
 	trainer  *train.Trainer
 	log      *runLog
 	observer Observer
-	enc      *encoder
+	enc      evaluator
 	final    *eval.Result
 }
 
@@ -27,11 +30,25 @@ type measurer struct {
 func newMeasurer(r *Run, t *train.Trainer, log *runLog, ob Observer) (*measurer, error) {
 	m := &measurer{run: r, trainer: t, log: log, observer: ob}
 	var err error
-	m.enc, err = newEncoder(r.Config, r.parts, m.weights(), t.Pool())
+	m.enc, err = newEvaluator(r.Config, r.parts, m.weights(), t.Pool())
 	return m, err
 }
 
-func (m *measurer) close() { m.enc.runner.Close() }
+func (m *measurer) close() { m.enc.close() }
+
+// evaluator measures a model.
+type evaluator interface {
+	measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error)
+	close()
+}
+
+// newEvaluator takes the memory of what measures models of the recipe's kind.
+func newEvaluator(c *Config, p *parts, weights []float32, pool *kernel.Pool) (evaluator, error) {
+	if m, ok := p.model.(*model.ViLT); ok {
+		return newPairEncoder(c, p, m, weights, pool), nil
+	}
+	return newEncoder(c, p, weights, pool)
+}
 
 // weights are those that are measured and that the finished model has: the average where the recipe keeps one.
 func (m *measurer) weights() []float32 {
@@ -45,7 +62,7 @@ func (m *measurer) weights() []float32 {
 func (m *measurer) measure(ctx context.Context, step int) (*eval.Result, error) {
 	o := m.run.Config.evalOptions(m.run.data[0].manifest(), step)
 	o.Pool, o.Progress = m.trainer.Pool(), m.observer.Measuring
-	res, err := eval.Run(ctx, m.enc, m.run.set, o)
+	res, err := m.enc.measure(ctx, m.run.set, o)
 	if errors.Is(err, eval.ErrNotFinite) {
 		return nil, fmt.Errorf("after update %d: %w: %w", step, train.ErrNotFinite, err)
 	}
@@ -71,9 +88,59 @@ func (m *measurer) evaluate(ctx context.Context, step int) (map[string]float64, 
 	return metrics, m.log.Eval(step, metrics)
 }
 
+// enough tells whether train.patience is used up after an update that was measured: it follows from the records.
+func (m *measurer) enough(step int) (bool, error) {
+	c := &m.run.Config.Train
+	if c.Patience == 0 {
+		return false, nil
+	}
+	if err := m.log.sync(); err != nil {
+		return false, err
+	}
+	records, err := runlog.Read(m.run.Dir, runlog.EvalFile)
+	if err != nil {
+		return false, err
+	}
+	best, since := math.Inf(-1), 0
+	for _, r := range records {
+		if v, ok := r[c.KeepBest]; !ok || int(r["step"]) > step {
+			continue
+		} else if v > best {
+			best, since = v, 0
+		} else {
+			since++
+		}
+	}
+	if since >= c.Patience {
+		m.observer.Note("%s has not grown in %d evaluations: the run ends after update %d", c.KeepBest, since, step)
+	}
+	return since >= c.Patience, nil
+}
+
+// restoreBest brings the weights of the best checkpoint back, for a run with patience.
+func (m *measurer) restoreBest(store *checkpoints.Store) error {
+	best, _, err := store.Best()
+	if err != nil || best == nil {
+		return err
+	}
+	for name, ts := range files(m.trainer) {
+		if err := best.Load(name, ts); err != nil {
+			return err
+		}
+	}
+	m.final = nil
+	m.observer.Note("the finished model is that of update %d: %s %.4f", best.Step, best.Score.Name, best.Score.Value)
+	return nil
+}
+
 // finish leaves the finished model and the report. It is done again from the start when it was interrupted.
-func (m *measurer) finish(ctx context.Context) error {
+func (m *measurer) finish(ctx context.Context, store *checkpoints.Store) error {
 	c, steps := m.run.Config, m.run.Config.Train.Steps
+	if c.Train.Patience > 0 {
+		if err := m.restoreBest(store); err != nil {
+			return err
+		}
+	}
 	if m.final == nil {
 		if _, err := m.measure(ctx, steps); err != nil {
 			if errors.Is(err, context.Canceled) {
@@ -128,6 +195,12 @@ func Metrics(res *eval.Result) map[string]float64 {
 				}
 				out[fmt.Sprintf("%s.%s.medianRank", s.Split, name)] = d.MedianRank
 			}
+		}
+		if m := s.Match; m != nil {
+			out[s.Split+".match.accuracy"], out[s.Split+".match.choice"] = m.Accuracy, m.Choice
+		}
+		if f := s.Fill; f != nil {
+			out[s.Split+".fill.top1"], out[s.Split+".fill.shuffled"], out[s.Split+".fill.blank"] = f.Picture.Top1(), f.Shuffled.Top1(), f.Blank.Top1()
 		}
 		for _, c := range s.Classified {
 			out[fmt.Sprintf("%s.%s.top1", s.Split, c.Method)] = c.Top1

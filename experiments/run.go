@@ -21,6 +21,7 @@ import (
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
 	"diptych/internal/runlog"
+	"diptych/losses"
 	"diptych/train"
 )
 
@@ -32,7 +33,7 @@ type Options struct {
 	Recipe  string   // file or embedded name; empty: the run's own, or the demo
 	Out     string   // run directory; empty: runs/NAME
 	Sets    []string // overrides
-	Workers int      // replicas of the graph
+	Workers int      // replicas of the graph; 0: as many as are fastest
 	Threads int      // shared by the workers; 0: all cores
 	Memory  int64    // bytes that the run may use; 0: what the machine has free
 	// Cache says where and how shards of remote data sets are kept; Note and Getenv in it are filled in.
@@ -105,7 +106,7 @@ func Resolve(o Options) (*Run, error) {
 	switch {
 	case o.Recipe == "" && saved != nil: // the same command again, without its recipe
 		text, file := saved.YAML(), filepath.Join(o.Out, recipeFile)
-		r.Config, err = parse(text, file, o.Sets)
+		r.Config, err = parse(text, file, o.Sets, false)
 	case o.Recipe == "":
 		r.Config, err = Load(DefaultRecipe, o.Sets)
 	default:
@@ -118,6 +119,11 @@ func Resolve(o Options) (*Run, error) {
 		r.Dir = filepath.Join("runs", r.Config.Name)
 		if err := read(r.Dir); err != nil {
 			return nil, err
+		}
+	}
+	if tc := &r.Config.Data.Tokenizer; r.Config.Start.From != "" && tc.File != "" && !tc.BuiltIn() && tc.Content == nil { // a resolved recipe
+		if t, err := openTrained(r.Config.Start.From); err == nil && t.config.Data.Tokenizer.File == tc.File {
+			tc.Content = t.config.Data.Tokenizer.Content
 		}
 	}
 	if r.parts, err = r.Config.build(nil); err != nil {
@@ -210,6 +216,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 		Evaluated: func(step int) bool { // killed after the record and before the checkpoint that has the score: measured again
 			return log.Evaluated(step) && (c.Train.KeepBest == "" || r.state.Score != nil)
 		},
+		Enough: m.enough,
 		Save: func(_ context.Context, step int, metrics map[string]float64) error {
 			if err := log.sync(); err != nil { // no step up to a checkpoint may miss, also when the power fails
 				return err
@@ -223,15 +230,18 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	if err != nil {
 		return err
 	}
-	return m.finish(ctx)
+	return m.finish(ctx, store)
 }
 
 // resources are what the run gives its trainer: what the person says or the machine has, without the loader's share.
 func (r *Run) resources() (train.Resources, error) {
 	c := r.Config
-	res := train.Resources{Workers: max(r.opt.Workers, 1), Threads: r.opt.Threads, Memory: r.opt.Memory}
+	res := train.Resources{Workers: r.opt.Workers, Threads: r.opt.Threads, Memory: r.opt.Memory}
 	if res.Threads <= 0 {
 		res.Threads = kernel.DefaultThreads()
+	}
+	if res.Workers == 0 {
+		res.Workers = c.Train.FastestWorkers(res.Threads, r.parts.model.Parameters().Size)
 	}
 	if res.Memory == 0 {
 		res.Memory = machine.AvailableMemory()
@@ -257,13 +267,13 @@ func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
 func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
 	return train.New(c.Train, train.Options{
 		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Engine: c.Engine, Resources: res,
+		Objectives: losses.Options{Vocabulary: p.tok},
 	})
 }
 
 // batchBytes returns the memory of one global batch's pictures.
 func (r *Run) batchBytes() int64 {
-	side := int64(r.Config.Model.Vision.ImageSize)
-	return 3 * side * side * int64(r.Config.Train.GlobalBatch)
+	return 3 * int64(r.parts.train.MaxPixels()) * int64(r.Config.Train.GlobalBatch)
 }
 
 // ahead returns how many batches are prepared before they are asked for: one is enough for a long update.
@@ -308,8 +318,17 @@ func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
 			return nil, nil, err
 		}
 		r.state, step = state, state.Step
-	} else if err := writeFile(filepath.Join(r.Dir, recipeFile), r.Config.YAML()); err != nil {
-		return nil, nil, err
+	} else {
+		if r.Config.Start.From != "" {
+			notes, err := r.Config.Start.begin(r.parts.model, t.Weights())
+			if err != nil {
+				return nil, nil, err
+			}
+			r.notes = append(r.notes, notes...)
+		}
+		if err := writeFile(filepath.Join(r.Dir, recipeFile), r.Config.YAML()); err != nil {
+			return nil, nil, err
+		}
 	}
 	log, err := newRunLog(r, step)
 	return store, log, err
@@ -359,6 +378,7 @@ func (r *Run) restore(c *checkpoints.Checkpoint, t *train.Trainer) error {
 	if err != nil {
 		return err
 	}
+	saved.Data.Tokenizer.Content = r.Config.Data.Tokenizer.Content
 	if _, err := saved.build(r.parts.classes); err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ type classifier interface {
 // (1-λ)·x_i + λ·x_j, in levels rounded to whole ones; CutMix (Yun et al. 2019, §3.1) pastes a rectangle of picture j, whose
 // share of the area is λ. With both, each pair has one of them, by a coin. λ is drawn from Beta(α, α) for each pair; j is the
 // next of pair i in a random order of the grain. top1 counts the class with the larger share.
-func classify(gr *model.Grain, c Config) (Local, error) {
+func classify(gr *model.Grain, c Config, _ *Options) (Local, error) {
 	m, ok := gr.Model.(classifier)
 	if !ok {
 		return Local{}, unfit("scores of classes")

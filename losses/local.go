@@ -22,13 +22,14 @@ type Local struct {
 
 // NewLocals adds a recipe's local objectives to the graph of a grain, in the order of the recipe. A model that cannot serve one
 // of them is an error.
-func NewLocals(gr *model.Grain, cfgs []Config) ([]Local, error) {
+func NewLocals(gr *model.Grain, cfgs []Config, o Options) ([]Local, error) {
 	var out []Local
+	o.cfgs = cfgs
 	for _, c := range cfgs {
 		if !c.Local() {
 			continue
 		}
-		l, err := objectives[c.Name].local(gr, c)
+		l, err := objectives[c.Name].local(gr, c, &o)
 		if err != nil {
 			return nil, fmt.Errorf("losses: %s: %w", c.Name, err)
 		}

@@ -19,7 +19,7 @@ import (
 
 // Config is one objective of a recipe.
 type Config struct {
-	Name   string  `yaml:"name"`   // itc, sigmoid or classify
+	Name   string  `yaml:"name"`   // itc, sigmoid, classify, itm, mlm, wpa or mpp
 	Weight float64 `yaml:"weight"` // factor in the total loss
 	// LabelSmoothing ε spreads that share of the target over all rows (itc) or classes (classify).
 	LabelSmoothing float64 `yaml:"labelSmoothing,omitempty"`
@@ -29,6 +29,9 @@ type Config struct {
 	// Mixup and CutMix are α of the Beta distribution that a picture's share of another is drawn from (classify); 0: none.
 	Mixup  float64 `yaml:"mixup,omitempty"`
 	CutMix float64 `yaml:"cutmix,omitempty"`
+	// WholeWords hides words instead of tokens (mlm), in a budget that counts padding up to PadTo tokens.
+	WholeWords bool `yaml:"wholeWords,omitempty"`
+	PadTo      int  `yaml:"padTo,omitempty"`
 }
 
 // UnmarshalYAML gives an objective the weight 1 when its recipe names none.
@@ -50,7 +53,7 @@ type Needs struct {
 // objective is an entry of the table. One of global and local is not nil.
 type objective struct {
 	global  func(g *ops.Graph, f *features, c Config) *ops.Node
-	local   func(gr *model.Grain, c Config) (Local, error)
+	local   func(gr *model.Grain, c Config, o *Options) (Local, error)
 	heads   model.Heads // that the model must have
 	needs   Needs
 	metrics []string // what a local objective reports beside its loss
@@ -61,6 +64,10 @@ type objective struct {
 var objectives = map[string]objective{
 	"itc":      {global: itc, keys: []string{"labelSmoothing", "groupTargets"}},
 	"sigmoid":  {global: sigmoid, heads: model.Heads{LogitBias: true}, keys: []string{"groupTargets"}},
+	"itm":      {local: itm, heads: model.Heads{Match: true}, metrics: []string{"accuracy"}},
+	"mlm":      {local: mlm, heads: model.Heads{Words: true}, metrics: []string{"top1"}, keys: []string{"wholeWords", "padTo"}},
+	"wpa":      {local: wpa, heads: model.Heads{Match: true}, metrics: []string{"distance"}},
+	"mpp":      {local: mpp, heads: model.Heads{Colors: true}, metrics: []string{"top1"}},
 	"classify": {local: classify, needs: Needs{Labels: true}, metrics: []string{"top1"}, keys: []string{"labelSmoothing", "mixup", "cutmix"}},
 }
 
@@ -94,10 +101,14 @@ func Validate(cfgs []Config) error {
 		}
 		for key, set := range map[string]bool{
 			"labelSmoothing": c.LabelSmoothing != 0, "groupTargets": c.GroupTargets, "mixup": c.Mixup != 0, "cutmix": c.CutMix != 0,
+			"wholeWords": c.WholeWords, "padTo": c.PadTo != 0,
 		} {
 			if ok && set && !slices.Contains(o.keys, key) {
 				bad("%s: the objective %s has none", key, c.Name)
 			}
+		}
+		if c.PadTo < 0 || c.PadTo > 0 && !c.WholeWords {
+			bad("padTo: %d, want 0 or more, with wholeWords", c.PadTo)
 		}
 		if slices.ContainsFunc(cfgs[:i], func(d Config) bool { return d.Name == c.Name }) {
 			bad("name: %q stands twice", c.Name)
@@ -111,7 +122,8 @@ func Heads(cfgs []Config) model.Heads {
 	var h model.Heads
 	for _, c := range cfgs {
 		o := objectives[c.Name].heads
-		h.LogitBias = h.LogitBias || o.LogitBias
+		h.LogitBias, h.Match = h.LogitBias || o.LogitBias, h.Match || o.Match
+		h.Words, h.Colors = h.Words || o.Words, h.Colors || o.Colors
 	}
 	return h
 }

@@ -14,10 +14,10 @@ import (
 // Config describes a model. Each kind has its own keys besides those of the image tower and the initial values, and refuses
 // the others.
 type Config struct {
-	// Kind is clip, a dual encoder (Radford et al. 2021, §2.4; spec 2.1–2.4), or vit, a classifier of pictures (Dosovitskiy et
-	// al. 2021; spec 1).
+	// Kind is clip, a dual encoder (Radford et al. 2021, §2.4; spec 2.1–2.4), vit, a classifier of pictures (Dosovitskiy et
+	// al. 2021; spec 1), or vilt, one transformer for picture and sentence (Kim et al. 2021; spec/vilt).
 	Kind       string `yaml:"kind"`
-	Preset     string `yaml:"preset,omitempty"` // fills every field that the recipe leaves out; see Presets and ViTPresets
+	Preset     string `yaml:"preset,omitempty"` // fills every field that the recipe leaves out; see Presets, ViTPresets, ViLTPresets
 	InitScheme string `yaml:"init"`             // openai, hf, timm or jax
 	Vision     Vision `yaml:"vision"`
 
@@ -33,6 +33,9 @@ type Config struct {
 	// Representation is the width of the layer with tanh before the classifier (Dosovitskiy et al. 2021, §3.1: the MLP head of
 	// pre-training); 0: none.
 	Representation int `yaml:"representation,omitempty"`
+
+	// Of vilt, which also has vision and of text contextLength and vocabSize.
+	ViLT ViLTParts `yaml:"vilt,omitempty"`
 }
 
 // Transformer is what both towers share.
@@ -144,6 +147,7 @@ func (c *Config) validateCLIP(bad func(format string, args ...any)) {
 	}
 	absent(bad, c.Kind, "numClasses", c.NumClasses)
 	absent(bad, c.Kind, "representation", c.Representation)
+	absent(bad, c.Kind, "vilt", c.ViLT)
 }
 
 func positive(bad func(format string, args ...any), key string, v int) {
@@ -241,8 +245,12 @@ func (v *Vision) NumTokens() int {
 }
 
 // ForwardFLOPs counts the operations of one pair's forward pass as the reference computes it: every token of the context in
-// every block, whatever the text's length. An operation is a multiplication or an addition of a matrix product (spec 2.4).
+// every block, whatever the text's length. An operation is a multiplication or an addition of a matrix product (spec 2.4). Of a
+// kind without towers it is 0: not counted.
 func (c *Config) ForwardFLOPs() float64 {
+	if c.Kind != "clip" && c.Kind != "vit" {
+		return 0
+	}
 	tower := func(t *Transformer, tokens int) float64 {
 		n, d := float64(tokens), float64(t.Width)
 		return float64(t.Depth) * (n*d*d*(4+2*t.MLPRatio) + 2*n*n*d)

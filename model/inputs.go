@@ -9,6 +9,9 @@ import (
 
 // ImageInput is the run-time input of the image tower in one graph.
 type ImageInput struct {
+	// Shapes takes the place of all else where the model takes pictures of different shapes.
+	Shapes *PictureInput
+
 	image *ops.Image
 	seqs  *ops.Seqs
 	class *ops.Ints // rows of the class tokens, nil unless they are what is read
@@ -121,6 +124,9 @@ type TextInput struct {
 	vocab, context          int
 	tokens, offsets, lastID []int32
 }
+
+// Context returns the longest text in tokens.
+func (in *TextInput) Context() int { return in.context }
 
 // newTextInput makes an input of at most n texts. name tells it from others of the graph.
 func newTextInput(g *ops.Graph, name string, t *Text, n int) *TextInput {

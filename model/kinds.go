@@ -26,6 +26,9 @@ type Model interface {
 // Heads are the parts of a model that only some objectives read; package losses says which.
 type Heads struct {
 	LogitBias bool // the sigmoid loss's learned bias
+	Match     bool // scores of whether a picture and a sentence belong together
+	Words     bool // scores of hidden words
+	Colors    bool // scores of the colours of hidden patches
 }
 
 // kind is one form of model.
@@ -35,6 +38,7 @@ type kind struct {
 	validate func(c *Config, bad func(format string, args ...any))
 	build    func(c Config, h Heads) (Model, error)
 	texts    bool // it reads sentences
+	shapes   bool // it reads pictures of different shapes
 }
 
 // kinds is the table of the forms that model.kind names.
@@ -42,8 +46,11 @@ var kinds map[string]kind
 
 func init() { // in a function, for the constructors ask the table what is valid
 	kinds = map[string]kind{
-		"clip": {Default, Presets, (*Config).validateCLIP, func(c Config, h Heads) (Model, error) { return NewCLIP(c, h.LogitBias) }, true},
-		"vit":  {DefaultViT, ViTPresets, (*Config).validateViT, func(c Config, _ Heads) (Model, error) { return NewViT(c) }, false},
+		"clip": {Default, Presets, (*Config).validateCLIP, func(c Config, h Heads) (Model, error) { return NewCLIP(c, h.LogitBias) }, true, false},
+		"vilt": {DefaultViLT, ViLTPresets, (*Config).validateViLT, func(c Config, h Heads) (Model, error) {
+			return NewViLT(c, ViLTHeads{Match: h.Match, Words: h.Words, Color: h.Colors})
+		}, true, true},
+		"vit": {DefaultViT, ViTPresets, (*Config).validateViT, func(c Config, _ Heads) (Model, error) { return NewViT(c) }, false, false},
 	}
 }
 
@@ -57,6 +64,9 @@ func New(c Config, h Heads) (Model, error) {
 
 // HasTexts tells whether models of the configuration's kind read sentences.
 func (c *Config) HasTexts() bool { return kinds[c.Kind].texts }
+
+// HasShapes tells whether models of the configuration's kind read pictures of different shapes, in whole patches.
+func (c *Config) HasShapes() bool { return kinds[c.Kind].shapes }
 
 // DefaultFor returns the values that a recipe may leave out, for a kind of model and the name of one of its presets; an empty
 // kind is clip, an empty preset none.

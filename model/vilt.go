@@ -1,26 +1,34 @@
 package model
 
 import (
-	"errors"
 	"fmt"
 
 	"diptych/internal/kernel"
 	"diptych/ops"
 )
 
-// ViLTConfig describes the single-stream transformer of Kim et al. 2021, §3.1 (spec/vilt 1): words and linear patch embeddings
-// in one sequence.
-type ViLTConfig struct {
-	Transformer   `yaml:",inline"` // layerNormEps is the trunk's
-	ImageSize     int              `yaml:"imageSize"`     // S, pixels: the shorter side of pictures; positions are learned for (S/P)² patches
-	LongestSide   int              `yaml:"longestSide"`   // pixels: the longer side at most; 0: what min_max_resize gives, ⌊1333/800·S⌋ in whole patches
-	PatchSize     int              `yaml:"patchSize"`     // P, pixels
-	MaxPatches    int              `yaml:"maxPatches"`    // of a picture with more, so many are drawn in training; 0: all are taken
-	ContextLength int              `yaml:"contextLength"` // L, longest text in tokens
-	VocabSize     int              `yaml:"vocabSize"`     // V; 0 takes the tokenizer's
-	EmbedNormEps  float64          `yaml:"embedNormEps"`  // of the text embedding's norm and that of the word and patch heads
-	PictureTypes  int              `yaml:"pictureTypes"`  // pictures of a sample that differ by their type row: 1, or 2 for NLVR2
-	TieWords      bool             `yaml:"tieWords"`      // the word head's table is that of the word embeddings
+// ViLTParts are the keys that only the single-stream transformer of Kim et al. 2021, §3.1 (spec/vilt 1) has. Its blocks, picture
+// size and patches are those of model.vision, the sentence's length and the vocabulary those of model.text.
+type ViLTParts struct {
+	LongestSide  int     `yaml:"longestSide,omitempty"` // pixels: the longer side at most; 0: what min_max_resize gives, ⌊1333/800·S⌋ in whole patches
+	MaxPatches   int     `yaml:"maxPatches,omitempty"`  // of a picture with more, so many are drawn in training; 0: all are taken
+	EmbedNormEps float64 `yaml:"embedNormEps"`          // of the text embedding's norm and that of the word and colour heads
+	PictureTypes int     `yaml:"pictureTypes"`          // pictures of a sample that differ by their type row: 1, or 2 for NLVR2
+	TieWords     bool    `yaml:"tieWords,omitempty"`    // the word head's table is that of the word embeddings
+}
+
+// viltConfig is all that the model's form depends on.
+type viltConfig struct {
+	Transformer // the trunk's
+	ViLTParts
+	ImageSize, PatchSize     int // S, P, pixels; positions are learned for (S/P)² patches
+	ContextLength, VocabSize int // L, V
+}
+
+// vilt gathers the keys of a configuration.
+func (c *Config) vilt() viltConfig {
+	v := &c.Vision
+	return viltConfig{v.Transformer, c.ViLT, v.ImageSize, v.PatchSize, c.Text.ContextLength, c.Text.VocabSize}
 }
 
 // ViLTHeads are the parts that only some objectives need.
@@ -35,63 +43,73 @@ type ViLTHeads struct {
 }
 
 // DefaultViLT is the paper's form at no particular size.
-func DefaultViLT() ViLTConfig {
-	return ViLTConfig{
-		Transformer:   Transformer{MLPRatio: 4, Activation: "gelu", LayerNormEps: 1e-6, Dropout: 0.1},
-		ContextLength: 40, EmbedNormEps: 1e-12, PictureTypes: 1,
+func DefaultViLT() Config {
+	return Config{
+		Kind: "vilt", InitScheme: "timm",
+		Vision: Vision{
+			Transformer: Transformer{MLPRatio: 4, Activation: "gelu", LayerNormEps: 1e-6, Dropout: 0.1},
+			Pool:        "cls", ClassToken: true, PatchBias: true, Positions: "learned",
+		},
+		Text: Text{ContextLength: 40},
+		ViLT: ViLTParts{EmbedNormEps: 1e-12, PictureTypes: 1},
 	}
 }
 
-// ViLTPresets are named configurations.
-var ViLTPresets = map[string]ViLTConfig{
+// ViLTPresets are named configurations: the paper's, and small ones.
+var ViLTPresets = map[string]Config{
 	"vilt-b32": viltPreset(384, 32, 200, 768, 12, 12),
 	"vilt-s16": viltPreset(128, 16, 0, 384, 6, 6),
 	"vilt-ti8": viltPreset(48, 8, 0, 192, 4, 3),
 }
 
-func viltPreset(size, patch, most, width, depth, heads int) ViLTConfig {
+func viltPreset(size, patch, most, width, depth, heads int) Config {
 	c := DefaultViLT()
-	c.ImageSize, c.PatchSize, c.MaxPatches = size, patch, most
-	c.Width, c.Depth, c.NumHeads, c.VocabSize = width, depth, heads, 30522
+	v := &c.Vision
+	v.ImageSize, v.PatchSize, v.Width, v.Depth, v.NumHeads = size, patch, width, depth, heads
+	c.ViLT.MaxPatches, c.Text.VocabSize = most, 30522
 	return c
 }
 
-// Validate reports every fault at once.
-func (c *ViLTConfig) Validate() error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("model.vilt."+format, args...)) }
-	c.Transformer.validate(bad)
-	if c.PatchSize < 1 || c.ImageSize < 1 || c.ImageSize > maxSide || c.PatchSize > 0 && (c.ImageSize%c.PatchSize != 0 || c.ImageSize/c.PatchSize > maxGrid) {
-		bad("imageSize: %d pixels in patches of %d, want a multiple, at most %d pixels and %d patches", c.ImageSize, c.PatchSize, maxSide, maxGrid)
-	} else if l := c.LongestSide; l != 0 && (l < c.ImageSize || l > maxSide || l%c.PatchSize != 0) {
-		bad("longestSide: %d, want 0 or a multiple of patchSize %d, %d to %d", l, c.PatchSize, c.ImageSize, maxSide)
+// validateViLT checks what only a single-stream transformer has.
+func (c *Config) validateViLT(bad func(format string, args ...any)) {
+	v, p := &c.Vision, &c.ViLT
+	if l := p.LongestSide; l != 0 && (l < v.ImageSize || l > maxSide || v.PatchSize > 0 && l%v.PatchSize != 0) {
+		bad("vilt.longestSide: %d, want 0 or a multiple of patchSize %d, %d to %d", l, v.PatchSize, v.ImageSize, maxSide)
 	}
-	if c.MaxPatches < 0 {
-		bad("maxPatches: %d, want 0 or more", c.MaxPatches)
+	if p.MaxPatches < 0 {
+		bad("vilt.maxPatches: %d, want 0 (all) or more", p.MaxPatches)
 	}
-	if l := c.ContextLength; l < 3 || l > maxLength {
-		bad("contextLength: %d, want 3 (a token between two marks) to %d", l, maxLength)
+	within(bad, "vilt.embedNormEps", p.EmbedNormEps, p.EmbedNormEps > 0 && p.EmbedNormEps <= 1, "(0, 1]")
+	if p.PictureTypes != 1 && p.PictureTypes != 2 {
+		bad("vilt.pictureTypes: %d, want 1 or 2", p.PictureTypes)
 	}
-	if c.VocabSize < 1 || c.VocabSize > maxSize {
-		bad("vocabSize: %d, want 1 to %d", c.VocabSize, maxSize)
+	if l := c.Text.ContextLength; l < 3 || l > maxLength {
+		bad("text.contextLength: %d, want 3 (a token between two marks) to %d", l, maxLength)
 	}
-	if !(c.EmbedNormEps > 0 && c.EmbedNormEps <= 1) {
-		bad("embedNormEps: %v, want (0, 1]", c.EmbedNormEps)
+	positive(bad, "text.vocabSize", c.Text.VocabSize)
+	only := Text{ContextLength: c.Text.ContextLength, VocabSize: c.Text.VocabSize}
+	if c.Text != only {
+		bad("text: a %s has contextLength and vocabSize alone; its blocks are those of model.vision", c.Kind)
 	}
-	if c.PictureTypes != 1 && c.PictureTypes != 2 {
-		bad("pictureTypes: %d, want 1 or 2", c.PictureTypes)
+	want := DefaultViLT().Vision
+	want.Transformer, want.ImageSize, want.PatchSize = v.Transformer, v.ImageSize, v.PatchSize
+	if *v != want {
+		bad("vision: a %s has blocks, imageSize and patchSize there, the rest is as it is", c.Kind)
 	}
-	if c.DropPath != 0 {
-		bad("dropPath: %v, this model has none", c.DropPath)
-	}
-	return errors.Join(errs...)
+	absent(bad, c.Kind, "vision.dropPath", v.DropPath)
+	absent(bad, c.Kind, "vision.layerScale", v.LayerScale)
+	absent(bad, c.Kind, "embedDim", c.EmbedDim)
+	absent(bad, c.Kind, "initLogitScale", c.InitLogitScale)
+	absent(bad, c.Kind, "initLogitBias", c.InitLogitBias)
+	absent(bad, c.Kind, "numClasses", c.NumClasses)
+	absent(bad, c.Kind, "representation", c.Representation)
 }
 
 // Grid returns the patches along a side that positions are learned for.
-func (c *ViLTConfig) Grid() int { return c.ImageSize / c.PatchSize }
+func (c *viltConfig) Grid() int { return c.ImageSize / c.PatchSize }
 
 // MostPatches returns how many patches a picture has in a sequence at most. A picture's shorter side is at most ImageSize.
-func (c *ViLTConfig) MostPatches() int {
+func (c *viltConfig) MostPatches() int {
 	longest := c.LongestSide
 	if longest == 0 {
 		longest = 1333 * c.ImageSize / 800
@@ -105,10 +123,11 @@ func (c *ViLTConfig) MostPatches() int {
 
 // ViLT is the model. Parameters have the names and shapes of the authors' checkpoints.
 type ViLT struct {
-	Config ViLTConfig
+	Config Config
 	Heads  ViLTHeads
 	Layout Layout
 
+	cfg                       viltConfig
 	words, textPos, textTypes *Param // (V, D), (L, D), (2, D); of textTypes only the first row is used
 	textNorm                  norm
 	types                     *Param // (1 + PictureTypes, D): of text, of pictures
@@ -144,11 +163,12 @@ type classifier struct {
 const classifierEps = 1e-5
 
 // NewViLT lays the model out. The configuration must be valid.
-func NewViLT(cfg ViLTConfig, heads ViLTHeads) (*ViLT, error) {
-	if err := cfg.Validate(); err != nil {
+func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
+	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	m := &ViLT{Config: cfg, Heads: heads}
+	cfg := c.vilt()
+	m := &ViLT{Config: c, Heads: heads, cfg: cfg}
 	l, d, p := &m.Layout, cfg.Width, cfg.PatchSize
 	dense := func(name string, in, out int) linear { return l.addLinear(name, in, out, normal(0.02), constant(0)) }
 	table := func(name string, shape ...int) *Param { return l.add(name, normal(0.02), shape...) }
@@ -168,7 +188,7 @@ func NewViLT(cfg ViLTConfig, heads ViLTHeads) (*ViLT, error) {
 		return nil, fmt.Errorf("model: %w", err)
 	}
 	m.trunk = &transformer{cfg: cfg.Transformer, act: act}
-	hidden := int(cfg.MLPRatio * float64(d))
+	hidden := cfg.hidden()
 	for i := range cfg.Depth {
 		name := fmt.Sprintf("transformer.blocks.%d", i)
 		m.trunk.blocks = append(m.trunk.blocks, block{
@@ -235,7 +255,7 @@ type Stream struct {
 // graph have dropout of their own; picture is 0, or 1 for the second one of NLVR2. masked lists patches that a learned row
 // replaces, by their number among all that are taken; nil: none.
 func (m *ViLT) Embed(g *ops.Graph, texts *TextInput, pics *PictureInput, pass string, picture int, masked *ops.Ints) *Stream {
-	d, drop := m.Config.Width, m.Config.Dropout
+	d, drop := m.cfg.Width, m.cfg.Dropout
 	x := g.Embed(texts.ids, m.words.node(g), m.textPos.node(g), texts.seqs) // (Rt, D)
 	x = m.textNorm.forward(g, g.AddRow(x, m.textTypes.rows(g, 0, 1)))
 	x = g.Dropout(x, drop, pass+".text.embed", texts.seqs)
@@ -245,7 +265,7 @@ func (m *ViLT) Embed(g *ops.Graph, texts *TextInput, pics *PictureInput, pass st
 	if masked != nil {
 		y = g.ReplaceRows(y, m.maskToken.table(g, d), masked)
 	}
-	y = g.PictureTokens(pics.pics, y, m.class.table(g, d), m.pos.table(g, d), m.Config.Grid()) // (patches + pictures, D)
+	y = g.PictureTokens(pics.pics, y, m.class.table(g, d), m.pos.table(g, d), m.cfg.Grid()) // (patches + pictures, D)
 	y = g.Dropout(y, drop, pass+".image.embed", pics.pics.Tokens)
 	y = g.AddRow(y, m.types.rows(g, 1+picture, 2+picture))
 

@@ -19,7 +19,7 @@ type viltFixture struct {
 	*golden.Folder
 	t       *testing.T
 	hf      bool
-	cfg     ViLTConfig
+	cfg     viltConfig
 	heads   ViLTHeads
 	model   *ViLT
 	weights []float32
@@ -45,7 +45,8 @@ func loadViLT(t *testing.T, name string, heads ViLTHeads) *viltFixture {
 		MaxText   int `json:"max_text_len"`
 	}
 	f.JSON("config.json", &c)
-	f.cfg = DefaultViLT()
+	base := DefaultViLT()
+	f.cfg = base.vilt()
 	f.cfg.Width, f.cfg.Depth, f.cfg.NumHeads = c.Hidden, cmp.Or(c.Blocks, c.NumLayers), cmp.Or(c.Heads, c.NumHeads)
 	f.cfg.MLPRatio = float64(c.MLPRatio)
 	f.cfg.ImageSize, f.cfg.PatchSize, f.cfg.LongestSide = c.Image, c.Patch, 4*c.Image
@@ -63,7 +64,11 @@ func loadViLT(t *testing.T, name string, heads ViLTHeads) *viltFixture {
 // build lays out the model and reads its weights.
 func (f *viltFixture) build() {
 	var err error
-	f.model, err = NewViLT(f.cfg, f.heads)
+	c := DefaultViLT()
+	v := &c.Vision
+	v.Transformer, v.ImageSize, v.PatchSize, c.Text.ContextLength, c.Text.VocabSize = f.cfg.Transformer, f.cfg.ImageSize, f.cfg.PatchSize, f.cfg.ContextLength, f.cfg.VocabSize
+	c.ViLT = f.cfg.ViLTParts
+	f.model, err = NewViLT(c, f.heads)
 	require.NoError(f.t, err)
 	f.weights = make([]float32, f.model.Layout.Size)
 	for _, p := range f.model.Layout.Params {
@@ -81,32 +86,7 @@ func (f *viltFixture) parts(name string) []string {
 	if !f.hf {
 		return []string{name}
 	}
-	var out []string
-	leaf := name[strings.LastIndex(name, ".")+1:]
-	switch {
-	case strings.HasPrefix(name, "text_embeddings."), strings.HasPrefix(name, "token_type_embeddings."):
-		return []string{"vilt.embeddings." + name}
-	case name == "transformer.cls_token":
-		return []string{"vilt.embeddings.cls_token"}
-	case name == "transformer.pos_embed":
-		return []string{"vilt.embeddings.position_embeddings"}
-	case strings.HasPrefix(name, "transformer.patch_embed.proj."):
-		return []string{"vilt.embeddings.patch_embeddings.projection." + leaf}
-	case strings.Contains(name, ".attn.qkv."):
-		for _, part := range []string{"query", "key", "value"} {
-			layer, _, _ := strings.Cut(strings.TrimPrefix(name, "transformer.blocks."), ".")
-			out = append(out, "vilt.encoder.layer."+layer+".attention.attention."+part+"."+leaf)
-		}
-		return out
-	case strings.HasPrefix(name, "transformer.blocks."):
-		name = strings.NewReplacer("transformer.blocks.", "vilt.encoder.layer.", ".norm1.", ".layernorm_before.", ".norm2.", ".layernorm_after.",
-			".attn.proj.", ".attention.output.dense.", ".mlp.fc1.", ".intermediate.dense.", ".mlp.fc2.", ".output.dense.").Replace(name)
-	case strings.HasPrefix(name, "transformer.norm."):
-		name = "vilt.layernorm." + leaf
-	case strings.HasPrefix(name, "pooler."):
-		name = "vilt." + name
-	}
-	return []string{name}
+	return golden.ViLTNames(name)
 }
 
 // checkGrads compares the gradients of all parameters that the fixture has some of.
@@ -205,7 +185,7 @@ func (f *viltFixture) run() *viltRun {
 // stream adds a pass.
 func (r *viltRun) stream(name string, texts [][]int32, pics []ops.Picture, picture int) *Stream {
 	m := r.f.model
-	in, at := m.NewTexts(r.g, name+".text", len(texts)), m.NewPictures(r.g, name+".image", len(pics), [3]float32{}, [3]float32{1, 1, 1})
+	in, at := m.NewTexts(r.g, name+".text", len(texts)), m.NewImages(r.g, name+".image", len(pics), [3]float32{}, [3]float32{1, 1, 1}).Shapes
 	r.binds = append(r.binds, func(p *ops.Program) {
 		require.NoError(r.f.t, in.Set(p, texts))
 		require.NoError(r.f.t, at.Set(p, pics, func(int) uint64 { return 0 }))
@@ -377,7 +357,7 @@ func TestViLTMatch(t *testing.T) {
 	f.checkGrads(r.grads)
 
 	r = f.run()
-	in, at := f.model.NewTexts(r.g, "text", len(texts)), f.model.NewPictures(r.g, "image", len(pics), [3]float32{}, [3]float32{1, 1, 1})
+	in, at := f.model.NewTexts(r.g, "text", len(texts)), f.model.NewImages(r.g, "image", len(pics), [3]float32{}, [3]float32{1, 1, 1}).Shapes
 	most := f.Shape("in.select")[1]
 	var take [][]ops.Patch
 	for i, p := range pics {
@@ -390,7 +370,7 @@ func TestViLTMatch(t *testing.T) {
 	}
 	r.binds = append(r.binds, func(p *ops.Program) {
 		require.NoError(t, in.Set(p, texts))
-		at.setTaken(p, pics, take)
+		at.SetTaken(p, pics, take)
 	})
 	s = f.model.Embed(r.g, in, at, "itm", 0, nil)
 	logits = f.model.MatchLogits(r.g, f.model.Pool(r.g, f.model.Encode(r.g, s, r.g.First(s.Joined.Seqs))))
@@ -514,16 +494,17 @@ func TestViLTPresets(t *testing.T) {
 	m, err := NewViLT(c, ViLTHeads{Match: true, Words: true})
 	require.NoError(t, err)
 	require.Equal(t, 135660092, m.Layout.Count())
-	require.Equal(t, 200, c.MostPatches())
-	c.MaxPatches = 0
-	require.Equal(t, 12*19, c.MostPatches())
+	require.Equal(t, 200, m.cfg.MostPatches())
+	m.cfg.MaxPatches = 0
+	require.Equal(t, 12*19, m.cfg.MostPatches())
 
-	c.ImageSize, c.LongestSide, c.MaxPatches, c.ContextLength, c.VocabSize = 100, 33, -1, 2, 0
-	c.EmbedNormEps, c.PictureTypes, c.DropPath, c.NumHeads, c.Depth, c.Dropout = math.NaN(), 3, 0.1, 5, 0, 1
+	c.ViLT = ViLTParts{LongestSide: 100, MaxPatches: -1, EmbedNormEps: math.NaN(), PictureTypes: 3}
+	c.Text.ContextLength, c.Text.VocabSize, c.Text.Causal = 2, 0, true
+	c.Vision.DropPath, c.Vision.Positions, c.EmbedDim = 0.1, "none", 8
 	err = c.Validate()
-	for _, want := range []string{"imageSize: 100 pixels in patches of 32", "maxPatches: -1", "contextLength: 2", "vocabSize: 0", "embedNormEps: NaN",
-		"pictureTypes: 3", "dropPath: 0.1", "width: 768 is not a multiple of numHeads 5", "depth: 0", "dropout: 1"} {
-		require.ErrorContains(t, err, "model.vilt."+want)
+	for _, want := range []string{"vilt.longestSide: 100, want 0 or a multiple of patchSize 32, 384 to", "vilt.maxPatches: -1", "vilt.embedNormEps: NaN",
+		"vilt.pictureTypes: 3", "text.contextLength: 2", "text.vocabSize: 0", "text: a vilt has", "vision: a vilt has", "vision.dropPath: 0.1", "embedDim: 8"} {
+		require.ErrorContains(t, err, "model."+want)
 	}
 }
 

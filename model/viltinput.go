@@ -13,25 +13,15 @@ type PictureInput struct {
 	pics *ops.Pictures
 
 	patch, most int // pixels; patches that a sequence holds
+	mean, std   [3]float32
 	take        [][]ops.Patch
 	order       []int
 }
 
-// NewPictures makes an input of at most n pictures. mean and std are those of the pixel levels divided by 255.
-func (m *ViLT) NewPictures(g *ops.Graph, name string, n int, mean, std [3]float32) *PictureInput {
-	c := &m.Config
+// newPictureInput makes an input of at most n pictures. mean and std are those of the pixel levels divided by 255.
+func newPictureInput(g *ops.Graph, name string, c *viltConfig, n int, mean, std [3]float32) *PictureInput {
 	most := c.MostPatches()
-	return &PictureInput{pics: g.Pictures(name, n, n*most, c.PatchSize, mean, std), patch: c.PatchSize, most: most}
-}
-
-// NewTexts makes an input of at most n sentences.
-func (m *ViLT) NewTexts(g *ops.Graph, name string, n int) *TextInput {
-	c := &m.Config
-	rows := n * c.ContextLength
-	return &TextInput{
-		vocab: c.VocabSize, context: c.ContextLength,
-		ids: g.Ints(name+".ids", rows), seqs: g.Seqs(name+".seqs", n, rows),
-	}
+	return &PictureInput{pics: g.Pictures(name, n, n*most, c.PatchSize, mean, std), patch: c.PatchSize, most: most, mean: mean, std: std}
 }
 
 // Set binds the pictures of the next run. Of one with more patches than the model's cap the cap's number is drawn, without
@@ -69,7 +59,35 @@ func (in *PictureInput) draw(n, picture int, key func(i int) uint64) []int {
 	return in.order
 }
 
-// setTaken binds pictures with given patches, as the authors' code drew them.
-func (in *PictureInput) setTaken(p *ops.Program, pics []ops.Picture, take [][]ops.Patch) {
+// SetTaken binds pictures with given patches of each.
+func (in *PictureInput) SetTaken(p *ops.Program, pics []ops.Picture, take [][]ops.Patch) {
+	in.take = take
 	p.SetPictures(in.pics, pics, take)
+}
+
+// Taken returns the patches that are taken of each of the pictures that Set or SetTaken has bound.
+func (in *PictureInput) Taken() [][]ops.Patch { return in.take }
+
+// MostPatches returns how many patches a picture has in a sequence at most.
+func (in *PictureInput) MostPatches() int { return in.most }
+
+// PatchSize returns P, in pixels.
+func (in *PictureInput) PatchSize() int { return in.patch }
+
+// MeanLevel returns the mean level of a channel over a patch, cut to a whole one.
+func (in *PictureInput) MeanLevel(pic *ops.Picture, at ops.Patch, channel int) int32 {
+	p, levels, sum := in.patch, 0, 0.0
+	for y := int(at.Row) * p; y < int(at.Row+1)*p; y++ {
+		for x := int(at.Col) * p; x < int(at.Col+1)*p; x++ {
+			if pic.F32 == nil {
+				levels += int(pic.U8[(y*pic.W+x)*3+channel])
+			} else {
+				sum += float64(pic.F32[(channel*pic.H+y)*pic.W+x]*in.std[channel] + in.mean[channel])
+			}
+		}
+	}
+	if pic.F32 == nil {
+		return int32(levels / (p * p))
+	}
+	return int32(min(max(sum/float64(p*p)*255, 0), 255))
 }

@@ -54,7 +54,7 @@ func (g *GraphOf[T]) Concat(a *Node, aSeqs *Seqs, b *Node, bSeqs *Seqs) (*Node, 
 			}
 		})
 	}
-	o := &op[T]{name: name, in: []*Node{a, b}, out: y}
+	o := &op[T]{kind: "concat", name: name, in: []*Node{a, b}, out: y}
 	o.forward = func() {
 		dst, x, z := g.at(y), g.at(a), g.at(b)
 		each(func(s, as, bs [2]int) {
@@ -83,15 +83,13 @@ func (g *GraphOf[T]) Concat(a *Node, aSeqs *Seqs, b *Node, bSeqs *Seqs) (*Node, 
 // Picked is a choice of rows of packed sequences.
 type Picked struct {
 	Rows *Ints // in the packed matrix, ascending
-	Seqs *Seqs // how the chosen rows divide; a sequence may have none
-
-	first bool // it is the first row of each sequence
+	Seqs *Seqs // how the chosen rows divide, of which a sequence may have none; nil: one row of each
 }
 
 // First chooses the first row of each sequence.
 func (g *GraphOf[T]) First(seqs *Seqs) *Picked {
 	name := g.describe("first rows")
-	p := &Picked{Rows: &Ints{Dim: seqs.Count, name: name, set: true}, Seqs: seqs, first: true}
+	p := &Picked{Rows: &Ints{Dim: seqs.Count, name: name, set: true}}
 	g.check(func() error {
 		p.Rows.data = seqs.offsets[:len(seqs.offsets)-1]
 		return nil
@@ -100,29 +98,42 @@ func (g *GraphOf[T]) First(seqs *Seqs) *Picked {
 }
 
 // One says whether it is one row of each sequence.
-func (p *Picked) One() bool { return p.first }
+func (p *Picked) One() bool { return p.Seqs == nil }
 
 // Pick chooses rows of the first of two joined lists of sequences by their numbers in that list alone, which must ascend.
-func (g *GraphOf[T]) Pick(j *Joined, rows *Ints) *Picked {
+func (g *GraphOf[T]) Pick(j *Joined, rows *Ints) *Picked { return g.pick(j, rows, false) }
+
+// PickSecond is Pick for the second list.
+func (g *GraphOf[T]) PickSecond(j *Joined, rows *Ints) *Picked { return g.pick(j, rows, true) }
+
+func (g *GraphOf[T]) pick(j *Joined, rows *Ints, second bool) *Picked {
 	name := g.describe("picked rows")
 	if j == nil || rows == nil {
 		g.fail("%s: the sequences or the list of rows are missing", name)
 		return nil
+	}
+	of, shift := j.first, j.second
+	if second {
+		of, shift = j.second, j.first
 	}
 	p := &Picked{Rows: &Ints{Dim: rows.Dim, name: name, set: true}}
 	p.Seqs = g.follow(name, j.Seqs.Count, rows.Dim.Max, func(offsets []int32) ([]int32, error) {
 		seq := 0
 		p.Rows.data, offsets = p.Rows.data[:0], append(offsets, 0)
 		for i, r := range rows.data {
-			if r < 0 || int(r) >= j.first.Rows.Len() || i > 0 && r <= rows.data[i-1] {
-				return nil, fmt.Errorf("%s[%d] is %d, must be in [0, %d) and ascending: %w", rows.name, i, r, j.first.Rows.Len(), ErrShape)
+			if r < 0 || int(r) >= of.Rows.Len() || i > 0 && r <= rows.data[i-1] {
+				return nil, fmt.Errorf("%s[%d] is %d, must be in [0, %d) and ascending: %w", rows.name, i, r, of.Rows.Len(), ErrShape)
 			}
-			for r >= j.first.offsets[seq+1] {
+			for r >= of.offsets[seq+1] {
 				seq, offsets = seq+1, append(offsets, int32(i))
 			}
-			p.Rows.data = append(p.Rows.data, r+j.second.offsets[seq])
+			before := shift.offsets[seq] // rows of the other list that lie before
+			if second {
+				before = shift.offsets[seq+1]
+			}
+			p.Rows.data = append(p.Rows.data, r+before)
 		}
-		for len(offsets) < len(j.first.offsets) {
+		for len(offsets) < len(of.offsets) {
 			offsets = append(offsets, int32(len(rows.data)))
 		}
 		return offsets, nil

@@ -51,6 +51,7 @@ type sum struct {
 type Plan struct {
 	Params      int     `json:"params"`      // elements
 	Grains      int     `json:"grains"`      // of an update
+	Workers     int     `json:"workers"`     // replicas of the graph
 	KeptGrains  int     `json:"keptGrains"`  // grains whose activations stay between forward and backward
 	Arena       int64   `json:"arena"`       // bytes of one grain's activations
 	Weights     int64   `json:"weights"`     // bytes of weights, moments and averages
@@ -69,6 +70,8 @@ type Options struct {
 	Seed      uint64
 	Engine    Engine // whose Use was called; the zero value counts as DefaultEngine
 	Resources Resources
+	// Objectives is what local objectives need besides, such as the vocabulary.
+	Objectives losses.Options
 }
 
 // New plans and allocates a trainer with initial weights. More memory than Resources allow, even with no activations kept,
@@ -89,7 +92,7 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 	}
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed)
+		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed, o.Objectives)
 		if err != nil {
 			return nil, err
 		}
@@ -107,6 +110,9 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		}
 	}
 	slabs := 3 // weights and two moments
+	if o.Optim.Name == "sgd" {
+		slabs--
+	}
 	if o.Optim.EMA.Decay > 0 {
 		slabs++
 	}
@@ -127,7 +133,7 @@ func (p *Plan) make(t *Trainer, slabs int, memory int64) error {
 	const float = 4
 	size := int64(t.model.Parameters().Size)
 	wk := t.workers[0]
-	p.Params, p.Grains = t.model.Parameters().Count(), t.cfg.Grains()
+	p.Params, p.Grains, p.Workers = t.model.Parameters().Count(), t.cfg.Grains(), len(t.workers)
 	p.Arena = float * int64(wk.prog.ArenaSize())
 	p.Weights = float * size * int64(slabs)
 	p.Gradients = float * size * int64(len(t.workers)*levels(wk.lanes))
@@ -218,7 +224,7 @@ func (t *Trainer) Close() {
 func segments(l *model.Layout) []optim.Segment {
 	var s []optim.Segment
 	for _, p := range l.Params {
-		s = append(s, optim.Segment{Name: p.Name, Offset: p.Offset, Shape: p.Shape, Decay: p.Decay, Frozen: p.Frozen})
+		s = append(s, optim.Segment{Name: p.Name, Offset: p.Offset, Shape: p.Shape, Decay: p.Decay, Frozen: p.Frozen, Above: p.Above})
 	}
 	return s
 }
@@ -287,6 +293,16 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 	}
 	r.Seconds = time.Since(start).Seconds()
 	return r, nil
+}
+
+// Gradient computes the objectives of one global batch, in the recipe's order and without their weights, and the gradient of their
+// weighted sum in the layout of [Trainer.Weights], which is the trainer's until the next call. Nothing is updated.
+func (t *Trainer) Gradient(b *batch.Batch) (terms []float64, grads []float32, err error) {
+	res, err := t.gradient(b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("train: %w", err)
+	}
+	return res.terms, t.workers[0].slabs[0], nil
 }
 
 // result is what a global batch gives.

@@ -32,7 +32,7 @@ type worker struct {
 }
 
 // newWorker builds the graph of one grain. It allocates nothing large.
-func newWorker(m model.Model, objectives []losses.Config, cfg *Config, engine Engine, mean, std [3]float32, seed uint64) (*worker, error) {
+func newWorker(m model.Model, objectives []losses.Config, cfg *Config, engine Engine, mean, std [3]float32, seed uint64, words losses.Options) (*worker, error) {
 	w := &worker{pairs: cfg.Grain()}
 	gr := model.NewGrain(m, w.pairs, mean, std)
 	if cfg.Recompute == "block" {
@@ -51,7 +51,7 @@ func newWorker(m model.Model, objectives []losses.Config, cfg *Config, engine En
 		outputs = append(outputs, w.x, w.y)
 	}
 	var err error
-	if w.locals, err = losses.NewLocals(gr, objectives); err != nil {
+	if w.locals, err = losses.NewLocals(gr, objectives, words); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
 	if err := gr.G.Err(); err != nil {

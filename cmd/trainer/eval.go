@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,11 +20,13 @@ import (
 	"diptych/eval"
 	"diptych/experiments"
 	"diptych/experiments/report"
+	"diptych/internal/kernel"
 )
 
 // newEval is "trainer eval": it measures a trained model on a data set.
 func newEval() *cobra.Command {
-	var data, out, texts, lang string
+	var data, out, texts, lang, start string
+	ensemble := 1.0
 	var splits, tasks, systems []string
 	var threads int
 	var asJSON bool
@@ -35,7 +38,10 @@ func newEval() *cobra.Command {
 
 Retrieval ranks all texts of a split for each picture and all pictures for each text, exactly. Where captions of the kind
 "label" exist, the candidates are one label for each group; otherwise every caption is one. What shares a picture's group is
-right for it. Zero-shot classification uses the class systems and prompt templates of the data set's manifest.`,
+right for it. Zero-shot classification uses the class systems and prompt templates of the data set's manifest.
+
+A model that reads a picture and a sentence together (kind vilt) is measured by other tasks: match tells a picture's own sentence
+from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.`,
 		Example: `  trainer eval runs/clip-emoji
   trainer eval runs/clip-emoji --split test_style,test_concept --out report
   trainer eval runs/a --data DIR --split test --task retrieval --texts all --json`,
@@ -46,11 +52,19 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 					return usagef("--out: %w", err)
 				}
 			}
-			m, err := openModel(cmd, args[0], threads)
+			m, err := openMeasured(cmd, args[0], threads)
 			if err != nil {
 				return err
 			}
 			defer m.Close()
+			if start != "" || cmd.Flags().Changed("ensemble") {
+				if !(ensemble >= 0 && ensemble <= 1) {
+					return usagef("--ensemble %v: want 0 to 1", ensemble)
+				}
+				if err := m.Ensemble(start, ensemble); err != nil {
+					return usageError{err}
+				}
+			}
 			opt := eval.Options{Splits: splits, Systems: systems, Texts: texts, Lang: lang, Pool: m.Pool(), Progress: stages(cmd.ErrOrStderr())}
 			for _, t := range tasks {
 				opt.Tasks = append(opt.Tasks, eval.Task(t))
@@ -64,7 +78,7 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 				return err
 			}
 			defer set.Close()
-			res, err := eval.Run(cmd.Context(), m, set, opt)
+			res, err := m.Measure(cmd.Context(), set, opt)
 			if err != nil {
 				return asUsage(err)
 			}
@@ -96,6 +110,8 @@ right for it. Zero-shot classification uses the class systems and prompt templat
 	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot; both if not given")
 	f.StringSliceVar(&systems, "classes", nil, "`names` of class systems; all if not given")
 	f.StringVar(&texts, "texts", "", "`candidates` of retrieval: label (one of each group) or all; label where there are any if not given")
+	f.Float64Var(&ensemble, "ensemble", 1, "`share` of this model in an average of weights with the one it was fine-tuned from (WiSE-FT)")
+	f.StringVar(&start, "start", "", "the other `model` of --ensemble, if not the one that the recipe started from")
 	f.StringVar(&lang, "lang", "", "`language` of the captions; en if not given")
 	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
 	addModelFlags(cmd, &threads, &asJSON)
@@ -109,12 +125,35 @@ func addModelFlags(cmd *cobra.Command, threads *int, asJSON *bool) {
 }
 
 // factsOf says which model it is.
-func factsOf(m *experiments.Model) []report.Fact {
+func factsOf(m measured) []report.Fact {
 	c := m.Config()
 	return []report.Fact{
-		{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)}, {Name: "updates", Value: fmt.Sprint(m.Step)},
-		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture side", Value: fmt.Sprintf("%d pixels", m.ImageSide())},
+		{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)}, {Name: "updates", Value: fmt.Sprint(m.Updates())},
+		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture side", Value: fmt.Sprintf("%d pixels", c.Model.Vision.ImageSize)},
 	}
+}
+
+// measured is a model that trainer eval measures.
+type measured interface {
+	Config() *experiments.Config
+	Pool() *kernel.Pool
+	Updates() int
+	Ensemble(from string, share float64) error
+	OpenData(ctx context.Context, path string, cache remote.Options, splits ...string) (*arrowset.Set, error)
+	Measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error)
+	Close()
+}
+
+// openMeasured opens a model of any kind; the caller closes it.
+func openMeasured(cmd *cobra.Command, dir string, threads int) (measured, error) {
+	m, err := openModel(cmd, dir, threads)
+	if errors.Is(err, experiments.ErrPairs) {
+		return openPairs(cmd, dir, threads)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // openModel opens the model of a run directory; the caller closes it.
@@ -129,7 +168,7 @@ func openModel(cmd *cobra.Command, dir string, threads int) (*experiments.Model,
 		threads = runtime.GOMAXPROCS(0)
 	}
 	m, err := experiments.OpenModel(dir, threads)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, experiments.ErrPairs) {
 		return nil, usageError{err}
 	}
 	if err != nil {

@@ -10,6 +10,8 @@ type Pair struct {
 	Pixels        []uint8 // (Height, Width, 3), levels 0 to 255
 	Tokens        []int32 // bos … eos, not padded; empty where the model reads no texts
 	Label         int32   // class; only set where the recipe names classes
+	// Normalized, when not nil, holds the normalised picture (3, Height, Width) that takes the place of Pixels.
+	Normalized []float32
 }
 
 // Batch is the global batch of one update, in the order of its positions. Its owner reuses it: what it points to is valid

@@ -28,6 +28,20 @@ func (o grey) run(dst, im *Image) {
 	}
 }
 
+// blank makes a picture an even grey.
+type blank struct{}
+
+func (blank) extent(in extent) extent { return in }
+
+func (blank) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
+	dst := sc.other(im)
+	dst.resize(im.W, im.H)
+	for i := range dst.Pix {
+		dst.Pix[i] = 128
+	}
+	return dst, nil
+}
+
 // luma is the grey of ITU-R 601-2, as Pillow and torchvision compute it.
 func luma(r, g, b uint8) uint8 {
 	return uint8((19595*uint32(r) + 38470*uint32(g) + 7471*uint32(b) + 1<<15) >> 16)

@@ -61,6 +61,8 @@ var operations = []struct {
 		p.chance(nil)
 		return grey{mean: p.choice("weights", []string{"luma", "mean"}) == "mean"}
 	}},
+	// blank: the picture becomes an even grey of level 128, for twins that learn from sentences alone.
+	{"blank", false, func(*params, int) step { return blank{} }},
 	// color_jitter (torchvision's ColorJitter): brightness, contrast, saturation (each way of factor 1; default 0), hue (each
 	// way, of the colour circle; default 0), prob (default 1). Their order is drawn.
 	{"color_jitter", true, func(p *params, _ int) step {

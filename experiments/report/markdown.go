@@ -29,7 +29,16 @@ func (r *Report) markdown(pictures []Picture) string {
 	d.line("Data set %s; embeddings of %d numbers. \"Chance\" is what random scores reach on average.", code(r.Result.Data), r.Result.EmbedDim)
 	d.line("")
 	d.retrieval(r.Result.Splits)
+	d.classified(r.Result.Splits)
 	d.zeroShot(r.Result.Splits)
+	if rows := pairRows(r.Result.Splits); rows != nil {
+		d.line("## Pairs")
+		d.line("")
+		d.table(rows)
+		d.line("Matching: half of the pairs have a picture of another group. Choice: the picture's own sentence has the highest odds among")
+		d.line("the candidates. Words: the share of hidden words guessed right beside the picture, another one, and an even grey.")
+		d.line("")
+	}
 	d.broken(r.Result.Splits)
 	if len(pictures) > 0 {
 		d.line("## Pictures")
@@ -53,10 +62,37 @@ func Summary(r *eval.Result) string {
 	if rows, _ := retrievalRows(r.Splits); rows != nil {
 		d.table(rows)
 	}
+	if rows := classifiedRows(r.Splits); rows != nil {
+		d.table(rows)
+	}
 	if rows := zeroShotRows(r.Splits); rows != nil {
 		d.table(rows)
 	}
+	if rows := pairRows(r.Splits); rows != nil {
+		d.table(rows)
+	}
 	return strings.TrimRight(d.String(), "\n") + "\n"
+}
+
+// pairRows is the table of models of pairs, nil if there was none.
+func pairRows(splits []eval.SplitResult) (rows [][]string) {
+	for _, s := range splits {
+		if s.Match == nil && s.Fill == nil {
+			continue
+		}
+		if rows == nil {
+			rows = [][]string{{"split", "pictures", "matching", "choice", "of", "words", "shuffled", "blank"}}
+		}
+		row := []string{escape(s.Split), strconv.Itoa(s.Images), "–", "–", "–", "–", "–", "–"}
+		if m := s.Match; m != nil {
+			row[2], row[3], row[4] = percent(m.Accuracy), percent(m.Choice), strconv.Itoa(m.Candidates)
+		}
+		if f := s.Fill; f != nil {
+			row[5], row[6], row[7] = percent(f.Picture.Top1()), percent(f.Shuffled.Top1()), percent(f.Blank.Top1())
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 type document struct{ strings.Builder }
@@ -155,6 +191,33 @@ func (d *document) retrieval(splits []eval.SplitResult) {
 		d.line("- %s", n)
 	}
 	d.line("")
+}
+
+// classifiedRows is the table of classification by methods that know the classes from training, nil if there was none.
+func classifiedRows(splits []eval.SplitResult) [][]string {
+	rows := [][]string{{"method", "class system", "split", "pictures", "classes", "top-1", "top-5", "mean per class", "chance", "largest class"}}
+	for _, s := range splits {
+		for _, c := range s.Classified {
+			rows = append(rows, []string{escape(strings.TrimSpace(c.Method + " " + c.Detail)), escape(c.System), escape(s.Split), thousands(c.Images), thousands(c.Classes),
+				percent(c.Top1), percent(c.Top5), percent(c.MeanPerClass), percent(c.ChanceTop1), percent(c.Largest)})
+		}
+	}
+	if len(rows) == 1 {
+		return nil
+	}
+	return rows
+}
+
+func (d *document) classified(splits []eval.SplitResult) {
+	rows := classifiedRows(splits)
+	if rows == nil {
+		return
+	}
+	d.line("## Classification")
+	d.line("")
+	d.line("\"largest class\" is what always naming the most frequent class reaches. The figures of each class are in a CSV beside this file.")
+	d.line("")
+	d.table(rows)
 }
 
 // systemsOf lists the class systems that were measured on any split.
