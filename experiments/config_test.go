@@ -98,7 +98,7 @@ func TestSuggest(t *testing.T) {
 	fields := fieldsOf(reflect.TypeFor[Config]())
 	for key, want := range map[string]string{
 		"modle": "; did you mean model?", "Losses": "; did you mean losses?", "optimizer": "; did you mean optim?", "tarin": "; did you mean train?",
-		"quux": "; known here: data, engine, eval, losses, model, name, optim, seed, train",
+		"quux": "; known here: data, engine, eval, losses, model, name, optim, seed, start, train",
 	} {
 		require.Equal(t, want, suggest(key, fields), key)
 	}
