@@ -97,19 +97,45 @@ func (m *CLIP) EncodeImage(g *ops.Graph, in *ImageInput) *ops.Node {
 
 // EncodeText adds the text tower to g: packed token ids -> textEmbed (B, E), unit rows.
 func (m *CLIP) EncodeText(g *ops.Graph, in *TextInput) *ops.Node {
+	return g.L2Normalize(g.MatMul(m.TextFeatures(g, in), m.text.project.node(g)), normEps) // (B, E)
+}
+
+// TextFeatures adds the text tower to g: packed token ids -> pooled rows (B, D), before the projection to the joint space.
+func (m *CLIP) TextFeatures(g *ops.Graph, in *TextInput) *ops.Node {
+	c, t := &m.Config.Text, &m.text
+	x := m.embedText(g, in)
+	x = t.trunk.forward(g, x, in.seqs, in.last)
+	x = t.lnFinal.forward(g, x) // (B, D) where one row is read; the reference normalises all rows and then picks: the same row
+	if c.Pool != "eos" {
+		x = g.MeanPool(x, in.seqs, 0) // (B, D)
+	}
+	return x
+}
+
+func (m *CLIP) embedText(g *ops.Graph, in *TextInput) *ops.Node {
 	c, t := &m.Config.Text, &m.text
 	x := g.Embed(in.ids, t.table.node(g), t.pos.node(g), in.seqs) // (R, D)
 	if c.Dropout > 0 {
 		x = g.Dropout(x, c.Dropout, "text.embed", in.seqs)
 	}
-	x = t.trunk.forward(g, x, in.seqs, in.last)
-	if c.Pool == "eos" {
-		x = t.lnFinal.forward(g, x) // (B, D); the reference normalises all rows and then picks: the same row
-	} else {
-		x = g.MeanPool(t.lnFinal.forward(g, x), in.seqs, 0) // (B, D)
-	}
-	return g.L2Normalize(g.MatMul(x, t.project.node(g)), normEps) // (B, E)
+	return x
 }
+
+// ImageTokens adds the image tower's first blocks to g: pictures -> all their tokens (R, D), before the next block's norm.
+func (m *CLIP) ImageTokens(g *ops.Graph, in *ImageInput, blocks int) *ops.Node {
+	return m.visual.tokens(g, in, blocks)
+}
+
+// TextTokens adds the text tower's first blocks to g: packed token ids -> all their rows (R, D), before the next block's norm.
+func (m *CLIP) TextTokens(g *ops.Graph, in *TextInput, blocks int) *ops.Node {
+	return m.text.trunk.first(blocks).forward(g, m.embedText(g, in), in.seqs, nil)
+}
+
+// TextNorm adds the text tower's last norm to g.
+func (m *CLIP) TextNorm(g *ops.Graph, x *ops.Node) *ops.Node { return m.text.lnFinal.forward(g, x) }
+
+// Projections returns the matrices (D, E) of the image and the text tower to the joint space.
+func (m *CLIP) Projections() (image, text *Param) { return m.project, m.text.project }
 
 // MaxLogitScale is the largest log t: the paper clips the scale at 100 (§2.5; spec 2.3).
 var MaxLogitScale = float32(math.Log(100))

@@ -93,6 +93,13 @@ func newTransformer(l *Layout, path string, names blockNames, cfg Transformer, s
 	return t, nil
 }
 
+// first returns the stack of the first n blocks.
+func (t *transformer) first(n int) *transformer {
+	part := *t
+	part.blocks = t.blocks[:n]
+	return &part
+}
+
 // forward runs the stack on packed rows: (R, D) -> (R, D). With pooled, the rows of which one is read of each sequence, the
 // last block computes only those -> (B, D). A pooled row must see its whole sequence: it is the last one if the stack is causal.
 func (t *transformer) forward(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, pooled *ops.Ints) *ops.Node {

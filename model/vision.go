@@ -77,8 +77,14 @@ func newVisionTower(l *Layout, cfg *Vision, s initScheme, names visionNames) (*v
 	return t, nil
 }
 
-// forward adds the tower to g: pictures -> their pooled rows (B, D).
-func (t *visionTower) forward(g *ops.Graph, in *ImageInput) *ops.Node {
+// tokens adds the tower's first blocks to g, without the last norm: pictures -> all their tokens (B·(N+1), D).
+func (t *visionTower) tokens(g *ops.Graph, in *ImageInput, blocks int) *ops.Node {
+	x, seqs := t.embed(g, in)
+	return t.trunk.first(blocks).forward(g, x, seqs, nil)
+}
+
+// embed adds what comes before the blocks to g: pictures -> tokens (R, D), and where each picture's lie.
+func (t *visionTower) embed(g *ops.Graph, in *ImageInput) (*ops.Node, *ops.Seqs) {
 	v := t.cfg
 	x := g.PatchEmbed(in.image, t.patch.w.node(g), t.patch.b.node(g), v.PatchSize) // (B·N, D)
 	pos := t.pos.node(g)
@@ -96,6 +102,13 @@ func (t *visionTower) forward(g *ops.Graph, in *ImageInput) *ops.Node {
 	if t.preNorm.gain != nil {
 		x = t.preNorm.forward(g, x)
 	}
+	return x, seqs
+}
+
+// forward adds the tower to g: pictures -> their pooled rows (B, D).
+func (t *visionTower) forward(g *ops.Graph, in *ImageInput) *ops.Node {
+	v := t.cfg
+	x, seqs := t.embed(g, in)
 	x = t.trunk.forward(g, x, seqs, in.class)
 	if !v.NormAfterPool || v.Pool == "cls" { // of one row it is the same
 		x = t.norm.forward(g, x)

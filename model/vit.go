@@ -66,6 +66,16 @@ func (m *ViT) Features(g *ops.Graph, in *ImageInput) *ops.Node {
 	return m.tower.forward(g, in)
 }
 
+// Tokens adds the tower's first blocks to g: pictures -> all their tokens (R, D). After the last block the norm follows, unless it belongs to the
+// pooled row, if normed says so.
+func (m *ViT) Tokens(g *ops.Graph, in *ImageInput, blocks int, normed bool) *ops.Node {
+	x := m.tower.tokens(g, in, blocks)
+	if normed && !m.Config.Vision.NormAfterPool {
+		x = m.tower.norm.forward(g, x)
+	}
+	return x
+}
+
 // Scores adds what follows Features to g: (B, D) -> scores of the classes (B, K), before softmax.
 func (m *ViT) Scores(g *ops.Graph, x *ops.Node) *ops.Node {
 	if m.represent.w != nil {

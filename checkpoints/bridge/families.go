@@ -257,6 +257,40 @@ func Public(familyName string, d *Description, names []string, info func(name st
 	return tensors, files, f.weights, nil
 }
 
+// Named gives values that lie as our parameters do, such as gradients, under public names. The family is the first that has all of those that are
+// wanted; nil if none has.
+func Named(wanted []string, params []*model.Param, slab []float32) (map[string][]float32, error) {
+	for _, f := range families {
+		out := map[string][]float32{}
+		for _, p := range params {
+			r, block, ok := resolve(f.rows, p.Name)
+			if !ok || block >= 0 {
+				continue
+			}
+			values := safetensors.Floats(p.Name, p.Shape, p.Slice(slab))
+			info := safetensors.Info{Name: p.Name, DType: safetensors.F32, Shape: p.Shape}
+			tensors, err := public(r, info, func(use func(b []byte) error) error { return values.Write(pieces(use)) })
+			if err != nil {
+				continue // a form that is only read
+			}
+			for _, t := range tensors {
+				if out[t.Name], err = t.Float32(); err != nil {
+					return nil, fmt.Errorf("bridge: %w", err)
+				}
+			}
+		}
+		if !slices.ContainsFunc(wanted, func(n string) bool { return out[n] == nil }) {
+			return out, nil
+		}
+	}
+	return nil, nil
+}
+
+// pieces makes a writer of what takes bytes.
+type pieces func(b []byte) error
+
+func (p pieces) Write(b []byte) (int, error) { return len(b), p(b) }
+
 // foldBias adds the bias of a dual encoder's patches, which no public CLIP has, to the positions of the patches: the sum that enters the tower is the same.
 func foldBias(d *Description, names []string, info func(name string) (safetensors.Info, error), stream func(name string, use func(b []byte) error) error,
 ) ([]string, func(name string) (safetensors.Info, error), func(name string, use func(b []byte) error) error, error) {

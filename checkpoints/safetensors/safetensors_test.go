@@ -420,3 +420,37 @@ func TestCutOffWhileOpen(t *testing.T) {
 	_, err = f.Bytes("w")
 	require.ErrorIs(t, err, ErrCorrupt)
 }
+
+// A tensor can be written again: PyTorch's form needs its checksum first.
+func TestWriteAgain(t *testing.T) {
+	tensors := []Tensor{Floats("f", []int{2}, []float32{1, 2}), Int64s("i", []int{1}, []int64{3}), Raw("r", U8, []int{1}, []byte{4})}
+	var first, second bytes.Buffer
+	require.NoError(t, Write(&first, tensors, nil))
+	require.NoError(t, Write(&second, tensors, nil))
+	require.Equal(t, first.Bytes(), second.Bytes())
+	v, err := tensors[0].Float32()
+	require.NoError(t, err)
+	require.Equal(t, []float32{1, 2}, v)
+}
+
+// Rounding to half precision and back gives every half-precision number, and rounds to the nearest, ties to even.
+func TestNarrow(t *testing.T) {
+	for h := range 1 << 16 {
+		v := halfToFloat32(uint16(h))
+		if v != v {
+			require.Equal(t, uint16(0x7c00), float32ToHalf(v)&0x7c00)
+			require.NotZero(t, float32ToHalf(v)&0x3ff)
+			continue
+		}
+		require.Equal(t, uint16(h), float32ToHalf(v), "%#04x", h)
+	}
+	for _, x := range []struct {
+		v    float32
+		want uint16
+	}{{1 + 0x1p-11, 0x3c00}, {1 + 3*0x1p-11, 0x3c02}, {1 + 0x1p-11 + 0x1p-20, 0x3c01}, {65519, 0x7bff}, {65520, 0x7c00}, {-1e9, 0xfc00}, {0x1p-25, 0}, {0x1.8p-25, 1}, {3 * 0x1p-25, 2}, {0x1.ff8p-15, 0x03ff}, {0x1.ffcp-15, 0x0400}} {
+		require.Equal(t, x.want, float32ToHalf(x.v), "%v", x.v)
+	}
+	require.Equal(t, []byte{0x80, 0x3f, 0x82, 0x3f, 0x80, 0x7f}, BF16.Narrow([]float32{1 + 0x1p-8, 1 + 3*0x1p-8, float32(math.Inf(1))}))
+	require.Equal(t, byte(0x7f), BF16.Narrow([]float32{float32(math.NaN())})[1]&0x7f)
+	require.Nil(t, I64.Narrow([]float32{1}))
+}

@@ -62,15 +62,15 @@ func Streamed(name string, dtype DType, shape []int, produce func(use func(b []b
 // Floats is a tensor of float32. Its elements are converted piece by piece while they are written.
 func Floats(name string, shape []int, data []float32) Tensor {
 	return Tensor{Name: name, DType: F32, Shape: shape, size: 4 * len(data), write: func(w io.Writer, buf []byte) error {
-		for len(data) > 0 {
-			n := min(len(data), len(buf)/4)
-			for i, v := range data[:n] {
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), len(buf)/4)
+			for i, v := range rest[:n] {
 				le.PutUint32(buf[4*i:], math.Float32bits(v))
 			}
 			if _, err := w.Write(buf[:4*n]); err != nil {
 				return err
 			}
-			data = data[n:]
+			rest = rest[n:]
 		}
 		return nil
 	}}
@@ -79,15 +79,15 @@ func Floats(name string, shape []int, data []float32) Tensor {
 // Int64s is a tensor of int64.
 func Int64s(name string, shape []int, data []int64) Tensor {
 	return Tensor{Name: name, DType: I64, Shape: shape, size: 8 * len(data), write: func(w io.Writer, buf []byte) error {
-		for len(data) > 0 {
-			n := min(len(data), len(buf)/8)
-			for i, v := range data[:n] {
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), len(buf)/8)
+			for i, v := range rest[:n] {
 				le.PutUint64(buf[8*i:], uint64(v))
 			}
 			if _, err := w.Write(buf[:8*n]); err != nil {
 				return err
 			}
-			data = data[n:]
+			rest = rest[n:]
 		}
 		return nil
 	}}

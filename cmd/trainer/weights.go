@@ -29,7 +29,7 @@ archives and from NumPy's .npz. Whose names they have is recognised from the nam
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newWeightsShow(), newWeightsImport(), newWeightsExport(), newWeightsDiff())
+	cmd.AddCommand(newWeightsShow(), newWeightsImport(), newWeightsExport(), newWeightsVerify(), newWeightsDiff())
 	return cmd
 }
 
