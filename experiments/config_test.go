@@ -23,7 +23,7 @@ func TestBuiltIn(t *testing.T) {
 			byPath, err := Load("experiments/"+name+".yaml", nil)
 			require.NoError(t, err)
 			require.Empty(t, Diff(c, byPath))
-			if f := c.Data.Tokenizer.File; f != "" && f != "demo" {
+			if c.Data.Tokenizer.File != "" && !c.Data.Tokenizer.BuiltIn() {
 				c.Data.Tokenizer = tokenizer.Config{Kind: "clip"} // instead of a vocabulary that the user makes first
 			}
 			p, err := c.build(nil)
