@@ -79,63 +79,69 @@ func TestAttentionMatchesTwin(t *testing.T) {
 	}
 	// Some of more than one block of rows.
 	shapes = append(shapes, shape{[]int32{0, 77, 206}, 64}, shape{[]int32{0, 197}, 32}, shape{[]int32{0, 500}, 17}, shape{[]int32{0, 256}, 16})
-	for i, c := range shapes {
-		if testing.Short() && i%7 != 0 {
-			continue // under the race detector all of them take minutes
-		}
-		for k := range 4 {
-			causal, bf16 := k&1 == 1, k&2 == 2
-			name := fmt.Sprintf("dim %d, offsets %v, causal %v, bf16 %v", c.dim, c.offsets, causal, bf16)
-			wide := newAttention[float64](t, c.offsets, 2, c.dim, causal)
-			wide.BF16 = bf16
-			AttentionForward(nil, wide)
-			AttentionBackward(nil, wide)
-			run := func(p *Pool) [][]float32 {
-				a := newAttention[float32](t, c.offsets, 2, c.dim, causal)
-				a.BF16 = bf16
-				AttentionForward(p, a)
-				AttentionBackward(p, a)
-				return [][]float32{a.Out, a.LSE, a.DQKV}
+	eachFamily(t, func(t *testing.T) {
+		for i, c := range shapes {
+			if i%7 != 0 && (testing.Short() || Family() != Families()[0]) {
+				continue // under the race detector all of them take minutes
 			}
-			got := run(nil)
-			near(t, wide.LSE, got[1], 3e-6, name+" lse")
-			out, dqkv := 3e-6, 1e-5
-			if bf16 { // a weight close to a tie may round to the other side: a few times 2^-8 of one term
-				out, dqkv = 2e-3, 5e-3
+			for k := range 4 {
+				causal, bf16 := k&1 == 1, k&2 == 2
+				name := fmt.Sprintf("dim %d, offsets %v, causal %v, bf16 %v", c.dim, c.offsets, causal, bf16)
+				wide := newAttention[float64](t, c.offsets, 2, c.dim, causal)
+				wide.BF16 = bf16
+				AttentionForward(nil, wide)
+				AttentionBackward(nil, wide)
+				run := func(p *Pool) [][]float32 {
+					a := newAttention[float32](t, c.offsets, 2, c.dim, causal)
+					a.BF16 = bf16
+					AttentionForward(p, a)
+					AttentionBackward(p, a)
+					return [][]float32{a.Out, a.LSE, a.DQKV}
+				}
+				got := run(nil)
+				near(t, wide.LSE, got[1], 3e-6, name+" lse")
+				out, dqkv := 3e-6, 1e-5
+				if bf16 { // a weight close to a tie may round to the other side: a few times 2^-8 of one term
+					out, dqkv = 2e-3, 5e-3
+				}
+				near(t, wide.Out, got[0], out, name+" out")
+				near(t, wide.DQKV, got[2], dqkv, name+" dqkv")
+				sameBits(t, run)
 			}
-			near(t, wide.Out, got[0], out, name+" out")
-			near(t, wide.DQKV, got[2], dqkv, name+" dqkv")
-			sameBits(t, run)
 		}
-	}
+	})
 }
 
 // Scores of hundreds overflow exp unless the maximum is taken off first.
 func TestAttentionWithLargeScores(t *testing.T) {
-	offsets := []int32{0, 19, 60}
-	for _, causal := range []bool{false, true} {
-		wide, a := newAttention[float64](t, offsets, 2, 32, causal), newAttention[float32](t, offsets, 2, 32, causal)
-		for i := range a.QKV {
-			if i%192 < 128 {
-				a.QKV[i] *= 16
-				wide.QKV[i] *= 16
+	eachFamily(t, func(t *testing.T) {
+		offsets := []int32{0, 19, 60}
+		for _, causal := range []bool{false, true} {
+			wide, a := newAttention[float64](t, offsets, 2, 32, causal), newAttention[float32](t, offsets, 2, 32, causal)
+			for i := range a.QKV {
+				if i%192 < 128 {
+					a.QKV[i] *= 16
+					wide.QKV[i] *= 16
+				}
 			}
+			AttentionForward(nil, wide)
+			AttentionForward(nil, a)
+			near(t, wide.Out, a.Out, 1e-3, "out") // a score of 1000 carries an error of 1e-4
+			AttentionBackward(nil, wide)
+			AttentionBackward(nil, a)
+			near(t, wide.DQKV, a.DQKV, 3e-2, "dqkv")
 		}
-		AttentionForward(nil, wide)
-		AttentionForward(nil, a)
-		near(t, wide.Out, a.Out, 1e-3, "out") // a score of 1000 carries an error of 1e-4
-		AttentionBackward(nil, wide)
-		AttentionBackward(nil, a)
-		near(t, wide.DQKV, a.DQKV, 3e-2, "dqkv")
-	}
+	})
 }
 
 func TestAttentionKeepsNaNToItsSequence(t *testing.T) {
-	offsets := []int32{0, 18, 30}
-	a := newAttention[float32](t, offsets, 1, 32, false)
-	a.QKV[20*96+40] = float32(math.NaN()) // in a key of the second sequence
-	AttentionForward(nil, a)
-	for i, v := range a.Out {
-		require.Equal(t, i/32 >= 18, math.IsNaN(float64(v)), "element %d", i)
-	}
+	eachFamily(t, func(t *testing.T) {
+		offsets := []int32{0, 18, 30}
+		a := newAttention[float32](t, offsets, 1, 32, false)
+		a.QKV[20*96+40] = float32(math.NaN()) // in a key of the second sequence
+		AttentionForward(nil, a)
+		for i, v := range a.Out {
+			require.Equal(t, i/32 >= 18, math.IsNaN(float64(v)), "element %d", i)
+		}
+	})
 }
