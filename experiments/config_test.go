@@ -27,6 +27,10 @@ func TestBuiltIn(t *testing.T) {
 				c.Data.Tokenizer = tokenizer.Config{Kind: "clip"} // instead of a vocabulary that the user makes first
 			}
 			p, err := c.build(nil)
+			if c.Model.Text.Weights != "" { // fetched, not in the repository
+				require.ErrorContains(t, err, c.Model.Text.Weights+"/config.json")
+				return
+			}
 			if strings.HasPrefix(name, "finetune-") {
 				require.ErrorContains(t, err, "trainer finetune --from MODEL")
 				return
