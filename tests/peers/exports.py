@@ -1,13 +1,12 @@
 """Opens what "trainer weights export" wrote with transformers, open_clip and timm, and compares features with ours.
 
-    trainer weights export RUN --format hf --out hf            # and open_clip, timm
-    python tests/peers/exports.py TRAINER RUN
+    python tests/peers/exports.py --trainer ./trainer --run runs/clip-emoji
 
-TRAINER is the built command, RUN a run, a finished model's folder or an imported one with a dual encoder. The script exports it in every
-format, opens each folder with its library, encodes the same pictures and sentences with both, and fails if a feature differs by more than
-1e-5 of the largest. It needs torch, transformers, open_clip_torch, timm, safetensors and Pillow.
+The run is a training run, a finished model's folder or an imported one, of a dual encoder. The script exports it in every format, opens each
+folder with its library, encodes the same pictures and sentences with both, and ends with 1 if a feature differs by more than 1e-5 of the largest.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -93,6 +92,8 @@ def main(trainer, model):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    sys.exit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trainer", required=True, help="the built command")
+    parser.add_argument("--run", required=True, help="a run, or the folder of a model")
+    args = parser.parse_args()
+    sys.exit(main(args.trainer, args.run))
