@@ -32,7 +32,9 @@ type Config struct {
 	// Sources are several sets to mix, in place of Path. Models are measured on the first.
 	Sources []SourceConfig `yaml:"sources,omitempty"`
 
-	Tokenizer      tokenizer.Config `yaml:"tokenizer"`
+	Tokenizer tokenizer.Config `yaml:"tokenizer"`
+	// MergeDropout is the chance of each merge of byte pairs to be passed over in a training caption (BPE-dropout).
+	MergeDropout   float64          `yaml:"mergeDropout,omitempty"`
 	Transforms     []transform.Spec `yaml:"transforms"`     // of training pictures, in order
 	EvalTransforms []transform.Spec `yaml:"evalTransforms"` // of all others
 
@@ -154,6 +156,9 @@ func (c *Config) Validate() error {
 	}
 	if !(c.BrokenLimit >= 0 && c.BrokenLimit <= 1) {
 		bad("brokenLimit: %v, want [0, 1]", c.BrokenLimit)
+	}
+	if !(c.MergeDropout >= 0 && c.MergeDropout < 1) {
+		bad("mergeDropout: %v, want [0, 1)", c.MergeDropout)
 	}
 	if c.CacheMiB < 0 || c.CacheMiB > maxCacheMiB {
 		bad("cacheMiB: %d, want 0 to %d", c.CacheMiB, maxCacheMiB)

@@ -74,7 +74,8 @@ type Source struct {
 	pipe    *transform.Pipeline
 	tok     tokenizer.Tokenizer
 	cache   cache
-	limit   int // of broken rows
+	limit   int     // of broken rows
+	dropout float64 // of merges
 
 	mu     sync.Mutex
 	broken map[int]string // row -> why, of all that were met, also in batches that are prepared ahead
@@ -90,6 +91,14 @@ type Options struct {
 	Labels      bool                // NewSource: pairs have the samples' labels
 	BrokenLimit float64             // share of the samples
 	CacheBytes  int
+	// MergeDropout is the chance of each merge of byte pairs to be passed over while a caption is encoded (BPE-dropout). A
+	// tokenizer without merges refuses it.
+	MergeDropout float64
+}
+
+// subwords is a tokenizer that can cut words in several ways; *tokenizer.BPE is one.
+type subwords interface {
+	EncodeDropout(text string, dst []int32, prob float64, key uint64) []int32
 }
 
 // NewSource returns a source over samples, in the order given.
@@ -131,8 +140,11 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 // NewMixed returns a source over parts, whose orders' batches must add up to o.Batch.
 func NewMixed(parts []Part, o Options) (*Source, error) {
 	s := &Source{
-		batch: o.Batch, seed: o.Seed, pipe: o.Pipeline, tok: o.Tokenizer,
+		batch: o.Batch, seed: o.Seed, pipe: o.Pipeline, tok: o.Tokenizer, dropout: o.MergeDropout,
 		cache: cache{left: o.CacheBytes}, broken: map[int]string{}, taken: map[int]string{},
+	}
+	if _, ok := o.Tokenizer.(subwords); !ok && o.MergeDropout > 0 {
+		return nil, fmt.Errorf("data: mergeDropout %v wants a byte-pair tokenizer, of kind bpe or clip", o.MergeDropout)
 	}
 	base, slots := 0, 0
 	for _, p := range parts {
@@ -396,7 +408,12 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 	if err != nil {
 		return "", err
 	}
-	p.Tokens = s.tok.Encode(captions[addr.Below(at("caption"), len(captions))], p.Tokens[:0])
+	caption := captions[addr.Below(at("caption"), len(captions))]
+	if s.dropout > 0 {
+		p.Tokens = s.tok.(subwords).EncodeDropout(caption, p.Tokens[:0], s.dropout, at("merges"))
+	} else {
+		p.Tokens = s.tok.Encode(caption, p.Tokens[:0])
+	}
 	return "", nil
 }
 

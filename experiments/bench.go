@@ -10,7 +10,7 @@ import (
 	"diptych/train"
 )
 
-// NewTrainer builds a trainer of the recipe with initial weights, and no run around it.
+// NewTrainer builds a trainer of the recipe with initial weights, and no run around it. 0 workers are as many as are fastest.
 func (c *Config) NewTrainer(res train.Resources) (*train.Trainer, error) {
 	p, err := c.build(nil)
 	if err != nil {
@@ -18,6 +18,9 @@ func (c *Config) NewTrainer(res train.Resources) (*train.Trainer, error) {
 	}
 	if err := c.Engine.Use(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	if res.Workers == 0 {
+		res.Workers = c.Train.FastestWorkers(res.Threads, p.model.Parameters().Size)
 	}
 	return c.trainer(p, res)
 }

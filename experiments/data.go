@@ -177,7 +177,7 @@ func (r *Run) newSource() (*data.Source, error) {
 	o := data.Options{
 		Labels: c.Data.Classes != "",
 		Seed:   c.Seed, Batch: c.Train.GlobalBatch, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
-		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20,
+		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20, MergeDropout: c.Data.MergeDropout,
 	}
 	var weights []float64
 	for _, d := range r.data {

@@ -33,7 +33,7 @@ type Options struct {
 	Recipe  string   // file or embedded name; empty: the run's own, or the demo
 	Out     string   // run directory; empty: runs/NAME
 	Sets    []string // overrides
-	Workers int      // replicas of the graph
+	Workers int      // replicas of the graph; 0: as many as are fastest
 	Threads int      // shared by the workers; 0: all cores
 	Memory  int64    // bytes that the run may use; 0: what the machine has free
 	// Cache says where and how shards of remote data sets are kept; Note and Getenv in it are filled in.
@@ -230,9 +230,12 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 // resources are what the run gives its trainer: what the person says or the machine has, without the loader's share.
 func (r *Run) resources() (train.Resources, error) {
 	c := r.Config
-	res := train.Resources{Workers: max(r.opt.Workers, 1), Threads: r.opt.Threads, Memory: r.opt.Memory}
+	res := train.Resources{Workers: r.opt.Workers, Threads: r.opt.Threads, Memory: r.opt.Memory}
 	if res.Threads <= 0 {
 		res.Threads = kernel.DefaultThreads()
+	}
+	if res.Workers == 0 {
+		res.Workers = c.Train.FastestWorkers(res.Threads, r.parts.model.Parameters().Size)
 	}
 	if res.Memory == 0 {
 		res.Memory = machine.AvailableMemory()

@@ -68,10 +68,11 @@ func TestExportImport(t *testing.T) {
 			require.NoError(t, os.Remove(tok), "the folder holds a copy")
 		}
 		got, again := encode(filepath.Join(dir, "in"))
-		vision := cfg.Model.Vision
+		vision, text := cfg.Model.Vision, cfg.Model.Text
 		vision.PatchBias = false // is in the positions now
+		text.Dropout = 0         // training's own; no public file holds it
 		require.Equal(t, vision, again.Model.Vision)
-		require.Equal(t, cfg.Model.Text, again.Model.Text)
+		require.Equal(t, text, again.Model.Text)
 		tolerance := 1e-6
 		if x.dtype != "" {
 			tolerance = 0.02

@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"data/transform":         {"internal/addr", "data/transform/jpeg"},
 	"data/transform/jpeg":    {},
 	"data/transform/asmgen":  {},
-	"data/tokenizer":         {"data/demo/vocab", "data/tokenizer/ftfy"},
+	"data/tokenizer":         {"data/demo/vocab", "data/tokenizer/ftfy", "internal/addr"},
 	"data/tokenizer/ftfy":    {},
 	"data/tokenizer/clip":    {},
 	"data/tokenizer/bert":    {},

@@ -88,6 +88,18 @@ type Resources struct {
 	Memory int64
 }
 
+// FastestWorkers returns how many workers are best on so many threads for a model of so many parameters. The loops of a small
+// model are short, so its threads wait for each other less if each has grains of its own; a large one keeps them busy, and a
+// worker's gradients take memory.
+func (c *Config) FastestWorkers(threads, params int) int {
+	const small = 8 << 20
+	w := 1
+	for params <= small && threads%(2*w) == 0 && c.Lanes%(2*w) == 0 {
+		w *= 2
+	}
+	return w
+}
+
 // Check tells whether a configuration can run on r.
 func (r Resources) Check(c *Config) error {
 	if r.Workers < 1 || c.Lanes%r.Workers != 0 {

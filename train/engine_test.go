@@ -62,3 +62,12 @@ func TestEngine(t *testing.T) {
 		require.Equal(t, before, kernel.Family())
 	}
 }
+
+func TestFastestWorkers(t *testing.T) {
+	for _, c := range []struct{ lanes, threads, params, want int }{
+		{4, 2, 1 << 20, 2}, {4, 8, 1 << 20, 4}, {4, 6, 1 << 20, 2}, {4, 3, 1 << 20, 1}, {1, 8, 1 << 20, 1}, {4, 1, 1 << 20, 1}, {4, 2, 1 << 27, 1},
+	} {
+		cfg := Config{Lanes: c.lanes}
+		require.Equal(t, c.want, cfg.FastestWorkers(c.threads, c.params), "%+v", c)
+	}
+}

@@ -51,6 +51,7 @@ type sum struct {
 type Plan struct {
 	Params      int     `json:"params"`      // elements
 	Grains      int     `json:"grains"`      // of an update
+	Workers     int     `json:"workers"`     // replicas of the graph
 	KeptGrains  int     `json:"keptGrains"`  // grains whose activations stay between forward and backward
 	Arena       int64   `json:"arena"`       // bytes of one grain's activations
 	Weights     int64   `json:"weights"`     // bytes of weights, moments and averages
@@ -129,7 +130,7 @@ func (p *Plan) make(t *Trainer, slabs int, memory int64) error {
 	const float = 4
 	size := int64(t.model.Parameters().Size)
 	wk := t.workers[0]
-	p.Params, p.Grains = t.model.Parameters().Count(), t.cfg.Grains()
+	p.Params, p.Grains, p.Workers = t.model.Parameters().Count(), t.cfg.Grains(), len(t.workers)
 	p.Arena = float * int64(wk.prog.ArenaSize())
 	p.Weights = float * size * int64(slabs)
 	p.Gradients = float * size * int64(len(t.workers)*levels(wk.lanes))

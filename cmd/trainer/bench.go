@@ -219,8 +219,8 @@ Presets: ` + strings.Join(model.PresetNames(), ", ") + `. Built-in recipes: ` + 
 			switch {
 			case o.Batch < 0 || o.Tokens < 0 || o.Warm < 0 || o.Steps < 1:
 				return usagef("--batch %d, --tokens %d, --warm %d, --steps %d: none may be negative, and --steps at least 1", o.Batch, o.Tokens, o.Warm, o.Steps)
-			case o.Workers < 1:
-				return usagef("--workers %d: want at least 1", o.Workers)
+			case o.Workers < 0:
+				return usagef("--workers %d: want at least 1, or 0 for as many as are fastest", o.Workers)
 			}
 			if len(args) == 0 {
 				args = []string{"ViT-B-32"}
@@ -252,7 +252,7 @@ Presets: ` + strings.Join(model.PresetNames(), ", ") + `. Built-in recipes: ` + 
 	cmd.Flags().StringArrayVar(&o.Sets, "set", nil, "override, such as `train.lanes=1`; may be repeated")
 	cmd.Flags().IntVar(&o.Batch, "batch", 0, "`pairs` of an update; 0: the recipe's, of a preset 32")
 	cmd.Flags().IntVar(&o.Tokens, "tokens", 0, "`length` of a preset's texts; 0: the whole context")
-	cmd.Flags().IntVar(&o.Workers, "workers", 1, "replicas of the model that share the threads")
+	cmd.Flags().IntVar(&o.Workers, "workers", 0, "replicas of the model that share the threads; 0: as many as are fastest")
 	cmd.Flags().IntVar(&o.Warm, "warm", 2, "`updates` before those that are timed")
 	cmd.Flags().IntVar(&o.Steps, "steps", 7, "`updates` that are timed")
 	cmd.Flags().StringVar(&picture, "picture", "", "draw where the time goes into this PNG `file`")
@@ -261,7 +261,7 @@ Presets: ` + strings.Join(model.PresetNames(), ", ") + `. Built-in recipes: ` + 
 }
 
 func stepTable(w io.Writer, r *bench.StepResult) {
-	fmt.Fprintf(w, "%s, %s, batch %d in %d grains and %d lanes, texts: %s; %s\n", r.Model, r.Precision, r.Batch, r.Grains, r.Lanes, r.Texts, peakLine(r.Peak))
+	fmt.Fprintf(w, "%s, %s, batch %d in %d grains and %d lanes by %d workers, texts: %s; %s\n", r.Model, r.Precision, r.Batch, r.Grains, r.Lanes, r.Workers, r.Texts, peakLine(r.Peak))
 	fmt.Fprintf(w, "update %s ms (%s to %s, %d updates), %.1f pairs/s; first update after %.2f s\n", millis(r.Seconds.Median), millis(r.Seconds.Min),
 		millis(r.Seconds.Max), r.Seconds.Count, r.PairsPerSecond, r.FirstStep)
 	fmt.Fprintf(w, "done %.1f GFLOP, %.1f GFLOP/s, %s of peak; nominal %.1f GFLOP, %.1f GFLOP/s\n", r.Done/1e9, r.GFLOPs, percent(r.Share), r.Nominal/1e9,

@@ -19,7 +19,7 @@ func TestBench(t *testing.T) {
 
 	code, stdout, errs = trainer(t, "bench", "step", "clip-emoji", "--steps", "1", "--warm", "0", "--batch", "16", "--set", "model.vision.depth=1", "--set", "train.lanes=1")
 	require.Zero(t, code, errs)
-	require.Contains(t, stdout, "clip-emoji, fp32, batch 16 in 1 grains and 1 lanes")
+	require.Contains(t, stdout, "clip-emoji, fp32, batch 16 in 1 grains and 1 lanes by 1 workers")
 	require.Contains(t, stdout, "attention  backward")
 }
 
@@ -36,7 +36,7 @@ func TestBenchMistakes(t *testing.T) {
 		{"steps", []string{"step", "--steps", "0"}, "--steps at least 1"},
 		{"precision", []string{"step", "--precision", "fp8"}, "--precision: precision \"fp8\" is unknown; known: fp32, bf16"},
 		{"kernel", []string{"step", "clip-emoji", "--set", "engine.kernel=neon"}, "engine.kernel: kernel: no \"neon\" kernels on this machine"},
-		{"workers", []string{"step", "--workers", "0"}, "--workers 0: want at least 1"},
+		{"workers", []string{"step", "--workers", "-1"}, "--workers -1: want at least 1"},
 		{"updates", []string{"data", "--updates", "0"}, "--updates 0: want at least 1"},
 		{"argument", []string{"peak", "now"}, "unknown command \"now\""},
 	} {

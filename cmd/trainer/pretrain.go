@@ -33,8 +33,8 @@ Interrupt it (Ctrl-C) and it stops after the update at hand, with a checkpoint a
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case o.Workers < 1:
-				return usagef("--workers %d: want at least 1", o.Workers)
+			case o.Workers < 0:
+				return usagef("--workers %d: want at least 1, or 0 for as many as are fastest", o.Workers)
 			case o.Threads < 0 || o.Threads > maxThreads:
 				return usagef("--threads %d: want 1 to %d, or 0 for all cores", o.Threads, maxThreads)
 			case !(memory >= 0 && memory < 1<<30):
@@ -66,7 +66,7 @@ Interrupt it (Ctrl-C) and it stops after the update at hand, with a checkpoint a
 	f := cmd.Flags()
 	f.StringVar(&o.Out, "out", "", "run `directory` (default runs/ and the recipe's name)")
 	f.StringArrayVar(&o.Sets, "set", nil, "override, such as `optim.lr=3e-4`; may be repeated")
-	f.IntVar(&o.Workers, "workers", 1, "replicas of the model that share the threads; must divide the recipe's train.lanes")
+	f.IntVar(&o.Workers, "workers", 0, "replicas of the model that share the threads; must divide the recipe's train.lanes; 0 takes as many as are fastest")
 	f.IntVar(&o.Threads, "threads", 0, fmt.Sprintf("threads, shared by the workers; 0 takes all cores (%d)", runtime.NumCPU()))
 	f.Float64Var(&memory, "memory", 0, "`GiB` that the run may use; 0 takes what is free. Activations that do not fit are computed again")
 	addCacheFlags(cmd, &o.Cache)

@@ -105,7 +105,7 @@ func TestPretrainMistakes(t *testing.T) {
 		{"no data set", []string{"--set", "data.path=" + filepath.ToSlash(filepath.Join(dir, "nodata"))}, []string{"data.path: ", "nodata"}},
 		{"vocabulary", []string{"--set", "model.text.vocabSize=100"}, []string{"model.text.vocabSize: 100, the tokenizer has 3072 entries"}},
 		{"workers against lanes", []string{"--workers", "3", "--set", "train.lanes=4"}, []string{"--workers: 3 workers do not divide the recipe's 4 lanes"}},
-		{"no workers", []string{"--workers", "0"}, []string{"--workers 0: want at least 1"}},
+		{"no workers", []string{"--workers", "-1"}, []string{"--workers -1: want at least 1"}},
 		{"threads", []string{"--threads", "-1"}, []string{"--threads -1"}},
 		{"memory", []string{"--memory", "-1"}, []string{"--memory -1"}},
 		{"two recipes", []string{"a", "b"}, []string{"accepts at most 1 arg", "--help"}},

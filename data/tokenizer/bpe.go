@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"diptych/internal/addr"
 )
 
 // BPE is CLIP's byte-pair encoding (Sennrich et al. 2016, on bytes as in Radford et al. 2019): a word is its UTF-8
@@ -49,7 +51,28 @@ func (t *BPE) Mask() int32 { return -1 }
 func (t *BPE) Config() Config { return t.cfg }
 
 // Encode appends bos, the ids of text and eos to dst; see Tokenizer.
-func (t *BPE) Encode(text string, dst []int32) []int32 {
+func (t *BPE) Encode(text string, dst []int32) []int32 { return t.encode(text, dst, nil) }
+
+// EncodeDropout is Encode with BPE-dropout (Provilkov et al. 2020, §4): each merge that could be next is passed over with a
+// chance of prob, so that a word is now one entry of the vocabulary and now several. A tower that sees both learns what
+// the parts of words mean, and the words that training never shows are made of parts. The same key gives the same ids.
+func (t *BPE) EncodeDropout(text string, dst []int32, prob float64, key uint64) []int32 {
+	return t.encode(text, dst, &dropout{prob: prob, key: key})
+}
+
+// dropout draws, from an address, which merges are passed over.
+type dropout struct {
+	prob  float64
+	key   uint64
+	draws uint64
+}
+
+func (d *dropout) skips() bool {
+	d.draws++
+	return addr.Float64(addr.Hash(d.key, d.draws)) < d.prob
+}
+
+func (t *BPE) encode(text string, dst []int32, drop *dropout) []int32 {
 	start := len(dst)
 	dst = append(dst, t.BOS())
 	for rest := clean(text); rest != ""; {
@@ -61,7 +84,7 @@ func (t *BPE) Encode(text string, dst []int32) []int32 {
 		case specialEnd:
 			dst = append(dst, t.EOS())
 		default:
-			dst = t.appendWord(dst, w.text)
+			dst = t.appendWord(dst, w.text, drop)
 		}
 		if last := start + t.cfg.ContextLength - 1; len(dst) >= last {
 			dst = dst[:last]
@@ -72,9 +95,12 @@ func (t *BPE) Encode(text string, dst []int32) []int32 {
 }
 
 // appendWord appends the ids of one pre-token.
-func (t *BPE) appendWord(dst []int32, w string) []int32 {
+func (t *BPE) appendWord(dst []int32, w string, drop *dropout) []int32 {
 	if w == "" {
 		return dst
+	}
+	if drop != nil {
+		return t.appendMerged(dst, w, drop)
 	}
 	t.mu.RLock()
 	ids, ok := t.cache[w]
@@ -83,7 +109,7 @@ func (t *BPE) appendWord(dst []int32, w string) []int32 {
 		return append(dst, ids...)
 	}
 	start := len(dst)
-	dst = t.appendMerged(dst, w)
+	dst = t.appendMerged(dst, w, nil)
 	if len(w) <= maxCachedBytes {
 		t.mu.Lock()
 		if len(t.cache) < maxCachedWords {
@@ -101,8 +127,9 @@ type link struct{ id, prev, next int32 }
 
 // appendMerged appends the ids of w, which is not empty, by merging. Lowest rank first and left to right, it does what
 // CLIP's loop over "all occurrences of the best pair" does: a pair's merge can only make pairs of higher rank, since a
-// merge is listed after those that made its halves. The heap keeps a very long word from taking quadratic time.
-func (t *BPE) appendMerged(dst []int32, w string) []int32 {
+// merge is listed after those that made its halves. The heap keeps a very long word from taking quadratic time. A merge
+// that drop passes over may come again after the next one that is made.
+func (t *BPE) appendMerged(dst []int32, w string, drop *dropout) []int32 {
 	links := make([]link, len(w))
 	for i := range len(w) {
 		links[i] = link{id: byteID[w[i]], prev: int32(i - 1), next: int32(i + 1)}
@@ -113,6 +140,7 @@ func (t *BPE) appendMerged(dst []int32, w string) []int32 {
 
 	// A candidate is rank<<32 | position of its left half. It is stale when that pair is no longer there.
 	var heap minHeap
+	var passed []uint64
 	propose := func(left int32) {
 		if right := links[left].next; right >= 0 {
 			if id, ok := t.ids[pair{links[left].id, links[right].id}]; ok {
@@ -133,6 +161,16 @@ func (t *BPE) appendMerged(dst []int32, w string) []int32 {
 		r := &links[l.next]
 		if (t.pairs[id-firstMerge] != pair{l.id, r.id}) {
 			continue
+		}
+		if drop != nil {
+			if drop.skips() {
+				passed = append(passed, c)
+				continue
+			}
+			for _, c := range passed {
+				heap.push(c)
+			}
+			passed = passed[:0]
 		}
 		l.id, l.next, r.id = id, r.next, -1
 		if l.next >= 0 {

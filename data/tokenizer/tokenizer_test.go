@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -332,4 +333,25 @@ func BenchmarkOpen(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestEncodeDropout(t *testing.T) {
+	tok, err := New(Config{Kind: "bpe", File: "demo", ContextLength: 64})
+	require.NoError(t, err)
+	bpe := tok.(*BPE)
+	const text = "smiling face with sunglasses: cool, bright!"
+	whole := bpe.Encode(text, nil)
+	require.Equal(t, whole, bpe.EncodeDropout(text, nil, 0, 1), "nothing is passed over")
+	most := bpe.EncodeDropout(text, nil, 1, 1)
+	require.Len(t, most, 2+len(strings.ReplaceAll(text, " ", "")), "every merge is passed over: bytes")
+	ways := map[string]bool{}
+	for key := range uint64(50) {
+		ids := bpe.EncodeDropout(text, nil, 0.2, key)
+		require.Equal(t, ids, bpe.EncodeDropout(text, nil, 0.2, key), "the same address, the same ids")
+		require.Equal(t, bpe.Decode(whole), bpe.Decode(ids), "other entries, the same text")
+		require.GreaterOrEqual(t, len(ids), len(whole))
+		ways[fmt.Sprint(ids)] = true
+	}
+	require.Greater(t, len(ways), 40)
+	require.Equal(t, whole, bpe.Encode(text, nil), "no cut of a word stays behind")
 }

@@ -122,7 +122,7 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 		return nil, err
 	}
 	begun := time.Now()
-	t, err := c.NewTrainer(train.Resources{Workers: max(o.Workers, 1), Threads: o.Threads, Memory: machine.AvailableMemory()})
+	t, err := c.NewTrainer(train.Resources{Workers: o.Workers, Threads: o.Threads, Memory: machine.AvailableMemory()})
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 	begun = time.Now().Add(-built) // the peak's time is none of the first update's
 	plan := t.Plan()
 	r = &StepResult{
-		Model: o.Model, Precision: c.Engine.Precision, Batch: c.Train.GlobalBatch, Lanes: c.Train.Lanes, Grains: plan.Grains, Workers: max(o.Workers, 1), Threads: o.Threads,
+		Model: o.Model, Precision: c.Engine.Precision, Batch: c.Train.GlobalBatch, Lanes: c.Train.Lanes, Grains: plan.Grains, Workers: plan.Workers, Threads: o.Threads,
 		Nominal: 3 * float64(c.Train.GlobalBatch) * c.Model.ForwardFLOPs(), Params: plan.Params, Planned: plan.Total, Activations: plan.Activations,
 		Recipe: c,
 	}

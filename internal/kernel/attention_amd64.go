@@ -40,6 +40,10 @@ func smallProduct(m, n, k int, args *productArgs) { anyProduct(m, n, k, false, a
 func anyProduct(m, n, k int, pairs bool, args *productArgs) {
 	t := *args
 	t.k = k
+	if !useAVX512 {
+		t.productAVX2(m, n, args)
+		return
+	}
 	for from, cols := 0, 0; from < n; from += cols {
 		cols = min(64, n-from)
 		if left := (n - from + 15) / 16; left == 5 {
@@ -67,6 +71,80 @@ func anyProduct(m, n, k int, pairs bool, args *productArgs) {
 		default:
 			product4AVX512(p)
 		}
+	}
+}
+
+// productAVX2 is anyProduct with t a copy of args to spoil.
+func (t *productArgs) productAVX2(m, n int, args *productArgs) {
+	for from := 0; from < n; from += 16 {
+		cols := min(16, n-from)
+		t.m, t.rowScale = m, args.rowScale
+		t.b, t.c = unsafe.Add(args.b, 4*from), unsafe.Add(args.c, 4*from)
+		t.mask = 1<<((cols-1)%8+1) - 1
+		if p := (*byte)(unsafe.Pointer(t)); cols > 8 {
+			product2AVX2(p)
+		} else {
+			product1AVX2(p)
+		}
+	}
+}
+
+// transposeInto writes the transpose of src (n, dim), whose rows are stride floats apart, to dst, whose rows are padded ≥ n apart
+// and filled up to a multiple of a vector.
+func transposeInto(dst, src []float32, n, dim, padded, stride int) {
+	if useAVX512 {
+		transposeAVX512(&dst[0], &src[0], n, dim, 4*padded, 4*stride)
+		return
+	}
+	var rows [16]*float32
+	for i := 0; i < n; i += 8 {
+		for r := range rows[:8] { // rows past the end repeat the last; nobody reads their results
+			rows[r] = &src[min(i+r, n-1)*stride]
+		}
+		transposeAVX2(&rows, dim, &dst[i], 4*padded)
+	}
+}
+
+// transposeAVX2 turns the first 8 rows of k floats into k rows of 8, or of stride if that is less, stride bytes apart.
+func transposeAVX2(rows *[16]*float32, k int, dst *float32, stride int) {
+	whole := k &^ 7
+	if whole > 0 {
+		packTransposedAVX2(rows, whole, dst, stride)
+	}
+	for ; whole < k; whole++ {
+		to := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(dst), whole*stride)), min(8, stride/4))
+		for i := range to {
+			to[i] = *(*float32)(unsafe.Add(unsafe.Pointer(rows[i]), 4*whole))
+		}
+	}
+}
+
+// softmaxForward runs the kernel of the family.
+func softmaxForward(a *softmaxArgs) {
+	if p := (*byte)(unsafe.Pointer(a)); useAVX512 {
+		softmaxForwardAVX512(p)
+	} else {
+		softmaxForwardAVX2(p)
+	}
+}
+
+func softmaxBackward(a *softmaxArgs) {
+	if p := (*byte)(unsafe.Pointer(a)); useAVX512 {
+		softmaxBackwardAVX512(p)
+	} else {
+		softmaxBackwardAVX2(p)
+	}
+}
+
+// softmaxFinish adds log sum to lse and inverts the sums.
+func softmaxFinish(lse, sum []float32) {
+	if useAVX512 {
+		softmaxFinishAVX512(&lse[0], &sum[0], &sum[0], len(lse))
+		return
+	}
+	for i, s := range sum[:len(lse)] {
+		lse[i] += float32(math.Log(float64(s)))
+		sum[i] = 1 / s
 	}
 }
 
@@ -118,14 +196,14 @@ func nextHead(f *Attention[float32], seq, index int) ahead {
 // fetch asks for the head's part x, whose rows are wide floats apart.
 func (n *ahead) fetch(x []float32, wide int) {
 	if n.rows > 0 {
-		prefetchAVX512(&x[0], n.rows, 4*n.dim, 4*wide)
+		prefetchRows(&x[0], n.rows, 4*n.dim, 4*wide)
 	}
 }
 
-// forward32 is forward on AVX-512. It keeps Kᵀ and the scores of a block of rows in scratch.
+// forward32 is forward on vectors. It keeps Kᵀ and the scores of a block of rows in scratch.
 func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	f, ok := any(a).(*Attention[float32])
-	if !ok || !useAVX512 {
+	if !ok || !useVectors {
 		return false
 	}
 	if f.BF16 {
@@ -143,7 +221,7 @@ func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	q, k, v, out := h.q[:last], h.k[:last], h.v[:last], h.out[:(n-1)*d+dim]
 	next := nextHead(f, seq, index)
 	next.fetch(next.h.k, 3*d)
-	transposeAVX512(&kT[0], &k[0], n, dim, 4*padded, 12*d)
+	transposeInto(kT, k, n, dim, padded, 3*d)
 	next.fetch(next.h.q, 3*d)
 	for from := 0; from < n; from += block {
 		rows := min(block, n-from)
@@ -157,11 +235,11 @@ func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 		})
 		next.fetch(next.h.v, 3*d)
 		lse := h.lse[from : from+rows]
-		softmaxForwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+		softmaxForward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
 			top: at(lse, 0), sum: at(sum, 0), scale: float32(1 / math.Sqrt(float64(dim))),
-		})))
-		softmaxFinishAVX512(&lse[0], &sum[0], &sum[0], rows)
+		})
+		softmaxFinish(lse, sum)
 		smallProduct(rows, dim, width, &productArgs{
 			a: at(score, 0), rowA: 4 * padded, stepA: 4,
 			b: at(v, 0), rowB: 12 * d, c: at(out, from*d), rowC: 4 * d, rowScale: uintptr(at(sum, 0)),
@@ -170,11 +248,11 @@ func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	return true
 }
 
-// backward32 is backward on AVX-512. Blocks of rows go from the last to the first: in a causal head the last block alone sees
+// backward32 is backward on vectors. Blocks of rows go from the last to the first: in a causal head the last block alone sees
 // all keys, so it writes the gradients of K and V that the others add to.
 func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool {
 	f, ok := any(a).(*Attention[float32])
-	if !ok || !useAVX512 {
+	if !ok || !useVectors {
 		return false
 	}
 	if f.BF16 {
@@ -194,9 +272,9 @@ func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool {
 	out, dout := h.out[:(n-1)*d+dim], h.dout[:(n-1)*d+dim]
 	next := nextHead(f, seq, index)
 	next.fetch(next.h.k, 3*d)
-	transposeAVX512(&kT[0], &k[0], n, dim, 4*padded, 12*d)
+	transposeInto(kT, k, n, dim, padded, 3*d)
 	next.fetch(next.h.v, 3*d)
-	transposeAVX512(&vT[0], &v[0], n, dim, 4*padded, 12*d)
+	transposeInto(vT, v, n, dim, padded, 3*d)
 	next.fetch(next.h.q, 3*d)
 	accumulate := 0
 	for from := (n - 1) / block * block; from >= 0; from -= block {
@@ -215,11 +293,11 @@ func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool {
 			b: at(vT, 0), rowB: 4 * padded, c: at(dscore, 0), rowC: 4 * padded,
 		})
 		next.fetch(next.h.out, d)
-		softmaxBackwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+		softmaxBackward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
 			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(out, from*d), dout: at(dout, from*d), rowOut: 4 * d, dim: dim,
 			scale: float32(1 / math.Sqrt(float64(dim))),
-		})))
+		})
 		next.fetch(next.h.dq, 3*d)
 		smallProduct(rows, dim, width, &productArgs{ // dQ = dS·K
 			a: at(dscore, 0), rowA: 4 * padded, stepA: 4,

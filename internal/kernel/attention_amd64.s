@@ -2320,9 +2320,9 @@ finishDone:
 	VZEROUPPER
 	RET
 
-// func prefetchAVX512(p *float32, rows int, bytes int, stride int)
+// func prefetchRows(p *float32, rows int, bytes int, stride int)
 // Requires: MMX+
-TEXT ·prefetchAVX512(SB), NOSPLIT, $0-32
+TEXT ·prefetchRows(SB), NOSPLIT, $0-32
 	MOVQ p+0(FP), DI
 	MOVQ rows+8(FP), BX
 	MOVQ bytes+16(FP), CX

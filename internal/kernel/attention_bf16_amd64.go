@@ -86,11 +86,11 @@ func (a *Attention[T]) forwardBF16(p *Pool, thread, seq, index int) bool {
 		})
 		next.fetch(next.h.q, 3*d)
 		lse := h.lse[from : from+rows]
-		softmaxForwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+		softmaxForward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
 			top: at(lse, 0), sum: at(sum, 0), scale: float32(1 / math.Sqrt(float64(dim))),
-		})))
-		softmaxFinishAVX512(&lse[0], &sum[0], &sum[0], rows)
+		})
+		softmaxFinish(lse, sum)
 		matrix{score, rows, width, padded}.rows(prob)
 		half := (width + 1) / 2
 		anyProduct(rows, dim, half, true, &productArgs{
@@ -149,11 +149,11 @@ func (a *Attention[T]) backwardBF16(p *Pool, thread, seq, index int) bool {
 			b: at(vT, 0), rowB: 4 * padded, c: at(dscore, 0), rowC: 4 * padded,
 		})
 		next.fetch(next.h.out, d)
-		softmaxBackwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+		softmaxBackward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
 			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(h.out, from*d), dout: at(h.dout, from*d), rowOut: 4 * d, dim: dim,
 			scale: float32(1 / math.Sqrt(float64(dim))),
-		})))
+		})
 		matrix{dscore, rows, width, padded}.rows(dsRows)
 		matrix{dscore, rows, width, padded}.interleaved(ds, padded)
 		matrix{score, rows, width, padded}.interleaved(prob, padded)

@@ -34,7 +34,7 @@ func transposeAVX512(dst *float32, src *float32, rows int, cols int, rowDst int,
 //go:noescape
 func softmaxFinishAVX512(lse *float32, inverse *float32, sum *float32, n int)
 
-// prefetchAVX512 fetches rows of memory, stride bytes apart, into the second-level cache.
+// prefetchRows fetches rows of memory, stride bytes apart, into the second-level cache.
 //
 //go:noescape
-func prefetchAVX512(p *float32, rows int, bytes int, stride int)
+func prefetchRows(p *float32, rows int, bytes int, stride int)

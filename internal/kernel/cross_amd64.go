@@ -2,15 +2,12 @@
 
 package kernel
 
-import (
-	"math"
-	"unsafe"
-)
+import "math"
 
-// forward32 is forward on AVX-512. It keeps Kᵀ and the scores of a block of queries in scratch.
+// forward32 is forward on vectors. It keeps Kᵀ and the scores of a block of queries in scratch.
 func (a *CrossAttention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	f, ok := any(a).(*CrossAttention[float32])
-	if !ok || !useAVX512 {
+	if !ok || !useVectors {
 		return false
 	}
 	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
@@ -21,7 +18,7 @@ func (a *CrossAttention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	block := min(h.queries, attentionBlock(n, padded))
 	memory := scratch[float32](p, thread, slotA, padded*(dim+block)+pad16(block))
 	kT, score, sum := memory[:padded*dim], memory[padded*dim:padded*(dim+block)], memory[padded*(dim+block):]
-	transposeAVX512(&kT[0], &h.k[0], n, dim, 4*padded, 8*d)
+	transposeInto(kT, h.k, n, dim, padded, 2*d)
 	for from := 0; from < h.queries; from += block {
 		rows := min(block, h.queries-from)
 		smallProduct(rows, n, dim, &productArgs{
@@ -29,11 +26,11 @@ func (a *CrossAttention[T]) forward32(p *Pool, thread, seq, index int) bool {
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
 		lse := h.lse[from : from+rows]
-		softmaxForwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+		softmaxForward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: n, width: n,
 			top: at(lse, 0), sum: at(sum, 0), scale: float32(1 / math.Sqrt(float64(dim))),
-		})))
-		softmaxFinishAVX512(&lse[0], &sum[0], &sum[0], rows)
+		})
+		softmaxFinish(lse, sum)
 		smallProduct(rows, dim, n, &productArgs{
 			a: at(score, 0), rowA: 4 * padded, stepA: 4,
 			b: at(h.v, 0), rowB: 8 * d, c: at(h.out, from*d), rowC: 4 * d, rowScale: uintptr(at(sum, 0)),
@@ -42,10 +39,10 @@ func (a *CrossAttention[T]) forward32(p *Pool, thread, seq, index int) bool {
 	return true
 }
 
-// backward32 is backward on AVX-512: the first block of queries writes the gradients of K and V that the others add to.
+// backward32 is backward on vectors: the first block of queries writes the gradients of K and V that the others add to.
 func (a *CrossAttention[T]) backward32(p *Pool, thread, seq, index int) bool {
 	f, ok := any(a).(*CrossAttention[float32])
-	if !ok || !useAVX512 {
+	if !ok || !useVectors {
 		return false
 	}
 	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
@@ -57,8 +54,8 @@ func (a *CrossAttention[T]) backward32(p *Pool, thread, seq, index int) bool {
 	memory := scratch[float32](p, thread, slotA, 2*padded*(dim+block))
 	kT, vT := memory[:padded*dim], memory[padded*dim:2*padded*dim]
 	score, dscore := memory[2*padded*dim:padded*(2*dim+block)], memory[padded*(2*dim+block):]
-	transposeAVX512(&kT[0], &h.k[0], n, dim, 4*padded, 8*d)
-	transposeAVX512(&vT[0], &h.v[0], n, dim, 4*padded, 8*d)
+	transposeInto(kT, h.k, n, dim, padded, 2*d)
+	transposeInto(vT, h.v, n, dim, padded, 2*d)
 	for from := 0; from < h.queries; from += block {
 		rows, accumulate := min(block, h.queries-from), min(from, 1)
 		smallProduct(rows, n, dim, &productArgs{
@@ -69,11 +66,11 @@ func (a *CrossAttention[T]) backward32(p *Pool, thread, seq, index int) bool {
 			a: at(h.dout, from*d), rowA: 4 * d, stepA: 4,
 			b: at(vT, 0), rowB: 4 * padded, c: at(dscore, 0), rowC: 4 * padded,
 		})
-		softmaxBackwardAVX512((*byte)(unsafe.Pointer(&softmaxArgs{
+		softmaxBackward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: n, width: n,
 			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(h.out, from*d), dout: at(h.dout, from*d), rowOut: 4 * d, dim: dim,
 			scale: float32(1 / math.Sqrt(float64(dim))),
-		})))
+		})
 		smallProduct(rows, dim, n, &productArgs{ // dQ = dS·K
 			a: at(dscore, 0), rowA: 4 * padded, stepA: 4,
 			b: at(h.k, 0), rowB: 8 * d, c: at(h.dq, from*d), rowC: 4 * d,

@@ -285,16 +285,7 @@ func (r *gemmRun) packTransposed(rows *[16]*float32, dst *float32, stride int) {
 	case useAVX512:
 		packTransposed(rows, r.kc, dst, stride)
 	default:
-		whole := r.kc &^ 7
-		if whole > 0 {
-			packTransposedAVX2(rows, whole, dst, stride)
-		}
-		for k := whole; k < r.kc; k++ {
-			to := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(dst), k*stride)), min(8, stride/4))
-			for i := range to {
-				to[i] = *(*float32)(unsafe.Add(unsafe.Pointer(rows[i]), 4*k))
-			}
-		}
+		transposeAVX2(rows, r.kc, dst, stride)
 	}
 }
 

@@ -2243,3 +2243,805 @@ loop:
 	JNE        loop
 	VZEROUPPER
 	RET
+
+// func product1AVX2(p *byte)
+// Requires: AVX, AVX2, FMA3
+TEXT ·product1AVX2(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), R15
+	MOVQ         16(R15), R9
+	MOVQ         32(R15), DX
+	MOVQ         56(R15), CX
+	MOVQ         64(R15), SI
+	MOVQ         40(R15), DI
+	MOVQ         48(R15), R8
+	VPBROADCASTD 88(R15), Y15
+	VPAND        laneBits<>+0(SB), Y15, Y15
+	VPCMPEQD     laneBits<>+0(SB), Y15, Y15
+
+rows8:
+	CMPQ    (R15), $0x08
+	JLT     rows4
+	LEAQ    (R9)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	MOVQ    24(R15), BX
+	MOVQ    8(R15), AX
+	PCALIGN $0x20
+
+rows8k:
+	VMASKMOVPS   (BX), Y15, Y12
+	VBROADCASTSS (R9), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VBROADCASTSS (R9)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y1
+	VBROADCASTSS (R9)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VBROADCASTSS (R10), Y14
+	VFMADD231PS  Y12, Y14, Y3
+	VBROADCASTSS (R10)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VBROADCASTSS (R10)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y5
+	VBROADCASTSS (R11), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VBROADCASTSS (R11)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y7
+	ADDQ         R8, R9
+	ADDQ         R8, R10
+	ADDQ         R8, R11
+	ADDQ         CX, BX
+	DECQ         AX
+	JNE          rows8k
+	MOVQ         72(R15), BX
+	TESTQ        BX, BX
+	JE           rows8plain
+	VBROADCASTSS (BX), Y14
+	VMULPS       Y14, Y0, Y0
+	VBROADCASTSS 4(BX), Y14
+	VMULPS       Y14, Y1, Y1
+	VBROADCASTSS 8(BX), Y14
+	VMULPS       Y14, Y2, Y2
+	VBROADCASTSS 12(BX), Y14
+	VMULPS       Y14, Y3, Y3
+	VBROADCASTSS 16(BX), Y14
+	VMULPS       Y14, Y4, Y4
+	VBROADCASTSS 20(BX), Y14
+	VMULPS       Y14, Y5, Y5
+	VBROADCASTSS 24(BX), Y14
+	VMULPS       Y14, Y6, Y6
+	VBROADCASTSS 28(BX), Y14
+	VMULPS       Y14, Y7, Y7
+	ADDQ         $0x20, BX
+	MOVQ         BX, 72(R15)
+
+rows8plain:
+	CMPQ       80(R15), $0x00
+	JE         rows8store
+	MOVQ       DX, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y0, Y0
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y1, Y1
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y2, Y2
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y3, Y3
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y4, Y4
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y5, Y5
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y6, Y6
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y7, Y7
+	ADDQ       SI, BX
+
+rows8store:
+	CMPQ    88(R15), $0x000000ff
+	JNE     rows8part
+	VMOVUPS Y0, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y4, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y5, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y6, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y7, (DX)
+	ADDQ    SI, DX
+	JMP     rows8next
+
+rows8part:
+	VMASKMOVPS Y0, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y1, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y2, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y3, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y4, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y5, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y6, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y7, Y15, (DX)
+	ADDQ       SI, DX
+
+rows8next:
+	MOVQ   8(R15), AX
+	IMULQ  R8, AX
+	SUBQ   AX, R9
+	IMUL3Q $0x08, DI, AX
+	ADDQ   AX, R9
+	SUBQ   $0x08, (R15)
+	JMP    rows8
+
+rows4:
+	CMPQ    (R15), $0x04
+	JLT     rows2
+	LEAQ    (R9)(DI*2), R10
+	ADDQ    DI, R10
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    24(R15), BX
+	MOVQ    8(R15), AX
+	PCALIGN $0x20
+
+rows4k:
+	VMASKMOVPS   (BX), Y15, Y12
+	VBROADCASTSS (R9), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VBROADCASTSS (R9)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y1
+	VBROADCASTSS (R9)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VBROADCASTSS (R10), Y14
+	VFMADD231PS  Y12, Y14, Y3
+	ADDQ         R8, R9
+	ADDQ         R8, R10
+	ADDQ         CX, BX
+	DECQ         AX
+	JNE          rows4k
+	MOVQ         72(R15), BX
+	TESTQ        BX, BX
+	JE           rows4plain
+	VBROADCASTSS (BX), Y14
+	VMULPS       Y14, Y0, Y0
+	VBROADCASTSS 4(BX), Y14
+	VMULPS       Y14, Y1, Y1
+	VBROADCASTSS 8(BX), Y14
+	VMULPS       Y14, Y2, Y2
+	VBROADCASTSS 12(BX), Y14
+	VMULPS       Y14, Y3, Y3
+	ADDQ         $0x10, BX
+	MOVQ         BX, 72(R15)
+
+rows4plain:
+	CMPQ       80(R15), $0x00
+	JE         rows4store
+	MOVQ       DX, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y0, Y0
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y1, Y1
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y2, Y2
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y3, Y3
+	ADDQ       SI, BX
+
+rows4store:
+	CMPQ    88(R15), $0x000000ff
+	JNE     rows4part
+	VMOVUPS Y0, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    SI, DX
+	JMP     rows4next
+
+rows4part:
+	VMASKMOVPS Y0, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y1, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y2, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y3, Y15, (DX)
+	ADDQ       SI, DX
+
+rows4next:
+	MOVQ   8(R15), AX
+	IMULQ  R8, AX
+	SUBQ   AX, R9
+	IMUL3Q $0x04, DI, AX
+	ADDQ   AX, R9
+	SUBQ   $0x04, (R15)
+	JMP    rows4
+
+rows2:
+	CMPQ    (R15), $0x02
+	JLT     rows1
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    24(R15), BX
+	MOVQ    8(R15), AX
+	PCALIGN $0x20
+
+rows2k:
+	VMASKMOVPS   (BX), Y15, Y12
+	VBROADCASTSS (R9), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VBROADCASTSS (R9)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y1
+	ADDQ         R8, R9
+	ADDQ         CX, BX
+	DECQ         AX
+	JNE          rows2k
+	MOVQ         72(R15), BX
+	TESTQ        BX, BX
+	JE           rows2plain
+	VBROADCASTSS (BX), Y14
+	VMULPS       Y14, Y0, Y0
+	VBROADCASTSS 4(BX), Y14
+	VMULPS       Y14, Y1, Y1
+	ADDQ         $0x08, BX
+	MOVQ         BX, 72(R15)
+
+rows2plain:
+	CMPQ       80(R15), $0x00
+	JE         rows2store
+	MOVQ       DX, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y0, Y0
+	ADDQ       SI, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y1, Y1
+	ADDQ       SI, BX
+
+rows2store:
+	CMPQ    88(R15), $0x000000ff
+	JNE     rows2part
+	VMOVUPS Y0, (DX)
+	ADDQ    SI, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    SI, DX
+	JMP     rows2next
+
+rows2part:
+	VMASKMOVPS Y0, Y15, (DX)
+	ADDQ       SI, DX
+	VMASKMOVPS Y1, Y15, (DX)
+	ADDQ       SI, DX
+
+rows2next:
+	MOVQ   8(R15), AX
+	IMULQ  R8, AX
+	SUBQ   AX, R9
+	IMUL3Q $0x02, DI, AX
+	ADDQ   AX, R9
+	SUBQ   $0x02, (R15)
+	JMP    rows2
+
+rows1:
+	CMPQ    (R15), $0x01
+	JLT     done
+	VXORPS  Y0, Y0, Y0
+	MOVQ    24(R15), BX
+	MOVQ    8(R15), AX
+	PCALIGN $0x20
+
+rows1k:
+	VMASKMOVPS   (BX), Y15, Y12
+	VBROADCASTSS (R9), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	ADDQ         R8, R9
+	ADDQ         CX, BX
+	DECQ         AX
+	JNE          rows1k
+	MOVQ         72(R15), BX
+	TESTQ        BX, BX
+	JE           rows1plain
+	VBROADCASTSS (BX), Y14
+	VMULPS       Y14, Y0, Y0
+	ADDQ         $0x04, BX
+	MOVQ         BX, 72(R15)
+
+rows1plain:
+	CMPQ       80(R15), $0x00
+	JE         rows1store
+	MOVQ       DX, BX
+	VMASKMOVPS (BX), Y15, Y14
+	VADDPS     Y14, Y0, Y0
+	ADDQ       SI, BX
+
+rows1store:
+	CMPQ    88(R15), $0x000000ff
+	JNE     rows1part
+	VMOVUPS Y0, (DX)
+	ADDQ    SI, DX
+	JMP     rows1next
+
+rows1part:
+	VMASKMOVPS Y0, Y15, (DX)
+	ADDQ       SI, DX
+
+rows1next:
+	MOVQ   8(R15), AX
+	IMULQ  R8, AX
+	SUBQ   AX, R9
+	IMUL3Q $0x01, DI, AX
+	ADDQ   AX, R9
+	SUBQ   $0x01, (R15)
+	JMP    rows1
+
+done:
+	VZEROUPPER
+	RET
+
+// func product2AVX2(p *byte)
+// Requires: AVX, AVX2, FMA3
+TEXT ·product2AVX2(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), R15
+	MOVQ         16(R15), R9
+	MOVQ         32(R15), DX
+	MOVQ         56(R15), CX
+	MOVQ         64(R15), SI
+	MOVQ         40(R15), DI
+	MOVQ         48(R15), R8
+	VPBROADCASTD 88(R15), Y15
+	VPAND        laneBits<>+0(SB), Y15, Y15
+	VPCMPEQD     laneBits<>+0(SB), Y15, Y15
+
+rows6:
+	CMPQ    (R15), $0x06
+	JLT     rows4
+	LEAQ    (R9)(DI*2), R10
+	ADDQ    DI, R10
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VXORPS  Y9, Y9, Y9
+	VXORPS  Y10, Y10, Y10
+	VXORPS  Y11, Y11, Y11
+	MOVQ    24(R15), BX
+	MOVQ    8(R15), AX
+	PCALIGN $0x20
+
+rows6k:
+	VMOVUPS      (BX), Y12
+	VMASKMOVPS   32(BX), Y15, Y13
+	VBROADCASTSS (R9), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (R9)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (R9)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R10), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (R10)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R10)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	ADDQ         R8, R9
+	ADDQ         R8, R10
+	ADDQ         CX, BX
+	DECQ         AX
+	JNE          rows6k
+	MOVQ         72(R15), BX
+	TESTQ        BX, BX
+	JE           rows6plain
+	VBROADCASTSS (BX), Y14
+	VMULPS       Y14, Y0, Y0
+	VMULPS       Y14, Y1, Y1
+	VBROADCASTSS 4(BX), Y14
+	VMULPS       Y14, Y2, Y2
+	VMULPS       Y14, Y3, Y3
+	VBROADCASTSS 8(BX), Y14
+	VMULPS       Y14, Y4, Y4
+	VMULPS       Y14, Y5, Y5
+	VBROADCASTSS 12(BX), Y14
+	VMULPS       Y14, Y6, Y6
+	VMULPS       Y14, Y7, Y7
+	VBROADCASTSS 16(BX), Y14
+	VMULPS       Y14, Y8, Y8
+	VMULPS       Y14, Y9, Y9
+	VBROADCASTSS 20(BX), Y14
+	VMULPS       Y14, Y10, Y10
+	VMULPS       Y14, Y11, Y11
+	ADDQ         $0x18, BX
+	MOVQ         BX, 72(R15)
+
+rows6plain:
+	CMPQ       80(R15), $0x00
+	JE         rows6store
+	MOVQ       DX, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y0, Y0
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y1, Y1
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y2, Y2
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y3, Y3
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y4, Y4
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y5, Y5
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y6, Y6
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y7, Y7
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y8, Y8
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y9, Y9
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y10, Y10
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y11, Y11
+	ADDQ       SI, BX
+
+rows6store:
+	CMPQ    88(R15), $0x000000ff
+	JNE     rows6part
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y8, (DX)
+	VMOVUPS Y9, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y10, (DX)
+	VMOVUPS Y11, 32(DX)
+	ADDQ    SI, DX
+	JMP     rows6next
+
+rows6part:
+	VMOVUPS    Y0, (DX)
+	VMASKMOVPS Y1, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y2, (DX)
+	VMASKMOVPS Y3, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y4, (DX)
+	VMASKMOVPS Y5, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y6, (DX)
+	VMASKMOVPS Y7, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y8, (DX)
+	VMASKMOVPS Y9, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y10, (DX)
+	VMASKMOVPS Y11, Y15, 32(DX)
+	ADDQ       SI, DX
+
+rows6next:
+	MOVQ   8(R15), AX
+	IMULQ  R8, AX
+	SUBQ   AX, R9
+	IMUL3Q $0x06, DI, AX
+	ADDQ   AX, R9
+	SUBQ   $0x06, (R15)
+	JMP    rows6
+
+rows4:
+	CMPQ    (R15), $0x04
+	JLT     rows2
+	LEAQ    (R9)(DI*2), R10
+	ADDQ    DI, R10
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	MOVQ    24(R15), BX
+	MOVQ    8(R15), AX
+	PCALIGN $0x20
+
+rows4k:
+	VMOVUPS      (BX), Y12
+	VMASKMOVPS   32(BX), Y15, Y13
+	VBROADCASTSS (R9), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (R9)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (R9)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R10), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	ADDQ         R8, R9
+	ADDQ         R8, R10
+	ADDQ         CX, BX
+	DECQ         AX
+	JNE          rows4k
+	MOVQ         72(R15), BX
+	TESTQ        BX, BX
+	JE           rows4plain
+	VBROADCASTSS (BX), Y14
+	VMULPS       Y14, Y0, Y0
+	VMULPS       Y14, Y1, Y1
+	VBROADCASTSS 4(BX), Y14
+	VMULPS       Y14, Y2, Y2
+	VMULPS       Y14, Y3, Y3
+	VBROADCASTSS 8(BX), Y14
+	VMULPS       Y14, Y4, Y4
+	VMULPS       Y14, Y5, Y5
+	VBROADCASTSS 12(BX), Y14
+	VMULPS       Y14, Y6, Y6
+	VMULPS       Y14, Y7, Y7
+	ADDQ         $0x10, BX
+	MOVQ         BX, 72(R15)
+
+rows4plain:
+	CMPQ       80(R15), $0x00
+	JE         rows4store
+	MOVQ       DX, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y0, Y0
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y1, Y1
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y2, Y2
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y3, Y3
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y4, Y4
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y5, Y5
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y6, Y6
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y7, Y7
+	ADDQ       SI, BX
+
+rows4store:
+	CMPQ    88(R15), $0x000000ff
+	JNE     rows4part
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    SI, DX
+	JMP     rows4next
+
+rows4part:
+	VMOVUPS    Y0, (DX)
+	VMASKMOVPS Y1, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y2, (DX)
+	VMASKMOVPS Y3, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y4, (DX)
+	VMASKMOVPS Y5, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y6, (DX)
+	VMASKMOVPS Y7, Y15, 32(DX)
+	ADDQ       SI, DX
+
+rows4next:
+	MOVQ   8(R15), AX
+	IMULQ  R8, AX
+	SUBQ   AX, R9
+	IMUL3Q $0x04, DI, AX
+	ADDQ   AX, R9
+	SUBQ   $0x04, (R15)
+	JMP    rows4
+
+rows2:
+	CMPQ    (R15), $0x02
+	JLT     rows1
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    24(R15), BX
+	MOVQ    8(R15), AX
+	PCALIGN $0x20
+
+rows2k:
+	VMOVUPS      (BX), Y12
+	VMASKMOVPS   32(BX), Y15, Y13
+	VBROADCASTSS (R9), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (R9)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	ADDQ         R8, R9
+	ADDQ         CX, BX
+	DECQ         AX
+	JNE          rows2k
+	MOVQ         72(R15), BX
+	TESTQ        BX, BX
+	JE           rows2plain
+	VBROADCASTSS (BX), Y14
+	VMULPS       Y14, Y0, Y0
+	VMULPS       Y14, Y1, Y1
+	VBROADCASTSS 4(BX), Y14
+	VMULPS       Y14, Y2, Y2
+	VMULPS       Y14, Y3, Y3
+	ADDQ         $0x08, BX
+	MOVQ         BX, 72(R15)
+
+rows2plain:
+	CMPQ       80(R15), $0x00
+	JE         rows2store
+	MOVQ       DX, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y0, Y0
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y1, Y1
+	ADDQ       SI, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y2, Y2
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y3, Y3
+	ADDQ       SI, BX
+
+rows2store:
+	CMPQ    88(R15), $0x000000ff
+	JNE     rows2part
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    SI, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    SI, DX
+	JMP     rows2next
+
+rows2part:
+	VMOVUPS    Y0, (DX)
+	VMASKMOVPS Y1, Y15, 32(DX)
+	ADDQ       SI, DX
+	VMOVUPS    Y2, (DX)
+	VMASKMOVPS Y3, Y15, 32(DX)
+	ADDQ       SI, DX
+
+rows2next:
+	MOVQ   8(R15), AX
+	IMULQ  R8, AX
+	SUBQ   AX, R9
+	IMUL3Q $0x02, DI, AX
+	ADDQ   AX, R9
+	SUBQ   $0x02, (R15)
+	JMP    rows2
+
+rows1:
+	CMPQ    (R15), $0x01
+	JLT     done
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    24(R15), BX
+	MOVQ    8(R15), AX
+	PCALIGN $0x20
+
+rows1k:
+	VMOVUPS      (BX), Y12
+	VMASKMOVPS   32(BX), Y15, Y13
+	VBROADCASTSS (R9), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	ADDQ         R8, R9
+	ADDQ         CX, BX
+	DECQ         AX
+	JNE          rows1k
+	MOVQ         72(R15), BX
+	TESTQ        BX, BX
+	JE           rows1plain
+	VBROADCASTSS (BX), Y14
+	VMULPS       Y14, Y0, Y0
+	VMULPS       Y14, Y1, Y1
+	ADDQ         $0x04, BX
+	MOVQ         BX, 72(R15)
+
+rows1plain:
+	CMPQ       80(R15), $0x00
+	JE         rows1store
+	MOVQ       DX, BX
+	VMOVUPS    (BX), Y14
+	VADDPS     Y14, Y0, Y0
+	VMASKMOVPS 32(BX), Y15, Y14
+	VADDPS     Y14, Y1, Y1
+	ADDQ       SI, BX
+
+rows1store:
+	CMPQ    88(R15), $0x000000ff
+	JNE     rows1part
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    SI, DX
+	JMP     rows1next
+
+rows1part:
+	VMOVUPS    Y0, (DX)
+	VMASKMOVPS Y1, Y15, 32(DX)
+	ADDQ       SI, DX
+
+rows1next:
+	MOVQ   8(R15), AX
+	IMULQ  R8, AX
+	SUBQ   AX, R9
+	IMUL3Q $0x01, DI, AX
+	ADDQ   AX, R9
+	SUBQ   $0x01, (R15)
+	JMP    rows1
+
+done:
+	VZEROUPPER
+	RET

@@ -48,3 +48,13 @@ func tile1x16ByKAVX2(p *byte)
 //
 //go:noescape
 func packTransposedAVX2(rows *[16]*float32, k int, dst *float32, stride int)
+
+// product1AVX2 computes all rows and up to 8 columns of C as productArgs says.
+//
+//go:noescape
+func product1AVX2(p *byte)
+
+// product2AVX2 computes all rows and up to 16 columns of C as productArgs says.
+//
+//go:noescape
+func product2AVX2(p *byte)

@@ -13,3 +13,8 @@ func peakAVX512(n int)
 //
 //go:noescape
 func peakBF16AVX512(n int)
+
+// peakAVX2 runs n rounds of 14 multiply-adds of 8 lanes.
+//
+//go:noescape
+func peakAVX2(n int)

@@ -289,16 +289,22 @@ func sigmoid32(row []float32, factor float32) bool {
 }
 
 func peakRounds32(rounds int, bf16 bool) (operations int64, ok bool) {
-	if !useAVX512 {
-		return 0, false
-	}
-	if bf16 && hasBF16 {
+	switch {
+	case bf16 && hasBF16:
 		peakBF16AVX512(rounds)
 		return int64(rounds) * peakChains * 32 * 2, true
+	case useAVX512:
+		peakAVX512(rounds)
+		return int64(rounds) * peakChains * 16 * 2, true
+	case useAVX2:
+		peakAVX2(rounds)
+		return int64(rounds) * peakChainsAVX2 * 8 * 2, true
 	}
-	peakAVX512(rounds)
-	return int64(rounds) * peakChains * 16 * 2, true
+	return 0, false
 }
 
-// peakChains is how many chains peakAVX512 has.
-const peakChains = 24
+// peakChains and peakChainsAVX2 are how many chains the loops of peak have.
+const (
+	peakChains     = 24
+	peakChainsAVX2 = 14
+)

@@ -40,6 +40,8 @@ func gemmAVX2(c *build.Context) {
 		tileAVX2(c, mr, true, bits)
 	}
 	packTransposedAVX2(c)
+	productAVX2(c, 1, []int{8, 4, 2, 1}, bits)
+	productAVX2(c, 2, []int{6, 4, 2, 1}, bits)
 }
 
 // tileAVX2 is tile for AVX2: mr × 16, 6 × 16 taking 12 of the 16 registers for sums. B is always packed.
@@ -239,5 +241,131 @@ func packTransposedAVX2(c *build.Context) {
 	c.ADDQ(operand.U8(32), off)
 	c.SUBQ(operand.U8(8), k)
 	c.JNE(operand.LabelRef("loop"))
+	end(c)
+}
+
+// productAVX2 is product for AVX2, with tiles of the given heights.
+func productAVX2(c *build.Context, nv int, tiles []int, bits operand.Mem) {
+	function(c, fmt.Sprintf("product%dAVX2", nv), "func(p *byte)", fmt.Sprintf("computes all rows and up to %d columns of C as productArgs says.", 8*nv))
+	k, b, ldb, at, ldc, rowA, stepA := reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI, reg.R8
+	base := []reg.GPPhysical{reg.R9, reg.R10, reg.R11}
+	arg, mask := operand.Mem{Base: reg.R15}, y[15]
+	c.Load(c.Param("p"), reg.R15)
+	c.MOVQ(arg.Offset(prodA), base[0])
+	c.MOVQ(arg.Offset(prodC), at)
+	c.MOVQ(arg.Offset(prodRowB), ldb)
+	c.MOVQ(arg.Offset(prodRowC), ldc)
+	c.MOVQ(arg.Offset(prodRowA), rowA)
+	c.MOVQ(arg.Offset(prodStepA), stepA)
+	laneMask(c, bits, arg.Offset(prodMask), 0, mask)
+	for t, mr := range tiles {
+		label := fmt.Sprintf("rows%d", mr)
+		sum := func(i, j int) reg.VecPhysical { return y[i*nv+j] }
+		x := y[14]
+		bases := (mr + 2) / 3
+		c.Label(label)
+		c.CMPQ(arg.Offset(prodM), operand.U8(mr))
+		next := "done"
+		if t+1 < len(tiles) {
+			next = fmt.Sprintf("rows%d", tiles[t+1])
+		}
+		c.JLT(operand.LabelRef(next))
+		for i := 1; i < bases; i++ {
+			c.LEAQ(operand.Mem{Base: base[i-1], Index: rowA, Scale: 2}, base[i])
+			c.ADDQ(rowA, base[i])
+		}
+		for i := range mr * nv {
+			c.VXORPS(y[i], y[i], y[i])
+		}
+		c.MOVQ(arg.Offset(prodB), b)
+		c.MOVQ(arg.Offset(prodK), k)
+		align(c, 32)
+		c.Label(label + "k")
+		for j := range nv {
+			m := operand.Mem{Base: b, Disp: 32 * j}
+			if j == nv-1 {
+				c.VMASKMOVPS(m, mask, y[12+j])
+			} else {
+				c.VMOVUPS(m, y[12+j])
+			}
+		}
+		for i := range mr {
+			m := operand.Mem{Base: base[i/3]}
+			if i%3 > 0 {
+				m.Index, m.Scale = rowA, uint8(i%3)
+			}
+			c.VBROADCASTSS(m, x)
+			for j := range nv {
+				c.VFMADD231PS(y[12+j], x, sum(i, j))
+			}
+		}
+		for i := range bases {
+			c.ADDQ(stepA, base[i])
+		}
+		c.ADDQ(ldb, b)
+		c.DECQ(k)
+		c.JNE(operand.LabelRef(label + "k"))
+
+		// Scale the rows, add what was there, store.
+		c.MOVQ(arg.Offset(prodRowScale), b)
+		c.TESTQ(b, b)
+		c.JE(operand.LabelRef(label + "plain"))
+		for i := range mr {
+			c.VBROADCASTSS(operand.Mem{Base: b, Disp: 4 * i}, x)
+			for j := range nv {
+				c.VMULPS(x, sum(i, j), sum(i, j))
+			}
+		}
+		c.ADDQ(operand.U8(4*mr), b)
+		c.MOVQ(b, arg.Offset(prodRowScale))
+		c.Label(label + "plain")
+		c.CMPQ(arg.Offset(prodAccumulate), operand.U8(0))
+		c.JE(operand.LabelRef(label + "store"))
+		c.MOVQ(at, b)
+		for i := range mr {
+			for j := range nv {
+				m := operand.Mem{Base: b, Disp: 32 * j}
+				if j == nv-1 {
+					c.VMASKMOVPS(m, mask, x)
+				} else {
+					c.VMOVUPS(m, x)
+				}
+				c.VADDPS(x, sum(i, j), sum(i, j))
+			}
+			c.ADDQ(ldc, b)
+		}
+		c.Label(label + "store")
+		c.CMPQ(arg.Offset(prodMask), operand.U32(0xff)) // stores under a mask are slow
+		c.JNE(operand.LabelRef(label + "part"))
+		for _, part := range []bool{false, true} {
+			if part {
+				c.Label(label + "part")
+			}
+			for i := range mr {
+				for j := range nv {
+					m := operand.Mem{Base: at, Disp: 32 * j}
+					if part && j == nv-1 {
+						c.VMASKMOVPS(sum(i, j), mask, m)
+					} else {
+						c.VMOVUPS(sum(i, j), m)
+					}
+				}
+				c.ADDQ(ldc, at)
+			}
+			if !part {
+				c.JMP(operand.LabelRef(label + "next"))
+			}
+		}
+		// The first row of the next tile: back over k, down by mr rows.
+		c.Label(label + "next")
+		c.MOVQ(arg.Offset(prodK), k)
+		c.IMULQ(stepA, k)
+		c.SUBQ(k, base[0])
+		c.IMUL3Q(operand.U8(mr), rowA, k)
+		c.ADDQ(k, base[0])
+		c.SUBQ(operand.U8(mr), arg.Offset(prodM))
+		c.JMP(operand.LabelRef(label))
+	}
+	c.Label("done")
 	end(c)
 }

@@ -20,7 +20,7 @@ type vector struct {
 
 	// Of the function being written, at 8 lanes.
 	used   int                     // registers given out
-	regs   map[int]reg.VecPhysical // by the number of the 512-bit one
+	regs   map[int]reg.VecPhysical // those, by the number of the 512-bit one
 	masks  map[reg.Register]reg.VecPhysical
 	memory map[int]operand.Mem // numbers that hold a constant
 	temps  [2]reg.VecPhysical
@@ -137,9 +137,11 @@ func (v *vector) writeData() {
 	}
 }
 
-// constant fills a register with a number. It spoils R15.
+// constant fills a register with a number. It spoils R15. What a loop goes on from a constant begins with a copy of it
+// (VMOVAPS): the narrow width would read the constant in each turn.
 func (v *vector) constant(x float64, to reg.VecPhysical) { v.bits(math.Float32bits(float32(x)), to) }
 
+// bits is constant for the bits of a number.
 func (v *vector) bits(x uint32, to reg.VecPhysical) {
 	if v.wide() {
 		v.MOVL(operand.U32(x), reg.R15L)
@@ -149,7 +151,7 @@ func (v *vector) bits(x uint32, to reg.VecPhysical) {
 	v.memory[number(to)] = v.data(x)
 }
 
-// firstLanes sets a mask to the first min(n, lanes) lanes; n > 0. It spoils R15.
+// firstLanes sets a mask to the first min(n, lanes) lanes; n > 0, and below 16 without a label. It spoils R15.
 func (v *vector) firstLanes(label string, n reg.GPPhysical, k reg.OpmaskPhysical) {
 	if v.wide() {
 		v.MOVQ(operand.I32(-1), reg.R15)
@@ -173,7 +175,7 @@ func (v *vector) firstLanes(label string, n reg.GPPhysical, k reg.OpmaskPhysical
 // low is the lowest 128 bits of a register.
 func low(r reg.VecPhysical) reg.Register { return r.AsX() }
 
-// mem is memory; xmm the lowest lane of a register, as a result.
+// lowest is the 128-bit register that begins with the lowest lane of a register.
 func (v *vector) lowest(z512 reg.VecPhysical) reg.Register {
 	if v.wide() {
 		return z512.AsX()
