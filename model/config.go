@@ -97,22 +97,6 @@ func Default() Config {
 	}
 }
 
-// preset builds one of open_clip's configurations (spec 2.4).
-func preset(embed, size, patch, vWidth, vDepth, tWidth, tDepth int) Config {
-	c := Default()
-	c.EmbedDim = embed
-	c.Vision.ImageSize, c.Vision.PatchSize, c.Vision.Width, c.Vision.Depth, c.Vision.NumHeads = size, patch, vWidth, vDepth, vWidth/64
-	c.Text.VocabSize, c.Text.Width, c.Text.Depth, c.Text.NumHeads = 49408, tWidth, tDepth, tWidth/64
-	return c
-}
-
-// Presets are named configurations, under open_clip's names.
-var Presets = map[string]Config{
-	"ViT-S-32-alt": preset(256, 224, 32, 384, 12, 256, 10),
-	"ViT-B-32":     preset(512, 224, 32, 768, 12, 512, 12),
-	"ViT-B-16":     preset(512, 224, 16, 768, 12, 512, 12),
-}
-
 // Bounds far above every model there is, below which no count of elements overflows.
 const (
 	maxSize   = 1 << 20 // widths, vocabularies

@@ -56,6 +56,15 @@ func clipRows(text string) []row {
 	return rows
 }
 
+// ratio returns the least quotient of two widths whose product with the second, cut to a whole number, is the first again.
+func ratio(hidden, width int) float64 {
+	r := float64(hidden) / float64(width)
+	for int(r*float64(width)) < hidden {
+		r = math.Nextafter(r, math.Inf(1))
+	}
+	return r
+}
+
 // side returns the patches along one side of a picture from its number of positions.
 func side(tokens, classTokens int) (int, error) {
 	n := int(math.Round(math.Sqrt(float64(max(tokens-classTokens, 0)))))
@@ -94,7 +103,7 @@ func clipShapes(f *family, v *view) (*Description, error) {
 	}{{&vis.Transformer, "visual.transformer.resblocks.0.mlp.c_fc.weight"}, {&txt.Transformer, "transformer.resblocks.0.mlp.c_fc.weight"}} {
 		t.NumHeads = max(t.Width/64, 1)
 		if t.Width > 0 {
-			t.MLPRatio = float64(v.axis(r, t.fc, 0)) / float64(t.Width)
+			t.MLPRatio = ratio(v.axis(r, t.fc, 0), t.Width)
 		}
 	}
 	return d, nil

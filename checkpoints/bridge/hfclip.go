@@ -134,7 +134,7 @@ func hfCLIPFiles(d *Description) (map[string][]byte, error) {
 		return name
 	}
 	tower := func(t *model.Transformer, kind string) *hfTower {
-		return &hfTower{Hidden: t.Width, MLP: int(t.MLPRatio*float64(t.Width) + 0.5), Layers: t.Depth, Heads: t.NumHeads, Act: act(t.Activation), Eps: &t.LayerNormEps,
+		return &hfTower{Hidden: t.Width, MLP: int(t.MLPRatio * float64(t.Width)), Layers: t.Depth, Heads: t.NumHeads, Act: act(t.Activation), Eps: &t.LayerNormEps,
 			Projection: c.EmbedDim, Type: kind}
 	}
 	bos, eos := c.Text.VocabSize-2, c.Text.VocabSize-1

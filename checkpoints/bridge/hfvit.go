@@ -95,7 +95,7 @@ func hfViTFiles(d *Description) (map[string][]byte, error) {
 		act = "gelu_pytorch_tanh"
 	}
 	cfg := hfViTJSON{
-		Architectures: []string{"ViTForImageClassification"}, Type: "vit", Hidden: v.Width, MLP: int(v.MLPRatio*float64(v.Width) + 0.5), Layers: v.Depth, Heads: v.NumHeads,
+		Architectures: []string{"ViTForImageClassification"}, Type: "vit", Hidden: v.Width, MLP: int(v.MLPRatio * float64(v.Width)), Layers: v.Depth, Heads: v.NumHeads,
 		Act: act, Eps: &v.LayerNormEps, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Channels: 3, QKVBias: &yes, Labels: map[string]string{}, IDs: map[string]int{},
 	}
 	for i := range c.NumClasses {

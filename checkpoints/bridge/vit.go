@@ -72,7 +72,7 @@ func vitShapes(f *family, v *view) (*Description, error) {
 	vis.ImageSize = grid * vis.PatchSize
 	vis.Depth = v.blocks(r, "blocks.%d.norm1.weight")
 	if vis.Width > 0 {
-		vis.MLPRatio = float64(v.axis(r, "blocks.0.mlp.fc1.weight", 0)) / float64(vis.Width)
+		vis.MLPRatio = ratio(v.axis(r, "blocks.0.mlp.fc1.weight", 0), vis.Width)
 	}
 	if vis.NumHeads = vitHeads[vis.Width]; vis.NumHeads == 0 {
 		vis.NumHeads = max(vis.Width/64, 1)
