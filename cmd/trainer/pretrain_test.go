@@ -90,7 +90,7 @@ func TestPretrainMistakes(t *testing.T) {
 		{"set: below a value", []string{"--set", "seed.a=1"}, []string{"--set seed.a=1: seed has no keys below it"}},
 		{"set: no value", []string{"--set", "optim.lr"}, []string{"--set optim.lr: want key=value"}},
 		{"set: wrong kind", []string{"--set", "train.steps=many"}, []string{"--set train.steps=many: train.steps: many, want a whole number"}},
-		{"unknown preset", []string{"--set", "model.preset=ViT-X"}, []string{`model.preset: "ViT-X" is unknown; known: ViT-B-16, ViT-B-32, ViT-S-32-alt`}},
+		{"unknown preset", []string{"--set", "model.preset=ViT-X"}, []string{`model.preset: "ViT-X" is unknown; known: ViT-B-16, ViT-B-16-plus, `}},
 		{"unknown loss", []string{"--set", "losses=[{name: triplet}]"}, []string{`losses[0].name: "triplet" is unknown; known: `}},
 		{"unknown transform", []string{"--set", "data.transforms=[{op: rotate}]"}, []string{`data.transforms: transform: entry 1: unknown op "rotate"`}},
 		{"picture size against patch", []string{"--set", "model.vision.imageSize=64", "--set", "model.vision.patchSize=12"}, []string{"model.vision.imageSize: 64 is not a multiple of patchSize 12"}},
