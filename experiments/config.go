@@ -39,6 +39,7 @@ type Config struct {
 	Train  train.Config    `yaml:"train"`
 	Engine train.Engine    `yaml:"engine"`
 	Eval   Eval            `yaml:"eval"`
+	Start  Start           `yaml:"start,omitempty"`
 }
 
 // Eval says how a run measures its model.
@@ -76,7 +77,7 @@ func Load(recipe string, sets []string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := parse(text, file, sets)
+	c, err := parse(text, file, sets, true)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,9 @@ func Load(recipe string, sets []string) (*Config, error) {
 }
 
 // Parse reads a recipe from its text.
-func Parse(text string, sets []string) (*Config, error) { return parse([]byte(text), "recipe", sets) }
+func Parse(text string, sets []string) (*Config, error) {
+	return parse([]byte(text), "recipe", sets, true)
+}
 
 // readRecipe finds a recipe's text.
 func readRecipe(recipe string) (text []byte, file string, err error) {
@@ -114,8 +117,9 @@ func Names() []string {
 	return out
 }
 
-// parse decodes a recipe strictly: every unknown key is an error that names line, column and the nearest valid key.
-func parse(text []byte, file string, sets []string) (*Config, error) {
+// parse decodes a recipe strictly: every unknown key is an error that names line, column and the nearest valid key. With start
+// it takes what it leaves out from the model that it starts from; a resolved recipe leaves nothing out.
+func parse(text []byte, file string, sets []string, start bool) (*Config, error) {
 	if err := checkKeys(text, file, reflect.TypeFor[Config]()); err != nil {
 		return nil, err
 	}
@@ -135,12 +139,12 @@ func parse(text []byte, file string, sets []string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrRecipe, file, err)
 	}
-	kind, preset := "", ""
-	if m, ok := tree["model"].(map[string]any); ok {
-		kind, _ = m["kind"].(string)
-		preset, _ = m["preset"].(string)
+	var c *Config
+	if from := startFrom(tree); start && from != "" {
+		c, err = startDefaults(from, tree)
+	} else {
+		c, err = Default(modelNames(tree))
 	}
-	c, err := Default(kind, preset)
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrRecipe, file, err)
 	}
@@ -148,6 +152,21 @@ func parse(text []byte, file string, sets []string) (*Config, error) {
 		return nil, fmt.Errorf("%w %s: %s", ErrRecipe, file, yaml.FormatError(err, false, true))
 	}
 	return c, nil
+}
+
+// modelNames returns the kind and the preset of model that a recipe names.
+func modelNames(tree map[string]any) (kind, preset string) {
+	m, _ := tree["model"].(map[string]any)
+	kind, _ = m["kind"].(string)
+	preset, _ = m["preset"].(string)
+	return kind, preset
+}
+
+// startFrom returns the model that a recipe starts from.
+func startFrom(tree map[string]any) string {
+	s, _ := tree["start"].(map[string]any)
+	from, _ := s["from"].(string)
+	return from
 }
 
 // set applies one override, key.path=value, whose value is YAML.
@@ -190,7 +209,7 @@ func (c *Config) YAML() []byte {
 }
 
 // ParseResolved reads what YAML wrote.
-func ParseResolved(text []byte, file string) (*Config, error) { return parse(text, file, nil) }
+func ParseResolved(text []byte, file string) (*Config, error) { return parse(text, file, nil, false) }
 
 // Diff names the keys in which two recipes differ, with both values.
 func Diff(a, b *Config) []string {

@@ -188,22 +188,13 @@ var ErrFeatures = errors.New("a model that reads a picture and a sentence togeth
 
 // openWeights reads the weights of a run directory, a checkpoint or a finished model's folder. Averaged weights are taken where the run
 // keeps them. threads share the work.
-func openWeights(dir string, threads int) (_ *opened, err error) {
-	c, damaged, err := checkpoints.Find(dir)
+func openWeights(dir string, threads int) (*opened, error) {
+	t, err := openTrained(dir)
 	if err != nil {
 		return nil, err
 	}
-	cfg, p, err := open(c)
-	if err != nil {
-		return nil, err
-	}
-	o := &opened{Warnings: damaged, Step: c.Step, config: cfg, parts: p, weights: kernel.NewSlab(p.model.Parameters().Size)}
-	file := fileModel
-	if c.Has(fileAverage) {
-		file = fileAverage
-	}
-	if err := c.Load(file, tensors(p.model.Parameters(), "", o.weights)); err != nil {
-		kernel.FreeSlab(o.weights)
+	o := &opened{Warnings: t.warnings, Step: t.Step, config: t.config, parts: t.parts}
+	if o.weights, err = t.weights(); err != nil {
 		return nil, err
 	}
 	o.pool = kernel.NewPool(threads)

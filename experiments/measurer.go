@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 
 	"diptych/checkpoints"
 	"diptych/eval"
 	"diptych/experiments/report"
 	"diptych/internal/kernel"
+	"diptych/internal/runlog"
 	"diptych/model"
 	"diptych/train"
 )
@@ -86,9 +88,59 @@ func (m *measurer) evaluate(ctx context.Context, step int) (map[string]float64, 
 	return metrics, m.log.Eval(step, metrics)
 }
 
+// enough tells whether train.patience is used up after an update that was measured: it follows from the records.
+func (m *measurer) enough(step int) (bool, error) {
+	c := &m.run.Config.Train
+	if c.Patience == 0 {
+		return false, nil
+	}
+	if err := m.log.sync(); err != nil {
+		return false, err
+	}
+	records, err := runlog.Read(m.run.Dir, runlog.EvalFile)
+	if err != nil {
+		return false, err
+	}
+	best, since := math.Inf(-1), 0
+	for _, r := range records {
+		if v, ok := r[c.KeepBest]; !ok || int(r["step"]) > step {
+			continue
+		} else if v > best {
+			best, since = v, 0
+		} else {
+			since++
+		}
+	}
+	if since >= c.Patience {
+		m.observer.Note("%s has not grown in %d evaluations: the run ends after update %d", c.KeepBest, since, step)
+	}
+	return since >= c.Patience, nil
+}
+
+// restoreBest brings the weights of the best checkpoint back, for a run with patience.
+func (m *measurer) restoreBest(store *checkpoints.Store) error {
+	best, _, err := store.Best()
+	if err != nil || best == nil {
+		return err
+	}
+	for name, ts := range files(m.trainer) {
+		if err := best.Load(name, ts); err != nil {
+			return err
+		}
+	}
+	m.final = nil
+	m.observer.Note("the finished model is that of update %d: %s %.4f", best.Step, best.Score.Name, best.Score.Value)
+	return nil
+}
+
 // finish leaves the finished model and the report. It is done again from the start when it was interrupted.
-func (m *measurer) finish(ctx context.Context) error {
+func (m *measurer) finish(ctx context.Context, store *checkpoints.Store) error {
 	c, steps := m.run.Config, m.run.Config.Train.Steps
+	if c.Train.Patience > 0 {
+		if err := m.restoreBest(store); err != nil {
+			return err
+		}
+	}
 	if m.final == nil {
 		if _, err := m.measure(ctx, steps); err != nil {
 			if errors.Is(err, context.Canceled) {

@@ -12,12 +12,12 @@ import (
 // An empty recipe is one that leaves everything out: overrides have a place in it.
 func TestOverridesOfAnEmptyRecipe(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "---\n"} {
-		c, err := parse([]byte(text), "empty.yaml", []string{"train.steps=5", "optim.schedule.warmupSteps=2"})
+		c, err := parse([]byte(text), "empty.yaml", []string{"train.steps=5", "optim.schedule.warmupSteps=2"}, true)
 		require.NoError(t, err)
 		require.Equal(t, 5, c.Train.Steps)
 		require.Equal(t, 2, c.Optim.Schedule.WarmupSteps)
 	}
-	_, err := parse([]byte("name: a\n---\nname: b\n"), "two.yaml", nil)
+	_, err := parse([]byte("name: a\n---\nname: b\n"), "two.yaml", nil, true)
 	require.ErrorIs(t, err, ErrRecipe)
 	require.ErrorContains(t, err, "two.yaml: 2 YAML documents, want one")
 }

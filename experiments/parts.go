@@ -35,6 +35,9 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 			errs = append(errs, err)
 		}
 	}
+	if c.Start.From == "" && len(c.Start.New) > 0 { // and the rest is wanting too
+		return nil, fmt.Errorf("%w %s: start.from: empty, but start.new names what begins anew; name the model to start from (trainer finetune --from MODEL)", ErrRecipe, c.Name)
+	}
 	c.Data.Resolve()
 	if c.Model.HasTexts() {
 		check(c.buildTexts(p))
@@ -45,6 +48,7 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 	check(losses.Validate(c.Losses))
 	check(c.Optim.Validate())
 	check(c.Train.Validate())
+	check(c.Start.validate())
 	check(c.Engine.Validate())
 	if side := c.Model.Vision.ImageSize; side > 0 {
 		pipeline := func(specs []transform.Spec) (*transform.Pipeline, error) {

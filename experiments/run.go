@@ -106,7 +106,7 @@ func Resolve(o Options) (*Run, error) {
 	switch {
 	case o.Recipe == "" && saved != nil: // the same command again, without its recipe
 		text, file := saved.YAML(), filepath.Join(o.Out, recipeFile)
-		r.Config, err = parse(text, file, o.Sets)
+		r.Config, err = parse(text, file, o.Sets, false)
 	case o.Recipe == "":
 		r.Config, err = Load(DefaultRecipe, o.Sets)
 	default:
@@ -119,6 +119,11 @@ func Resolve(o Options) (*Run, error) {
 		r.Dir = filepath.Join("runs", r.Config.Name)
 		if err := read(r.Dir); err != nil {
 			return nil, err
+		}
+	}
+	if tc := &r.Config.Data.Tokenizer; r.Config.Start.From != "" && tc.File != "" && !tc.BuiltIn() && tc.Content == nil { // a resolved recipe
+		if t, err := openTrained(r.Config.Start.From); err == nil && t.config.Data.Tokenizer.File == tc.File {
+			tc.Content = t.config.Data.Tokenizer.Content
 		}
 	}
 	if r.parts, err = r.Config.build(nil); err != nil {
@@ -211,6 +216,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 		Evaluated: func(step int) bool { // killed after the record and before the checkpoint that has the score: measured again
 			return log.Evaluated(step) && (c.Train.KeepBest == "" || r.state.Score != nil)
 		},
+		Enough: m.enough,
 		Save: func(_ context.Context, step int, metrics map[string]float64) error {
 			if err := log.sync(); err != nil { // no step up to a checkpoint may miss, also when the power fails
 				return err
@@ -224,7 +230,7 @@ func (r *Run) Train(ctx context.Context, ob Observer) (err error) {
 	if err != nil {
 		return err
 	}
-	return m.finish(ctx)
+	return m.finish(ctx, store)
 }
 
 // resources are what the run gives its trainer: what the person says or the machine has, without the loader's share.
@@ -312,8 +318,17 @@ func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
 			return nil, nil, err
 		}
 		r.state, step = state, state.Step
-	} else if err := writeFile(filepath.Join(r.Dir, recipeFile), r.Config.YAML()); err != nil {
-		return nil, nil, err
+	} else {
+		if r.Config.Start.From != "" {
+			notes, err := r.Config.Start.begin(r.parts.model, t.Weights())
+			if err != nil {
+				return nil, nil, err
+			}
+			r.notes = append(r.notes, notes...)
+		}
+		if err := writeFile(filepath.Join(r.Dir, recipeFile), r.Config.YAML()); err != nil {
+			return nil, nil, err
+		}
 	}
 	log, err := newRunLog(r, step)
 	return store, log, err
@@ -363,6 +378,7 @@ func (r *Run) restore(c *checkpoints.Checkpoint, t *train.Trainer) error {
 	if err != nil {
 		return err
 	}
+	saved.Data.Tokenizer.Content = r.Config.Data.Tokenizer.Content
 	if _, err := saved.build(r.parts.classes); err != nil {
 		return err
 	}

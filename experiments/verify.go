@@ -243,7 +243,7 @@ func (f *Fixture) load(path string, sets []string) (m model.Model, cfg model.Con
 			return err
 		}
 		root.Model = d.Model
-		if root, err = parse(root.YAML(), path, sets); err == nil {
+		if root, err = parse(root.YAML(), path, sets, false); err == nil {
 			d.Model = root.Model
 		}
 		return err

@@ -71,7 +71,7 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 			cfg.Losses = []losses.Config{{Name: "classify", Weight: 1}}
 			cfg.Data.Classes = importedClasses
 		}
-		changed, err := parse(cfg.YAML(), path, o.Sets)
+		changed, err := parse(cfg.YAML(), path, o.Sets, false)
 		if err != nil {
 			return err
 		}

@@ -49,9 +49,11 @@ func NewCLIP(cfg Config, withBias bool) (*CLIP, error) {
 	}
 	m.project = l.add("visual.proj", s.joint(cfg.Vision.Width), cfg.Vision.Width, cfg.EmbedDim)
 
-	d := t.Width
+	d, first := t.Width, len(l.Params)
 	m.text.table = l.add("token_embedding.weight", s.tokenEmbed, t.VocabSize, d)
 	m.text.pos = l.add("positional_embedding", s.textPos, t.ContextLength, d)
+	m.text.pos.Context = true
+	l.embedding(first, t.Depth)
 	if m.text.trunk, err = newTransformer(l, "transformer.resblocks.%d", clipBlock, t.Transformer, s, false, t.Causal); err != nil {
 		return nil, fmt.Errorf("model: text: %w", err)
 	}

@@ -229,8 +229,12 @@ func (v *Vision) NumTokens() int {
 }
 
 // ForwardFLOPs counts the operations of one pair's forward pass as the reference computes it: every token of the context in
-// every block, whatever the text's length. An operation is a multiplication or an addition of a matrix product (spec 2.4).
+// every block, whatever the text's length. An operation is a multiplication or an addition of a matrix product (spec 2.4). Of a
+// kind without towers it is 0: not counted.
 func (c *Config) ForwardFLOPs() float64 {
+	if c.Kind != "clip" && c.Kind != "vit" {
+		return 0
+	}
 	tower := func(t *Transformer, tokens int) float64 {
 		n, d := float64(tokens), float64(t.Width)
 		return float64(t.Depth) * (n*d*d*(4+2*t.MLPRatio) + 2*n*n*d)

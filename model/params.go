@@ -11,12 +11,15 @@ import (
 
 // Param is one named parameter: a range of the flat weight slab. Gradients and moments lie at the same place of their slabs.
 type Param struct {
-	Name   string
-	Shape  []int
-	Offset int  // in elements, a multiple of 16 (one cache line of float32)
-	Decay  bool // weight decay applies: matrices and tables, not gains, biases, the class embedding or the scale
-	Frozen bool // fixed: no gradient, no update
-	init   initializer
+	Name    string
+	Shape   []int
+	Offset  int  // in elements, a multiple of 16 (one cache line of float32)
+	Decay   bool // weight decay applies: matrices and tables, not gains, biases, the class embedding or the scale
+	Frozen  bool // fixed: no gradient, no update
+	Grid    int  // not 0: its last Grid² rows are the positions of a grid of patches
+	Context bool // its rows are the positions of a text's tokens
+	Above   int  // layers of its tower that follow its own, for a learning rate that falls with depth; 0 for heads
+	init    initializer
 }
 
 // Len returns the number of elements.
@@ -63,6 +66,13 @@ func (l *Layout) add(name string, init initializer, shape ...int) *Param {
 	l.Params = append(l.Params, p)
 	l.Size += (p.Len() + align - 1) / align * align
 	return p
+}
+
+// embedding says that the parameters from number first on lie below a tower's first block.
+func (l *Layout) embedding(first, depth int) {
+	for _, p := range l.Params[first:] {
+		p.Above = depth + 1
+	}
 }
 
 // Init fills the weight slab with initial values on the threads of pool. Each value depends on the seed, its parameter's name

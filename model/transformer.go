@@ -65,7 +65,7 @@ func newTransformer(l *Layout, path string, names blockNames, cfg Transformer, s
 	kind := tower{vision: vision, width: d, hidden: hidden, depth: cfg.Depth}
 	bias := func(n int) initializer { k := kind; k.fanIn = n; return scheme.bias(k) }
 	for i := range cfg.Depth {
-		name := fmt.Sprintf(path, i)
+		name, first := fmt.Sprintf(path, i), len(l.Params)
 		full := func(w, b initializer, part string, shape ...int) linear {
 			part = name + "." + part
 			return linear{l.add(fmt.Sprintf(part, "weight"), w, shape...), l.add(fmt.Sprintf(part, "bias"), b, shape[0])}
@@ -85,6 +85,9 @@ func newTransformer(l *Layout, path string, names blockNames, cfg Transformer, s
 		b.fc = full(scheme.fc(kind), bias(d), names.fc, hidden, d)
 		b.pr = full(scheme.proj(kind), bias(hidden), names.pr, d, hidden)
 		b.ls2 = gamma(names.ls2)
+		for _, p := range l.Params[first:] {
+			p.Above = cfg.Depth - i
+		}
 		if cfg.Depth > 1 {
 			b.dropPath = cfg.DropPath * float64(i) / float64(cfg.Depth-1)
 		}

@@ -40,7 +40,7 @@ var (
 // newVisionTower adds the parameters of a tower.
 func newVisionTower(l *Layout, cfg *Vision, s initScheme, names visionNames) (*visionTower, error) {
 	d, patchIn := cfg.Width, 3*cfg.PatchSize*cfg.PatchSize
-	t := &visionTower{cfg: cfg}
+	t, first := &visionTower{cfg: cfg}, len(l.Params)
 	t.patch.w = l.add(names.patch+".weight", s.patch(patchIn, d), d, 3, cfg.PatchSize, cfg.PatchSize)
 	if cfg.PatchBias {
 		bias := s.patchBias
@@ -63,9 +63,13 @@ func newVisionTower(l *Layout, cfg *Vision, s initScheme, names visionNames) (*v
 	case cfg.Positions == "learned":
 		t.pos = l.add(names.pos, s.visionPos(d), rows, d)
 	}
+	if t.pos != nil {
+		t.pos.Grid = cfg.ImageSize / cfg.PatchSize
+	}
 	if cfg.PreNorm {
 		t.preNorm = l.addNorm(names.preNorm, d, cfg.LayerNormEps)
 	}
+	l.embedding(first, cfg.Depth)
 	var err error
 	if t.trunk, err = newTransformer(l, names.blocks, names.block, cfg.Transformer, s, true, false); err != nil {
 		return nil, fmt.Errorf("model: vision: %w", err)

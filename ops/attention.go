@@ -127,7 +127,7 @@ func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs
 	y := g.matrix(name, rows, width)
 	lse := workspace(name+".lse", rows, heads)
 	keys := int64(max(1, kvSeqs.Rows.Max/max(1, kvSeqs.Count.Max)))
-	o := &op[T]{name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * keys * int64(width)}
+	o := &op[T]{kind: "cross attention", name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * keys * int64(width)}
 	a := kernel.CrossAttention[T]{Heads: heads, HeadDim: width / heads}
 	o.forward = func() {
 		a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)

@@ -8,7 +8,7 @@ func (g *GraphOf[T]) Act(x *Node, act kernel.Act) *Node {
 		return nil
 	}
 	y := g.matrix(g.describe(act.String()), x.buf.rows, x.Cols())
-	o := &op[T]{name: y.name, in: []*Node{x}, out: y}
+	o := &op[T]{kind: "activation", name: y.name, in: []*Node{x}, out: y}
 	o.forward = func() { kernel.ActForward(g.mem.run.Pool, act, g.at(y), g.at(x)) }
 	o.backward = func(r *reverse[T]) {
 		dx := r.grad(0)
@@ -28,7 +28,7 @@ func (g *GraphOf[T]) SideBySide(a, b *Node) *Node {
 	}
 	left, right := a.Cols(), b.Cols()
 	y := g.matrix(name, a.buf.rows, left+right)
-	o := &op[T]{name: name, in: []*Node{a, b}, out: y}
+	o := &op[T]{kind: "side by side", name: name, in: []*Node{a, b}, out: y}
 	o.forward = func() {
 		dst, x, z := g.at(y), g.at(a), g.at(b)
 		for i := range a.buf.rows.Len() {
@@ -64,7 +64,7 @@ func (g *GraphOf[T]) Split(x *Node, parts int) *Node {
 		return g.fail("%s: %s in %d parts: %w", name, x, parts, ErrShape)
 	}
 	y := g.matrix(name, x.buf.rows.multiple(parts), x.Cols()/parts)
-	o := &op[T]{name: name, in: []*Node{x}, out: y}
+	o := &op[T]{kind: "split", name: name, in: []*Node{x}, out: y}
 	o.forward = func() { copy(g.at(y), g.at(x)) }
 	o.backward = func(r *reverse[T]) {
 		dx := r.grad(0)

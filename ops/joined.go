@@ -54,7 +54,7 @@ func (g *GraphOf[T]) Concat(a *Node, aSeqs *Seqs, b *Node, bSeqs *Seqs) (*Node, 
 			}
 		})
 	}
-	o := &op[T]{name: name, in: []*Node{a, b}, out: y}
+	o := &op[T]{kind: "concat", name: name, in: []*Node{a, b}, out: y}
 	o.forward = func() {
 		dst, x, z := g.at(y), g.at(a), g.at(b)
 		each(func(s, as, bs [2]int) {

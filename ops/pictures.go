@@ -131,7 +131,7 @@ func (g *GraphOf[T]) EmbedPatches(x *Pictures, w, b *Node) *Node {
 	}
 	y := g.matrix(name, x.Patches, width)
 	patches := workspace(name+".patches", x.Patches, size)
-	o := &op[T]{name: name, in: []*Node{w, b}, out: y, work: []*buffer{patches}, flops: 2 * int64(x.Patches.Max) * int64(w.len())}
+	o := &op[T]{kind: "embed patches", name: name, in: []*Node{w, b}, out: y, work: []*buffer{patches}, flops: 2 * int64(x.Patches.Max) * int64(w.len())}
 	mm := g.product()
 	o.forward = func() {
 		cutPatches(x, g.mem.run.Pool, g.mem.at(patches))
@@ -168,7 +168,7 @@ func (g *GraphOf[T]) PictureTokens(x *Pictures, patches, cls, pos *Node, grid in
 		return g.fail("%s: %s, %s and %s do not fit a grid of %d: %w", name, patches, cls, pos, grid, ErrShape)
 	}
 	y := g.matrix(name, x.Tokens.Rows, width)
-	o := &op[T]{name: name, in: []*Node{patches, cls, pos}, out: y}
+	o := &op[T]{kind: "picture tokens", name: name, in: []*Node{patches, cls, pos}, out: y}
 	// taps returns the rows of pos that patch i is between, and their shares.
 	taps := func(i int) (rows [4]int, shares [4]T) {
 		w := x.where[i]
@@ -264,7 +264,7 @@ func (g *GraphOf[T]) AddRow(x, row *Node) *Node {
 	}
 	width := x.Cols()
 	y := g.matrix(name, x.buf.rows, width)
-	o := &op[T]{name: name, in: []*Node{x, row}, out: y}
+	o := &op[T]{kind: "add row", name: name, in: []*Node{x, row}, out: y}
 	o.forward = func() {
 		dst, src, add := g.at(y), g.at(x), g.at(row)
 		g.mem.run.Pool.For(x.buf.rows.Len(), 64, func(lo, hi, _ int) {
@@ -307,7 +307,7 @@ func (g *GraphOf[T]) ReplaceRows(x, row *Node, rows *Ints) *Node {
 	})
 	width := x.Cols()
 	y := g.matrix(name, x.buf.rows, width)
-	o := &op[T]{name: name, in: []*Node{x, row}, out: y}
+	o := &op[T]{kind: "replace rows", name: name, in: []*Node{x, row}, out: y}
 	o.forward = func() {
 		dst := g.at(y)
 		copy(dst, g.at(x))

@@ -50,7 +50,7 @@ func (g *GraphOf[T]) CrossEntropy(logits *Node, t Targets) *Node {
 	}
 	y := g.matrix(name, fixed(1), 2)
 	lse := workspace(name+".lse", rows, 1)
-	o := &op[T]{name: name, in: []*Node{logits}, out: y, work: []*buffer{lse}}
+	o := &op[T]{kind: "cross-entropy", name: name, in: []*Node{logits}, out: y, work: []*buffer{lse}}
 	var c kernel.CrossEntropy[T]
 	bind := func() {
 		c = kernel.CrossEntropy[T]{Logits: g.at(logits), Rows: rows.Len(), Cols: k, Classes: t.Classes.data, Mix: g.at(t.Mix), Weights: g.at(t.Weights),
@@ -85,7 +85,7 @@ func (g *GraphOf[T]) Repeat(x *Node, seqs *Seqs) *Node {
 	}
 	width := x.len()
 	y := g.matrix(name, seqs.Count, width)
-	o := &op[T]{name: name, in: []*Node{x}, out: y}
+	o := &op[T]{kind: "repeat", name: name, in: []*Node{x}, out: y}
 	o.forward = func() {
 		dst, src := g.at(y), g.at(x)
 		for i := range seqs.Count.Len() {
@@ -117,7 +117,7 @@ func (g *GraphOf[T]) AddPositions(x, pos *Node, seqs *Seqs) *Node {
 		return nil
 	}
 	y := g.matrix(name, x.buf.rows, x.Cols())
-	o := &op[T]{name: name, in: []*Node{x, pos}, out: y}
+	o := &op[T]{kind: "add positions", name: name, in: []*Node{x, pos}, out: y}
 	o.forward = func() {
 		kernel.AddPositions(g.mem.run.Pool, g.at(y), g.at(x), g.at(pos), seqs.offsets, x.Cols())
 	}

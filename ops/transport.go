@@ -20,7 +20,7 @@ func (g *GraphOf[T]) Alignment(x *Node, j *Joined, sign *Node) *Node {
 	}
 	y := g.matrix(name, fixed(1), 2)
 	distance := workspace(name+".distance", j.Seqs.Count, 1)
-	o := &op[T]{name: name, in: []*Node{x}, out: y, work: []*buffer{distance}}
+	o := &op[T]{kind: "alignment", name: name, in: []*Node{x}, out: y, work: []*buffer{distance}}
 	bind := func() kernel.Transport[T] {
 		return kernel.Transport[T]{X: g.at(x), Cols: x.Cols(), Offsets: j.Seqs.offsets, Texts: j.first.offsets, Sign: g.at(sign)}
 	}

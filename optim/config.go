@@ -9,16 +9,21 @@ import (
 
 // Config is the recipe's part about updates.
 type Config struct {
-	Name         string   `yaml:"name"` // adamw
-	LR           float64  `yaml:"lr"`   // the highest learning rate, which the schedule multiplies
-	Beta1        float64  `yaml:"beta1"`
-	Beta2        float64  `yaml:"beta2"`
-	Eps          float64  `yaml:"eps"`
-	WeightDecay  float64  `yaml:"weightDecay"`  // decoupled, times the learning rate; not on gains, biases and the scale
-	GradClipNorm float64  `yaml:"gradClipNorm"` // largest global norm of a gradient; 0 does not clip
-	Schedule     Schedule `yaml:"schedule"`
-	Groups       []Group  `yaml:"groups,omitempty"` // of a parameter's groups the first one holds
-	EMA          EMA      `yaml:"ema"`
+	Name         string  `yaml:"name"` // adamw or sgd
+	LR           float64 `yaml:"lr"`   // the highest learning rate, which the schedule multiplies
+	Beta1        float64 `yaml:"beta1"`
+	Beta2        float64 `yaml:"beta2"`
+	Eps          float64 `yaml:"eps"`
+	WeightDecay  float64 `yaml:"weightDecay"`        // decoupled, times the learning rate; not on gains, biases and the scale
+	GradClipNorm float64 `yaml:"gradClipNorm"`       // largest global norm of a gradient; 0 does not clip
+	Momentum     float64 `yaml:"momentum,omitempty"` // of sgd, as in PyTorch, with weightDecay added to the gradient
+	Nesterov     bool    `yaml:"nesterov,omitempty"` // of sgd
+	// LayerDecay multiplies the learning rate once for each layer above a parameter in its tower (Clark et al. 2020, §A; Bao et
+	// al. 2022, §B); 0 or 1: none. Embeddings count as the layer below the first block.
+	LayerDecay float64  `yaml:"layerDecay,omitempty"`
+	Schedule   Schedule `yaml:"schedule"`
+	Groups     []Group  `yaml:"groups,omitempty"` // of a parameter's groups the first one holds
+	EMA        EMA      `yaml:"ema"`
 }
 
 // Group treats the parameters whose names match a pattern differently.
@@ -59,7 +64,11 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("optim: %s is %v, must be %s", key, value, want))
 		}
 	}
-	check(c.Name == "adamw", "name", fmt.Sprintf("%q", c.Name), "adamw")
+	check(c.Name == "adamw" || c.Name == "sgd", "name", fmt.Sprintf("%q", c.Name), "adamw or sgd")
+	check(c.Momentum >= 0 && c.Momentum < 1, "momentum", c.Momentum, "in [0, 1)")
+	check(c.Name == "sgd" || c.Momentum == 0 && !c.Nesterov, "momentum", c.Momentum, "left out, as nesterov, unless name is sgd")
+	check(!c.Nesterov || c.Momentum > 0, "nesterov", c.Nesterov, "false without momentum")
+	check(c.LayerDecay >= 0 && c.LayerDecay <= 1, "layerDecay", c.LayerDecay, "in [0, 1]")
 	check(c.LR > 0 && finite(c.LR), "lr", c.LR, "positive")
 	check(c.Beta1 >= 0 && c.Beta1 < 1, "beta1", c.Beta1, "in [0, 1)")
 	check(c.Beta2 >= 0 && c.Beta2 < 1, "beta2", c.Beta2, "in [0, 1)")

@@ -1,4 +1,4 @@
-// Package optim turns gradients into updates: AdamW with decoupled weight decay, learning-rate schedules, clipping by the global
+// Package optim turns gradients into updates: AdamW with decoupled weight decay, SGD with momentum, learning-rate schedules, clipping by the global
 // norm, factors and freezing by parameter name, and a moving average of the weights.
 //
 // Weights, gradients, moments and average are flat float32 slabs in one layout, which the caller describes by [Segment]s;
@@ -27,6 +27,7 @@ type Segment struct {
 	Shape  []int
 	Decay  bool // weight decay applies: matrices and tables, not gains, biases or the scale
 	Frozen bool // not updated
+	Above  int  // layers above it, for Config.LayerDecay
 }
 
 // Len returns the number of elements.
@@ -52,7 +53,7 @@ type Optimizer struct {
 	runs     []run     // what is updated, by offset
 	size     int       // elements that the slabs have at least
 	total    int
-	m, v     []float32 // moments
+	m, v     []float32 // moments; v is nil for sgd
 	ema      []float32 // nil without an average
 }
 
@@ -86,7 +87,10 @@ func New(cfg Config, segments []Segment, totalSteps int) (*Optimizer, error) {
 			return nil, fmt.Errorf("optim: groups[%d].pattern %q matches no parameter", i, cfg.Groups[i].Pattern)
 		}
 	}
-	o.m, o.v = kernel.NewSlab(o.size), kernel.NewSlab(o.size)
+	o.m = kernel.NewSlab(o.size)
+	if cfg.Name == "adamw" {
+		o.v = kernel.NewSlab(o.size)
+	}
 	if cfg.EMA.Decay > 0 {
 		o.ema = kernel.NewSlab(o.size)
 	}
@@ -116,6 +120,9 @@ func (o *Optimizer) add(s *Segment, matched []bool) {
 			r.decay = *g.WeightDecay
 		}
 		s.Frozen = s.Frozen || g.Freeze
+	}
+	if o.cfg.LayerDecay > 0 {
+		r.lrFactor *= math.Pow(o.cfg.LayerDecay, float64(s.Above))
 	}
 	if s.Frozen {
 		return
@@ -148,14 +155,17 @@ func (o *Optimizer) LR(step int) float64 { return o.cfg.Schedule.At(o.cfg.LR, st
 
 // Slab is one of the optimizer's slabs, in the layout of the weights.
 type Slab struct {
-	Name string // m, v: the moments; ema: the averaged weights
+	Name string // m, v: the moments, of sgd only m; ema: the averaged weights
 	Data []float32
 }
 
 // State returns the optimizer's slabs, which stay its own: a checkpoint writes them out, and a resumed run reads them in before
 // its first step.
 func (o *Optimizer) State() []Slab {
-	slabs := []Slab{{"m", o.m}, {"v", o.v}}
+	slabs := []Slab{{"m", o.m}}
+	if o.v != nil {
+		slabs = append(slabs, Slab{"v", o.v})
+	}
 	if o.ema != nil {
 		slabs = append(slabs, Slab{"ema", o.ema})
 	}
@@ -166,7 +176,7 @@ func (o *Optimizer) State() []Slab {
 func (o *Optimizer) Average() []float32 { return o.ema }
 
 // Step makes update number step, counted from 0, from the gradient: clips it, updates weights and moments in place
-// (Loshchilov and Hutter 2019, Algorithm 2, in PyTorch's order), then the average. The gradient is left as it is.
+// (Loshchilov and Hutter 2019, Algorithm 2, or kernel.SGD, in PyTorch's order), then the average. The gradient is left as it is.
 //
 // A gradient that is not finite gives an error that wraps [ErrNotFinite] and names a parameter, and nothing is changed.
 func (o *Optimizer) Step(pool *kernel.Pool, step int, weights, grads []float32) (StepInfo, error) {
@@ -196,6 +206,11 @@ func (o *Optimizer) Step(pool *kernel.Pool, step int, weights, grads []float32) 
 		copy(o.ema, weights)
 	}
 	for _, r := range o.runs {
+		if o.cfg.Name == "sgd" {
+			kernel.SGD(pool, weights[r.lo:r.hi], grads[r.lo:r.hi], o.m[r.lo:r.hi], kernel.SGDStep{
+				LR: info.LR * r.lrFactor, Momentum: o.cfg.Momentum, Nesterov: o.cfg.Nesterov, Decay: r.decay, GradScale: h.GradScale})
+			continue
+		}
 		h.LR = info.LR * r.lrFactor
 		h.Decay = h.LR * r.decay
 		kernel.AdamW(pool, weights[r.lo:r.hi], grads[r.lo:r.hi], o.m[r.lo:r.hi], o.v[r.lo:r.hi], h)

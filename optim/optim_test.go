@@ -17,7 +17,10 @@ type reference struct {
 	Name, Optimizer string
 	NoDecay         []string `json:"no_decay"`
 	Clip            float64
+	LRScale         float64 `json:"lr_scale"`
 	Options         struct {
+		Momentum    float64
+		Nesterov    bool
 		Betas       []float64
 		Eps         *float64
 		WeightDecay *float64 `json:"weight_decay"`
@@ -34,15 +37,15 @@ func layout(f *golden.Folder, r *reference) (segments []Segment, size int) {
 	return segments, size
 }
 
-// torch.optim.AdamW and clip_grad_norm_ over 25 steps, among them one without gradient, a spike and one below eps.
-func TestAdamWEqualsTorch(t *testing.T) {
+// torch.optim.AdamW, SGD and clip_grad_norm_ over 25 steps, among them one without gradient, a spike and one below eps.
+func TestEqualsTorch(t *testing.T) {
 	f := golden.Load(t, "testdata/optim")
 	var config struct{ Runs []reference }
 	f.JSON("config.json", &config)
 	rates := f.Float32("in.lr")
 	tested := 0
 	for _, r := range config.Runs {
-		if r.Optimizer != "adamw" {
+		if r.Optimizer != "adamw" && r.Optimizer != "sgd" {
 			continue
 		}
 		tested++
@@ -51,14 +54,25 @@ func TestAdamWEqualsTorch(t *testing.T) {
 			cfg.LR = float64(slices.Max(rates)) // warm-up of 4 steps and cosine, as the fixture's rates
 			cfg.Schedule.WarmupSteps = 4
 			cfg.Beta1, cfg.Beta2, cfg.Eps, cfg.WeightDecay = 0.9, 0.999, 1e-8, 0.01 // torch's defaults
-			if o := r.Options; o.Betas != nil {
+			scale := 1.0
+			if r.LRScale > 0 {
+				scale = r.LRScale
+			}
+			cfg.LR *= scale
+			o := r.Options
+			if cfg.Name = r.Optimizer; cfg.Name == "sgd" {
+				cfg.Momentum, cfg.Nesterov, cfg.WeightDecay = o.Momentum, o.Nesterov, 0
+				if o.WeightDecay != nil {
+					cfg.WeightDecay = *o.WeightDecay
+				}
+			} else if o.Betas != nil {
 				cfg.Beta1, cfg.Beta2, cfg.Eps, cfg.WeightDecay = o.Betas[0], o.Betas[1], *o.Eps, *o.WeightDecay
 			}
 			cfg.GradClipNorm = r.Clip
 			segments, size := layout(f, &r)
-			o, err := New(cfg, segments, len(rates))
+			opt, err := New(cfg, segments, len(rates))
 			require.NoError(t, err)
-			defer o.Close()
+			defer opt.Close()
 			pool := kernel.NewPool(2)
 			defer pool.Close()
 
@@ -72,9 +86,9 @@ func TestAdamWEqualsTorch(t *testing.T) {
 				for _, s := range segments {
 					copy(grads[s.Offset:], f.Float32("in.gradient." + s.Name)[step*s.Len():(step+1)*s.Len()])
 				}
-				info, err := o.Step(pool, step, weights, grads)
+				info, err := opt.Step(pool, step, weights, grads)
 				require.NoError(t, err)
-				require.InEpsilon(t, rates[step], info.LR, 2e-7, "step %d: the rates are stored in float32", step)
+				require.InEpsilon(t, scale*float64(rates[step]), info.LR, 2e-7, "step %d: the rates are stored in float32", step)
 				require.Equal(t, r.Clip > 0 && info.GradNorm > r.Clip, info.Clipped)
 				norms = append(norms, float32(info.GradNorm))
 				for _, s := range segments {
@@ -82,9 +96,12 @@ func TestAdamWEqualsTorch(t *testing.T) {
 				}
 			}
 			moments := map[string]string{"m": "exp_avg", "v": "exp_avg_sq"}
+			if cfg.Name == "sgd" {
+				moments["m"] = "momentum_buffer"
+			}
 			for _, s := range segments {
 				f.Check(t, "out."+r.Name+"."+s.Name, got[s.Name])
-				for _, slab := range o.State() {
+				for _, slab := range opt.State() {
 					f.Check(t, fmt.Sprintf("out.%s.state.%s.%s", r.Name, moments[slab.Name], s.Name), slab.Data[s.Offset:s.Offset+s.Len()])
 				}
 			}
@@ -93,7 +110,7 @@ func TestAdamWEqualsTorch(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, 3, tested)
+	require.Equal(t, 5, tested)
 }
 
 // open_clip's and transformers' schedules.
@@ -321,4 +338,18 @@ func TestValidateReportsAll(t *testing.T) {
 		"groups[0].lrFactor is -1", "groups[0].weightDecay is -1", "ema.decay is 1"} {
 		require.ErrorContains(t, err, key)
 	}
+}
+
+// With layerDecay d the learning rate of a parameter with n layers above it has the factor d^n, beside that of its group.
+func TestLayerDecay(t *testing.T) {
+	cfg := Default()
+	cfg.LayerDecay, cfg.Groups = 0.5, []Group{{Pattern: "head", LRFactor: 10}}
+	o, err := New(cfg, []Segment{{Name: "embed", Shape: []int{4}, Above: 3}, {Name: "block", Offset: 16, Shape: []int{4}, Above: 1}, {Name: "head", Offset: 32, Shape: []int{4}}}, 10)
+	require.NoError(t, err)
+	defer o.Close()
+	var factors []float64
+	for _, r := range o.runs {
+		factors = append(factors, r.lrFactor)
+	}
+	require.Equal(t, []float64{0.125, 0.5, 10}, factors)
 }

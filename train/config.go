@@ -23,7 +23,10 @@ type Config struct {
 	KeepLast        int    `yaml:"keepLast"`        // checkpoints
 	KeepBest        string `yaml:"keepBest"`        // metric of the evaluation whose best checkpoint stays; empty: none
 	EvalEvery       int    `yaml:"evalEvery"`       // updates; 0: only at the end
-	LogSamples      bool   `yaml:"logSamples"`      // also write the row of every pair of every update
+	// Patience ends the run after so many evaluations in a row without a better value of KeepBest; the finished model is then that of
+	// the best checkpoint, also when the run comes to its last update. 0: the run ends there with what it has.
+	Patience   int  `yaml:"patience,omitempty"`
+	LogSamples bool `yaml:"logSamples"` // also write the row of every pair of every update
 }
 
 // Default returns a configuration that lacks only steps and globalBatch.
@@ -72,6 +75,12 @@ func (c *Config) Validate() error {
 	}
 	if c.EvalEvery < 0 {
 		bad("evalEvery: %d, want 0 or more", c.EvalEvery)
+	}
+	if c.Patience < 0 {
+		bad("patience: %d, want 0 or more", c.Patience)
+	}
+	if c.Patience > 0 && (c.KeepBest == "" || c.EvalEvery == 0) {
+		bad("patience: %d, but keepBest or evalEvery is left out: there is nothing to wait for", c.Patience)
 	}
 	if c.KeepLast < 1 {
 		bad("keepLast: %d, want at least 1", c.KeepLast)

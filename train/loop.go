@@ -27,11 +27,13 @@ type Hooks struct {
 	Evaluate func(ctx context.Context, step int) (metrics map[string]float64, err error)
 	// Evaluated tells whether a step was measured before an interruption. It is needed beside Evaluate.
 	Evaluated func(step int) bool
+	// Enough tells whether the run ends after an update that was measured. It is asked again when the run is resumed there.
+	Enough func(step int) (bool, error)
 	// Save writes a checkpoint, or writes it anew. metrics are those of an evaluation at this step, or nil.
 	Save func(ctx context.Context, step int, metrics map[string]float64) error
 }
 
-// Run trains from update from (counted from 0) to the last. When ctx is cancelled it finishes the update at hand, saves and
+// Run trains from update from (counted from 0) to the last, or to one after which it is enough. When ctx is cancelled it finishes the update at hand, saves and
 // returns ErrInterrupted.
 func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error {
 	due := func(every, step int) bool { return step == t.cfg.Steps || every > 0 && step%every == 0 }
@@ -78,6 +80,15 @@ func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error
 			return err
 		}
 	}
+	enough := func(step int) (bool, error) {
+		if h.Enough == nil || step == 0 || !evalDue(step) {
+			return false, nil
+		}
+		return h.Enough(step)
+	}
+	if end, err := enough(from); end || err != nil {
+		return err
+	}
 	for u := from; u < t.cfg.Steps; u++ {
 		start := time.Now()
 		b, err := src.Next(ctx)
@@ -102,6 +113,9 @@ func (t *Trainer) Run(ctx context.Context, from int, src Batches, h Hooks) error
 		}
 		src.Release(b)
 		if err := measure(u + 1); err != nil {
+			return err
+		}
+		if end, err := enough(u + 1); end || err != nil {
 			return err
 		}
 	}

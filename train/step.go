@@ -110,6 +110,9 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		}
 	}
 	slabs := 3 // weights and two moments
+	if o.Optim.Name == "sgd" {
+		slabs--
+	}
 	if o.Optim.EMA.Decay > 0 {
 		slabs++
 	}
@@ -221,7 +224,7 @@ func (t *Trainer) Close() {
 func segments(l *model.Layout) []optim.Segment {
 	var s []optim.Segment
 	for _, p := range l.Params {
-		s = append(s, optim.Segment{Name: p.Name, Offset: p.Offset, Shape: p.Shape, Decay: p.Decay, Frozen: p.Frozen})
+		s = append(s, optim.Segment{Name: p.Name, Offset: p.Offset, Shape: p.Shape, Decay: p.Decay, Frozen: p.Frozen, Above: p.Above})
 	}
 	return s
 }

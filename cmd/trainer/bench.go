@@ -264,8 +264,11 @@ func stepTable(w io.Writer, r *bench.StepResult) {
 	fmt.Fprintf(w, "%s, %s, batch %d in %d grains and %d lanes by %d workers, texts: %s; %s\n", r.Model, r.Precision, r.Batch, r.Grains, r.Lanes, r.Workers, r.Texts, peakLine(r.Peak))
 	fmt.Fprintf(w, "update %s ms (%s to %s, %d updates), %.1f pairs/s; first update after %.2f s\n", millis(r.Seconds.Median), millis(r.Seconds.Min),
 		millis(r.Seconds.Max), r.Seconds.Count, r.PairsPerSecond, r.FirstStep)
-	fmt.Fprintf(w, "done %.1f GFLOP, %.1f GFLOP/s, %s of peak; nominal %.1f GFLOP, %.1f GFLOP/s\n", r.Done/1e9, r.GFLOPs, percent(r.Share), r.Nominal/1e9,
-		r.Nominal/r.Seconds.Median/1e9)
+	fmt.Fprintf(w, "done %.1f GFLOP, %.1f GFLOP/s, %s of peak", r.Done/1e9, r.GFLOPs, percent(r.Share))
+	if r.Nominal > 0 {
+		fmt.Fprintf(w, "; nominal %.1f GFLOP, %.1f GFLOP/s", r.Nominal/1e9, r.Nominal/r.Seconds.Median/1e9)
+	}
+	fmt.Fprintln(w)
 	fmt.Fprintf(w, "%d parameters; memory planned %s, of it activations %s; process at most %s\n", r.Params, size(r.Planned), size(r.Activations), size(r.PeakMemory))
 	fmt.Fprint(w, "operation\tphase\truns\tms\tof time\tGFLOP/s\tof peak\t\n")
 	for _, o := range r.Ops {

@@ -25,7 +25,8 @@ import (
 
 // newEval is "trainer eval": it measures a trained model on a data set.
 func newEval() *cobra.Command {
-	var data, out, texts, lang string
+	var data, out, texts, lang, start string
+	ensemble := 1.0
 	var splits, tasks, systems []string
 	var threads int
 	var asJSON bool
@@ -56,6 +57,14 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 				return err
 			}
 			defer m.Close()
+			if start != "" || cmd.Flags().Changed("ensemble") {
+				if !(ensemble >= 0 && ensemble <= 1) {
+					return usagef("--ensemble %v: want 0 to 1", ensemble)
+				}
+				if err := m.Ensemble(start, ensemble); err != nil {
+					return usageError{err}
+				}
+			}
 			opt := eval.Options{Splits: splits, Systems: systems, Texts: texts, Lang: lang, Pool: m.Pool(), Progress: stages(cmd.ErrOrStderr())}
 			for _, t := range tasks {
 				opt.Tasks = append(opt.Tasks, eval.Task(t))
@@ -101,6 +110,8 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot; both if not given")
 	f.StringSliceVar(&systems, "classes", nil, "`names` of class systems; all if not given")
 	f.StringVar(&texts, "texts", "", "`candidates` of retrieval: label (one of each group) or all; label where there are any if not given")
+	f.Float64Var(&ensemble, "ensemble", 1, "`share` of this model in an average of weights with the one it was fine-tuned from (WiSE-FT)")
+	f.StringVar(&start, "start", "", "the other `model` of --ensemble, if not the one that the recipe started from")
 	f.StringVar(&lang, "lang", "", "`language` of the captions; en if not given")
 	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
 	addModelFlags(cmd, &threads, &asJSON)
@@ -127,6 +138,7 @@ type measured interface {
 	Config() *experiments.Config
 	Pool() *kernel.Pool
 	Updates() int
+	Ensemble(from string, share float64) error
 	OpenData(ctx context.Context, path string, cache remote.Options, splits ...string) (*arrowset.Set, error)
 	Measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error)
 	Close()

@@ -118,7 +118,7 @@ func (s *cocoSource) scan(ctx context.Context, f *cocoFile, o *Options) error {
 	if err != nil {
 		return err
 	}
-	o.Total += len(f.faults)
+	o.Total += len(f.faults) - f.bare // which were counted as images
 	for _, id := range f.licenseIDs {
 		l := arrowset.License{Name: f.licenses[id].Name, URL: f.licenses[id].URL}
 		if !slices.Contains(o.Licenses, l) {

@@ -29,6 +29,7 @@ type cocoFile struct {
 
 	faults []*RecordError // what scan found in single records
 	bad    map[int32]bool // images that have one
+	bare   int            // faults of images without a caption
 
 	fields []field // of the record at hand
 }
@@ -309,6 +310,7 @@ func (c *cocoFile) checkLinks() error {
 		}
 		c.fault("annotations", int(place), fmt.Errorf("%w: image_id %s is the id of no image", ErrInput, clip(member(fs, "image_id"))))
 	}
+	c.bare = len(bare)
 	for _, record := range bare {
 		c.bad[record] = true
 		c.fault("images", int(record), fmt.Errorf("%w: it has no caption: no annotation has its id", ErrInput))

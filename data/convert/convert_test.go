@@ -368,35 +368,40 @@ func TestFlickr8k(t *testing.T) {
 	}
 }
 
+const cocoSeed = `{"info":{},"images":[{"id":1,"file_name":"a.png","concept":"c","style":"s"},{"id":"b","file_name":"b"}],"annotations":[{"id":1,"image_id":1,"caption":"x"},{"image_id":"b","caption":"y\u00e4"},{"image_id":1,"caption":"z"}],"licenses":[{"id":1,"url":"u"}]}`
+
+// readCOCO reads b as a captions file. What was found in the first pass is found again: each record is good or named as bad,
+// each caption read once.
+func readCOCO(t testing.TB, b []byte) {
+	c := newCOCO(bytes.NewReader(b), int64(len(b)))
+	c.close = func() error { return nil }
+	s := &cocoSource{files: []*cocoFile{c}, splits: []string{"s"}}
+	var o Options
+	if err := s.scan(ctx, c, &o); err != nil {
+		require.ErrorIs(t, err, ErrInput)
+		return
+	}
+	s.attributes = o.Attributes
+	records, captions := 0, 0
+	for {
+		rec, err := s.Next()
+		if err == io.EOF {
+			break
+		}
+		if records++; err != nil {
+			require.IsType(t, &RecordError{}, err)
+			continue
+		}
+		captions += len(rec.Row.Captions)
+	}
+	require.LessOrEqual(t, o.Total, records)
+	require.LessOrEqual(t, captions, len(c.annotations))
+}
+
 func FuzzCOCO(f *testing.F) {
-	f.Add([]byte(`{"info":{},"images":[{"id":1,"file_name":"a.png","concept":"c","style":"s"},{"id":"b","file_name":"b"}],"annotations":[{"id":1,"image_id":1,"caption":"x"},{"image_id":"b","caption":"y\u00e4"},{"image_id":1,"caption":"z"}],"licenses":[{"id":1,"url":"u"}]}`))
+	f.Add([]byte(cocoSeed))
 	f.Add([]byte(`{"annotations":[],"images":[]}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		c := newCOCO(bytes.NewReader(b), int64(len(b)))
-		c.close = func() error { return nil }
-		s := &cocoSource{files: []*cocoFile{c}, splits: []string{"s"}}
-		var o Options
-		if err := s.scan(ctx, c, &o); err != nil {
-			require.ErrorIs(t, err, ErrInput)
-			return
-		}
-		s.attributes = o.Attributes
-		// What was found in the first pass is found again: each record is good or named as bad, each caption read once.
-		records, captions := 0, 0
-		for {
-			rec, err := s.Next()
-			if err == io.EOF {
-				break
-			}
-			if records++; err != nil {
-				require.IsType(t, &RecordError{}, err)
-				continue
-			}
-			captions += len(rec.Row.Captions)
-		}
-		require.LessOrEqual(t, o.Total, records)
-		require.LessOrEqual(t, captions, len(c.annotations))
-	})
+	f.Fuzz(func(t *testing.T, b []byte) { readCOCO(t, b) })
 }
 
 func FuzzClasses(f *testing.F) {

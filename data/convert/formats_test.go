@@ -9,6 +9,7 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -377,49 +378,67 @@ func FuzzCSV(f *testing.F) {
 	})
 }
 
-// FuzzSources feeds every parser of texts; each must come to an end, and name the file in what it says.
-func FuzzSources(f *testing.F) {
+// textSeeds are files of every format that is text.
+func textSeeds(t testing.TB) (files [][]byte) {
 	for _, name := range []string{"dataset_coco.json", "results.token", "results.csv", "captions.txt", "captions3.txt", "cc.tsv", "sbu.json", "sbu_annot.json", "region_descriptions.json"} {
 		b, err := os.ReadFile(filepath.Join("testdata", name))
-		require.NoError(f, err)
-		f.Add(b)
+		require.NoError(t, err)
+		files = append(files, b)
 	}
-	f.Add([]byte("image,caption\na,b\n\"a,b\nc,d\na,e\n"))
-	f.Add([]byte("{\"image\":\"a\",\"caption\":[\"b\"]}\n{\"caption\":\"b\",\"image\":\"c\"}\n{\"image\":\"a\",\"caption\":7}\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		dir := t.TempDir()
-		name := filepath.Join(dir, "input")
-		require.NoError(t, os.WriteFile(name, b, 0o644))
-		files := []File{{"s", name}}
-		plain := Columns{Image: "image", Captions: []string{"caption"}}
-		for _, im := range []Importer{
-			CSV{Images: dir, Files: files, Columns: plain},
-			CSV{Images: dir, Files: files, Delimiter: "\t", NoQuotes: true, Header: []string{"image", "caption"}, Columns: plain},
-			JSONL{Images: dir, Files: files, Columns: plain},
-			Flickr{Images: dir, Files: files}, CC{Images: dir, Files: files, Names: Names{Pattern: "{row}"}}, CC{Images: dir, Files: files, Names: Names{Mapping: name}},
-			SBU{Images: dir, File: name, Split: "s"}, SBU{Images: dir, URLs: name, Captions: name, Split: "s"},
-			Karpathy{Images: dir, File: name, Restval: "train"}, VG{Images: []string{dir}, File: name}, VG{Images: []string{dir}, File: name, Crop: true},
-		} {
-			src, err := im.Open(ctx, &Options{})
-			for records := 0; err == nil; records++ {
-				require.LessOrEqual(t, records, len(b)+1)
-				var rec *Record
-				rec, err = src.Next()
-				if bad := (*RecordError)(nil); errors.As(err, &bad) {
-					require.Contains(t, bad.Where, name)
-					err = nil
-				} else if err == nil {
-					require.Contains(t, rec.Where, name)
-					require.True(t, filepath.IsLocal(rec.Row.ImageID), rec.Row.ImageID)
-				}
-			}
-			if src != nil {
-				require.NoError(t, src.Close())
-			}
-			if err != io.EOF {
-				require.ErrorIs(t, err, ErrInput)
-				require.ErrorContains(t, err, name)
+	return append(files, []byte("image,caption\na,b\n\"a,b\nc,d\na,e\n"),
+		[]byte("{\"image\":\"a\",\"caption\":[\"b\"]}\n{\"caption\":\"b\",\"image\":\"c\"}\n{\"image\":\"a\",\"caption\":7}\n"))
+}
+
+// readTexts feeds every parser of texts with b; each must come to an end, and name the file in what it says.
+func readTexts(t testing.TB, dir string, b []byte) {
+	name := filepath.Join(dir, "input")
+	require.NoError(t, os.WriteFile(name, b, 0o644))
+	files := []File{{"s", name}}
+	plain := Columns{Image: "image", Captions: []string{"caption"}}
+	for _, im := range []Importer{
+		CSV{Images: dir, Files: files, Columns: plain},
+		CSV{Images: dir, Files: files, Delimiter: "\t", NoQuotes: true, Header: []string{"image", "caption"}, Columns: plain},
+		JSONL{Images: dir, Files: files, Columns: plain},
+		Flickr{Images: dir, Files: files}, CC{Images: dir, Files: files, Names: Names{Pattern: "{row}"}}, CC{Images: dir, Files: files, Names: Names{Mapping: name}},
+		SBU{Images: dir, File: name, Split: "s"}, SBU{Images: dir, URLs: name, Captions: name, Split: "s"},
+		Karpathy{Images: dir, File: name, Restval: "train"}, VG{Images: []string{dir}, File: name}, VG{Images: []string{dir}, File: name, Crop: true},
+	} {
+		src, err := im.Open(ctx, &Options{})
+		for records := 0; err == nil; records++ {
+			require.LessOrEqual(t, records, len(b)+1)
+			var rec *Record
+			rec, err = src.Next()
+			if bad := (*RecordError)(nil); errors.As(err, &bad) {
+				require.Contains(t, bad.Where, name)
+				err = nil
+			} else if err == nil {
+				require.Contains(t, rec.Where, name)
+				require.True(t, filepath.IsLocal(rec.Row.ImageID), rec.Row.ImageID)
 			}
 		}
-	})
+		if src != nil {
+			require.NoError(t, src.Close())
+		}
+		if err != io.EOF {
+			require.ErrorIs(t, err, ErrInput)
+			require.ErrorContains(t, err, name)
+		}
+	}
+}
+
+func FuzzSources(f *testing.F) {
+	for _, b := range textSeeds(f) {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) { readTexts(t, t.TempDir(), b) })
+}
+
+// TestDamagedTexts reads damaged files with every parser of texts, and damaged captions files with COCO's.
+func TestDamagedTexts(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 2))
+	files, dir := textSeeds(t), t.TempDir()
+	for i := range mutations() {
+		readTexts(t, dir, mutate(rng, files[i%len(files)]))
+		readCOCO(t, mutate(rng, []byte(cocoSeed)))
+	}
 }

@@ -130,7 +130,11 @@ func (s *jsonStream) value() ([]byte, error) {
 		return nil, err
 	}
 	raw := s.buf[s.at : s.at+n]
-	if end, err := scanJSON(raw, 0, 0); err != nil || end != n {
+	end, err := scanJSON(raw, 0, 0)
+	if err == nil && end != n {
+		err = fmt.Errorf("%q stands behind the value", clip(raw[end:]))
+	}
+	if err != nil {
 		s.at += end // where the fault is
 		return nil, err
 	}

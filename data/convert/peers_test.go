@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -395,7 +396,7 @@ func drain(t testing.TB, open func() (Source, error)) {
 		require.NotContains(t, err.Error(), "%!")
 	}
 	runtime.ReadMemStats(&after)
-	require.Less(t, time.Since(begin), 20*time.Second, "it takes too long")
+	require.Less(t, time.Since(begin), time.Minute, "it takes too long")
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(600<<20), "it claims too much memory")
 }
 
@@ -465,15 +466,14 @@ func mutate(rng *rand.Rand, raw []byte) []byte {
 	return raw
 }
 
-// mutations is how many damaged files each format is tested with; DIPTYCH_MUTATIONS sets more.
-func mutations(t *testing.T) int {
-	if n := os.Getenv("DIPTYCH_MUTATIONS"); n != "" {
-		var count int
-		_, err := fmt.Sscan(n, &count)
-		require.NoError(t, err)
-		return count
+var slow = flag.Bool("slow", false, "10,000 damaged files of each kind instead of 300, and the memory of 100,000 pictures")
+
+// mutations is how many damaged files each format is tested with.
+func mutations() int {
+	if *slow {
+		return 10000
 	}
-	return 600
+	return 300
 }
 
 func TestDamagedFiles(t *testing.T) {
@@ -481,7 +481,7 @@ func TestDamagedFiles(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			files, dirs, commands := seeds(t, format)
 			rng := rand.New(rand.NewPCG(7, 1))
-			for i := range mutations(t) {
+			for i := range mutations() {
 				k := i % len(files)
 				raw := mutate(rng, files[k])
 				drain(t, func() (Source, error) { return openBytes(t, dirs[k], commands[k], raw) })

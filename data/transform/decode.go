@@ -54,7 +54,7 @@ type options struct {
 func Decode(b []byte, dst *Image) error { return DecodeLimit(b, DefaultMaxPixels, dst) }
 
 // DecodeLimit reads a JPEG, PNG, WebP, GIF, BMP or TIFF file into dst, whose memory it reuses, as Pillow's convert("RGB")
-// gives it (two-level BMP files are not read): grey is repeated, alpha is dropped, palettes are looked up, of 16-bit colour the high byte is kept, 16-bit grey
+// gives it: grey is repeated, alpha is dropped, palettes are looked up, of 16-bit colour the high byte is kept, 16-bit grey
 // is clipped at 255, CMYK is converted as Pillow does. Of an animation it is the first picture. A header that asks for more
 // than maxPixels is refused before any pixel is read. Errors wrap ErrBadPicture; those about formats and modes that are not
 // read wrap ErrUnsupported too. JPEG files are decoded without allocating.
@@ -84,24 +84,27 @@ type decoder struct {
 }
 
 func (d *decoder) decode(b []byte, maxPixels int, o *options, dst *Image, sc *Scratch) error {
-	orientation := 1
+	turn := 1
 	switch {
 	case len(b) == 0:
 		return fmt.Errorf("%w: no bytes", ErrBadPicture)
 	case hasMagic(b, "\xff\xd8\xff", 0):
-		direct, turn, err := d.readJPEG(b, maxPixels, o, dst)
+		direct, t, err := d.readJPEG(b, maxPixels, o, dst)
 		if err != nil || direct {
 			return err
 		}
-		orientation = turn
+		turn = t
 	default:
 		if err := d.readOther(b, maxPixels); err != nil {
 			return err
 		}
+		if o.turn || hasMagic(b, "II*\x00", 0) || hasMagic(b, "MM\x00*", 0) { // Pillow turns TIFF files whatever is asked for
+			turn = orientation(b)
+		}
 	}
 	n := &d.native
-	if orientation > 1 {
-		n.turn(&d.turned, orientation)
+	if turn > 1 {
+		n.turn(&d.turned, turn)
 		n = &d.turned
 	}
 	if o.white {

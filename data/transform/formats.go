@@ -25,8 +25,8 @@ type reader struct {
 var (
 	pngReader  = reader{png.DecodeConfig, png.Decode, adaptPNG}
 	gifReader  = reader{gif.DecodeConfig, gif.Decode, adaptGIF}
-	webpReader = reader{webp.DecodeConfig, webp.Decode, nil}
-	bmpReader  = reader{bmp.DecodeConfig, bmp.Decode, nil}
+	webpReader = reader{webp.DecodeConfig, decodeWebP, adaptWebP}
+	bmpReader  = reader{bmpConfig, decodeBMP, nil}
 	tiffReader = reader{tiff.DecodeConfig, tiff.Decode, nil}
 )
 

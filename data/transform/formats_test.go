@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,7 +20,7 @@ func formatFiles(t testing.TB) (names []string) {
 			names = append(names, name)
 		}
 	}
-	require.Len(t, names, 18)
+	require.Len(t, names, 26)
 	return names
 }
 
@@ -34,6 +35,20 @@ func TestFormats(t *testing.T) {
 			require.NoError(t, Decode(b, &im))
 			requireSame(t, &Image{W: int(raw[0]), H: int(raw[1]), Pix: raw[2:]}, &im)
 		})
+	}
+}
+
+// TestOrientation: the same picture lies in three formats, with the same orientation. Pillow turns that of TIFF unasked.
+func TestOrientation(t *testing.T) {
+	p := pipeline(t, "- {op: decode, exif: apply}\n- {op: resize, mode: squash}\n", 32)
+	raw, err := os.ReadFile("testdata/formats/exif6.tif.rgb")
+	require.NoError(t, err)
+	for _, name := range []string{"exif6.png", "exif6.webp", "exif6.tif"} {
+		b, err := os.ReadFile(filepath.Join("testdata/formats", name))
+		require.NoError(t, err)
+		var im Image
+		require.NoError(t, p.Decode(b, &im, new(Scratch)))
+		requireSame(t, &Image{W: int(raw[0]), H: int(raw[1]), Pix: raw[2:]}, &im)
 	}
 }
 
@@ -95,6 +110,8 @@ func TestAugmentations(t *testing.T) {
 	}
 }
 
+// BenchmarkPhoto reads the JPEG files of a folder as a batch is made: every core decodes, resizes, crops and normalises. It is
+// what tests/peers/loader.py measures in Python, which also draws files to measure with.
 func BenchmarkPhoto(b *testing.B) {
 	dir := os.Getenv("DIPTYCH_PHOTOS")
 	if dir == "" {
@@ -102,41 +119,42 @@ func BenchmarkPhoto(b *testing.B) {
 	}
 	names, err := filepath.Glob(filepath.Join(dir, "*.jpg"))
 	require.NoError(b, err)
-	var files [][]byte
-	for _, n := range names {
-		f, err := os.ReadFile(n)
-		require.NoError(b, err)
-		files = append(files, f)
-	}
-	p := pipeline(b, "- {op: resize}\n- {op: center_crop}\n- {op: normalize, stats: clip}\n", 224)
-	b.Run("decode", func(b *testing.B) {
-		var im Image
-		var sc Scratch
-		i := 0
-		for b.Loop() {
-			require.NoError(b, p.Decode(files[i%len(files)], &im, &sc))
-			i++
-		}
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pictures/s")
-	})
-	// As a batch is made: every core decodes, resizes, crops and normalises.
-	b.Run("batch", func(b *testing.B) {
-		b.RunParallel(func(pb *testing.PB) {
-			var im Image
-			var sc Scratch
-			dst, x := new(Image), make([]float32, 3*224*224)
-			for i := 0; pb.Next(); i++ {
-				if p.Decode(files[i%len(files)], &im, &sc) != nil || p.Apply(&im, 0, dst, &sc) != nil {
-					b.Error("not decoded")
-				}
-				for c := range 3 {
-					scale, shift := 1/(255*p.Std[c]), p.Mean[c]/p.Std[c]
-					for k := range 224 * 224 {
-						x[c*224*224+k] = float32(dst.Pix[3*k+c])*scale - shift
+	require.NotEmpty(b, names)
+	const side = 224
+	for _, c := range []struct{ name, text string }{
+		{"evaluation", "- {op: resize}\n- {op: center_crop}\n- {op: normalize, stats: clip}\n"},
+		{"training", "- {op: random_resized_crop, scale: [0.9, 1]}\n- {op: flip, prob: 0.5}\n- {op: normalize, stats: clip}\n"},
+		{"scaled", "- {op: decode, size: scaled}\n- {op: resize}\n- {op: center_crop}\n- {op: normalize, stats: clip}\n"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			p := pipeline(b, c.text, side)
+			var next atomic.Int64
+			b.RunParallel(func(pb *testing.PB) {
+				var im, out Image
+				var sc Scratch
+				x := make([]float32, 3*side*side)
+				for pb.Next() {
+					i := next.Add(1)
+					file, err := os.ReadFile(names[int(i)%len(names)])
+					if err == nil {
+						err = p.Decode(file, &im, &sc)
+					}
+					if err == nil {
+						err = p.Apply(&im, uint64(i), &out, &sc)
+					}
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					for c := range 3 {
+						scale, shift := 1/(255*p.Std[c]), p.Mean[c]/p.Std[c]
+						for k := range side * side {
+							x[c*side*side+k] = float32(out.Pix[3*k+c])*scale - shift
+						}
 					}
 				}
-			}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pictures/s")
 		})
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pictures/s")
-	})
+	}
 }

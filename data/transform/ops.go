@@ -12,7 +12,7 @@ var operations = []struct {
 	random bool
 	make   func(p *params, side int) step
 }{
-	// decode (the first entry): exif (ignore, or apply: the picture is turned as its EXIF orientation says; JPEG only), size
+	// decode (the first entry): exif (ignore, or apply: the picture is turned as its EXIF orientation says; that of TIFF always is), size
 	// (full, or scaled: a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as long as no side gets shorter than what the
 	// next entry makes of it, which is faster and changes pixels), convert (first, or last: the resize that must follow runs in
 	// the file's own mode, as open_clip does with single files: palettes by nearest neighbour, alpha premultiplied), alpha

@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"hash/crc32"
 	"image"
 	"image/color"
 	"image/png"
 	"math"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
@@ -351,25 +355,75 @@ func TestTransparentPalette(t *testing.T) {
 	require.Equal(t, []uint8{200, 100, 50, 1, 2, 3}, im.Pix)
 }
 
-func FuzzDecode(f *testing.F) {
+// pictureSeeds are files of every format that is read.
+func pictureSeeds(t testing.TB) (files [][]byte) {
 	for _, name := range []string{"small.png", "palette.png", "la.png", "rgb16.png", "gray16.png", "j420.jpg", "j422-restart.jpg", "progressive.jpg", "cmyk.jpg", "gray.jpg"} {
-		f.Add(file(f, name))
+		files = append(files, file(t, name))
 	}
-	for _, name := range formatFiles(f) {
+	for _, name := range formatFiles(t) {
 		b, err := os.ReadFile(name)
-		require.NoError(f, err)
+		require.NoError(t, err)
+		files = append(files, b)
+	}
+	return files
+}
+
+// read decodes what may be damaged: it is a sound picture, or an error says so.
+func read(t testing.TB, b []byte) {
+	const limit = 1 << 16
+	var im Image
+	if err := DecodeLimit(b, limit, &im); err != nil {
+		require.ErrorIs(t, err, ErrBadPicture)
+		return
+	}
+	require.NoError(t, im.check())
+	require.LessOrEqual(t, im.W*im.H, limit)
+}
+
+var slow = flag.Bool("slow", false, "10,000 damaged files of each format instead of 200 of each file")
+
+// TestDamaged decodes files of every format with bytes changed, left out, doubled and cut.
+func TestDamaged(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	files := pictureSeeds(t)
+	perFile := map[string]int{}
+	for _, b := range files {
+		perFile[http.DetectContentType(b)]++
+	}
+	for _, whole := range files {
+		n := 200
+		if *slow {
+			n = 10000/perFile[http.DetectContentType(whole)] + 1
+		}
+		for i := range n {
+			b := bytes.Clone(whole)
+			for range 1 + r.IntN(4) {
+				at := r.IntN(len(b))
+				if r.IntN(3) == 0 {
+					at = r.IntN(min(len(b), 64)) // headers
+				}
+				b[at] = uint8(r.Uint32())
+			}
+			switch at, k := r.IntN(len(b)), r.IntN(16); i % 4 {
+			case 1:
+				b = b[:at]
+			case 2:
+				b = append(b[:at:at], b[min(at+k, len(b)):]...)
+			case 3:
+				b = append(b[:at:at], b[max(at-k, 0):]...)
+			}
+			begin := time.Now()
+			read(t, b)
+			require.Less(t, time.Since(begin), time.Minute)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, b := range pictureSeeds(f) {
 		f.Add(b)
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		const limit = 1 << 16
-		var im Image
-		if err := DecodeLimit(b, limit, &im); err != nil {
-			require.ErrorIs(t, err, ErrBadPicture)
-			return
-		}
-		require.NoError(t, im.check())
-		require.LessOrEqual(t, im.W*im.H, limit)
-	})
+	f.Fuzz(func(t *testing.T, b []byte) { read(t, b) })
 }
 
 func BenchmarkApply(b *testing.B) {

@@ -48,7 +48,8 @@ type StepResult struct {
 	Times          []float64  `json:"times"`   // seconds of each
 	PairsPerSecond float64    `json:"pairsPerSecond"`
 	// Done counts the operations of the matrix products and attentions that an update computes, for the lengths that its texts
-	// have; what is computed a second time does not count. Nominal is three times the reference's forward pass.
+	// have; what is computed a second time does not count. Nominal is three times the reference's forward pass;
+	// 0 where that is not counted.
 	Done    float64 `json:"done"`
 	Nominal float64 `json:"nominal"`
 	GFLOPs  float64 `json:"gflops"` // done per second
@@ -58,7 +59,7 @@ type StepResult struct {
 	Planned     int64   `json:"planned"`     // bytes that the plan of the run names
 	Activations int64   `json:"activations"` // bytes, of them
 	PeakMemory  int64   `json:"peakMemory"`  // bytes of the process; 0 when unknown
-	FirstStep   float64 `json:"firstStep"`   // seconds from here to the end of the first update: building, planning, allocating
+	FirstStep   float64 `json:"firstStep"`   // seconds to build, plan and allocate, and of the first update
 
 	Ops    []OpResult          `json:"ops"`    // where the time of an update goes, longest first
 	Recipe *experiments.Config `json:"recipe"` // what was measured
@@ -127,14 +128,12 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 		return nil, err
 	}
 	defer t.Close()
-	built := time.Since(begun)
-	peak := Peak(pool, c.Engine.Precision)
-	begun = time.Now().Add(-built) // the peak's time is none of the first update's
+	built := time.Since(begun).Seconds()
 	plan := t.Plan()
 	r = &StepResult{
 		Model: o.Model, Precision: c.Engine.Precision, Batch: c.Train.GlobalBatch, Lanes: c.Train.Lanes, Grains: plan.Grains, Workers: plan.Workers, Threads: o.Threads,
 		Nominal: 3 * float64(c.Train.GlobalBatch) * c.Model.ForwardFLOPs(), Params: plan.Params, Planned: plan.Total, Activations: plan.Activations,
-		Recipe: c,
+		Recipe: c, Peak: Peak(pool, c.Engine.Precision),
 	}
 	var batches []*batch.Batch
 	if made {
@@ -162,7 +161,7 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 			return nil, err
 		}
 		if u == 0 {
-			r.FirstStep = time.Since(begun).Seconds()
+			r.FirstStep = built + s
 		}
 		if u >= o.Warm {
 			seconds = append(seconds, s)
@@ -170,7 +169,6 @@ func Step(ctx context.Context, o StepOptions) (r *StepResult, err error) {
 	}
 	profile := t.StopProfile()
 	r.PeakMemory = machine.PeakMemory()
-	r.Peak = peak
 	r.Peak.atMost(Peak(pool, c.Engine.Precision))
 	r.Seconds, r.Times = spread(seconds), seconds
 	r.PairsPerSecond = float64(r.Batch) / r.Seconds.Median

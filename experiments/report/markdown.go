@@ -29,6 +29,7 @@ func (r *Report) markdown(pictures []Picture) string {
 	d.line("Data set %s; embeddings of %d numbers. \"Chance\" is what random scores reach on average.", code(r.Result.Data), r.Result.EmbedDim)
 	d.line("")
 	d.retrieval(r.Result.Splits)
+	d.classified(r.Result.Splits)
 	d.zeroShot(r.Result.Splits)
 	if rows := pairRows(r.Result.Splits); rows != nil {
 		d.line("## Pairs")
@@ -59,6 +60,9 @@ func (r *Report) markdown(pictures []Picture) string {
 func Summary(r *eval.Result) string {
 	d := &document{}
 	if rows, _ := retrievalRows(r.Splits); rows != nil {
+		d.table(rows)
+	}
+	if rows := classifiedRows(r.Splits); rows != nil {
 		d.table(rows)
 	}
 	if rows := zeroShotRows(r.Splits); rows != nil {
@@ -187,6 +191,33 @@ func (d *document) retrieval(splits []eval.SplitResult) {
 		d.line("- %s", n)
 	}
 	d.line("")
+}
+
+// classifiedRows is the table of classification by methods that know the classes from training, nil if there was none.
+func classifiedRows(splits []eval.SplitResult) [][]string {
+	rows := [][]string{{"method", "class system", "split", "pictures", "classes", "top-1", "top-5", "mean per class", "chance", "largest class"}}
+	for _, s := range splits {
+		for _, c := range s.Classified {
+			rows = append(rows, []string{escape(strings.TrimSpace(c.Method + " " + c.Detail)), escape(c.System), escape(s.Split), thousands(c.Images), thousands(c.Classes),
+				percent(c.Top1), percent(c.Top5), percent(c.MeanPerClass), percent(c.ChanceTop1), percent(c.Largest)})
+		}
+	}
+	if len(rows) == 1 {
+		return nil
+	}
+	return rows
+}
+
+func (d *document) classified(splits []eval.SplitResult) {
+	rows := classifiedRows(splits)
+	if rows == nil {
+		return
+	}
+	d.line("## Classification")
+	d.line("")
+	d.line("\"largest class\" is what always naming the most frequent class reaches. The figures of each class are in a CSV beside this file.")
+	d.line("")
+	d.table(rows)
 }
 
 // systemsOf lists the class systems that were measured on any split.

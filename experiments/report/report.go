@@ -62,6 +62,12 @@ func (r *Report) write(ctx context.Context, dir string) error {
 				return err
 			}
 		}
+		for _, c := range split.Classified {
+			err := writeFile(dir, fileName(c.Method, c.System, split.Split)+".csv", func(w io.Writer) error { return writeClasses(w, c.PerClass) })
+			if err != nil {
+				return err
+			}
+		}
 		if r.Set == nil || split.Retrieval == nil || split.Features == nil {
 			continue
 		}

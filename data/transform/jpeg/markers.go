@@ -102,7 +102,7 @@ func (d *Decoder) markers() (byte, error) {
 		case m == markAPP14 && len(p) >= 12 && string(p[:5]) == "Adobe":
 			d.adobe = int(p[11])
 		case m == markAPP1 && bytes.HasPrefix(p, []byte("Exif\x00\x00")):
-			if o := orientation(p[6:]); o != 0 {
+			if o := Orientation(p[6:]); o != 0 {
 				d.hdr.Orientation = o
 			}
 		case m >= 2 && m < markSOF0:
@@ -261,8 +261,8 @@ func (d *Decoder) scanHeader() (*scanHeader, error) {
 	return s, nil
 }
 
-// orientation finds tag 274 in the first directory of a TIFF block, or 0.
-func orientation(b []byte) int {
+// Orientation finds tag 274, EXIF's orientation, in the first directory of a TIFF block, or 0.
+func Orientation(b []byte) int {
 	if len(b) < 8 {
 		return 0
 	}
