@@ -90,6 +90,9 @@ func (c *Config) buildTexts(p *parts) error {
 	var errs []error
 	check := func(err error) { errs = append(errs, err) }
 	text := &c.Model.Text
+	if text.Kind == "bert" && text.Weights != "" && text.Width == 0 {
+		check(describeText(text))
+	}
 	tc := &c.Data.Tokenizer
 	if tc.ContextLength != 0 && tc.ContextLength != text.ContextLength {
 		check(fmt.Errorf("data.tokenizer.contextLength: %d, model.text.contextLength has %d; leave the first out", tc.ContextLength, text.ContextLength))

@@ -319,6 +319,9 @@ func (r *Run) open(t *train.Trainer) (*checkpoints.Store, *runLog, error) {
 		}
 		r.state, step = state, state.Step
 	} else {
+		if err := r.Config.loadText(t); err != nil {
+			return nil, nil, err
+		}
 		if r.Config.Start.From != "" {
 			notes, err := r.Config.Start.begin(r.parts.model, t.Weights())
 			if err != nil {

@@ -19,16 +19,26 @@ type CLIP struct {
 	// LogitScale holds log t (); LogitBias the sigmoid loss's bias (), nil unless the model was built with one.
 	LogitScale, LogitBias *Param
 
-	visual  *visionTower
-	project *Param // (D, E), stored in×out
-	text    textTower
+	visual      *visionTower
+	project     *Param // (D, E), stored in×out
+	text        textTower
+	clipText    *clipText // text, if it is CLIP's own; nil if not
+	textParams  []*Param
+	textProject *Param // (D, E), nil without a projection
 }
 
-type textTower struct {
+// textTower turns texts into rows.
+type textTower interface {
+	// forward adds the tower to g: packed token ids -> pooled rows (B, D).
+	forward(g *ops.Graph, in *TextInput) *ops.Node
+}
+
+// clipText is CLIP's own text tower.
+type clipText struct {
+	cfg        *Text
 	table, pos *Param // (V, D), (L, D)
 	trunk      *transformer
 	lnFinal    norm
-	project    *Param // (D, E)
 }
 
 // NewCLIP lays the model out. withBias adds the sigmoid loss's learned bias. The configuration must be valid.
@@ -49,17 +59,50 @@ func NewCLIP(cfg Config, withBias bool) (*CLIP, error) {
 	}
 	m.project = l.add("visual.proj", s.joint(cfg.Vision.Width), cfg.Vision.Width, cfg.EmbedDim)
 
-	d, first := t.Width, len(l.Params)
-	m.text.table = l.add("token_embedding.weight", s.tokenEmbed, t.VocabSize, d)
-	m.text.pos = l.add("positional_embedding", s.textPos, t.ContextLength, d)
-	m.text.pos.Context = true
-	l.embedding(first, t.Depth)
-	if m.text.trunk, err = newTransformer(l, "transformer.resblocks.%d", clipBlock, t.Transformer, s, false, t.Causal); err != nil {
+	before := len(l.Params)
+	if m.text, err = textKinds[t.Kind](l, &m.Config.Text, s); err != nil {
 		return nil, fmt.Errorf("model: text: %w", err)
 	}
-	m.text.lnFinal = l.addNorm("ln_final", d, t.LayerNormEps)
-	m.text.project = l.add("text_projection", s.joint(d), d, cfg.EmbedDim)
+	m.clipText, _ = m.text.(*clipText)
+	m.textParams = l.Params[before:len(l.Params):len(l.Params)]
+	if t.Projection != "none" {
+		m.textProject = l.add("text_projection", s.joint(t.Width), t.Width, cfg.EmbedDim)
+	}
 	return m, nil
+}
+
+// textKinds is the table of text towers that model.text.kind names.
+var textKinds = map[string]func(l *Layout, cfg *Text, s initScheme) (textTower, error){"": newCLIPText, "bert": newBERT}
+
+func newCLIPText(l *Layout, cfg *Text, s initScheme) (textTower, error) {
+	t, first := &clipText{cfg: cfg}, len(l.Params)
+	t.table = l.add("token_embedding.weight", s.tokenEmbed, cfg.VocabSize, cfg.Width)
+	t.pos = l.add("positional_embedding", s.textPos, cfg.ContextLength, cfg.Width)
+	t.pos.Context = true
+	l.embedding(first, cfg.Depth)
+	var err error
+	if t.trunk, err = newTransformer(l, "transformer.resblocks.%d", clipBlock, cfg.Transformer, s, false, cfg.Causal); err != nil {
+		return nil, err
+	}
+	t.lnFinal = l.addNorm("ln_final", cfg.Width, cfg.LayerNormEps)
+	return t, nil
+}
+
+func (t *clipText) forward(g *ops.Graph, in *TextInput) *ops.Node {
+	x := t.trunk.forward(g, t.embed(g, in), in.seqs, in.read)
+	if in.read != nil {
+		return t.lnFinal.forward(g, x) // (B, D); the reference normalises all rows and then picks: the same row
+	}
+	return g.MeanPool(t.lnFinal.forward(g, x), in.seqs, 0) // (B, D)
+}
+
+// embed adds the embedding of the tokens to g: packed token ids -> (R, D).
+func (t *clipText) embed(g *ops.Graph, in *TextInput) *ops.Node {
+	x := g.Embed(in.ids, t.table.node(g), t.pos.node(g), in.seqs) // (R, D)
+	if t.cfg.Dropout > 0 {
+		x = g.Dropout(x, t.cfg.Dropout, "text.embed", in.seqs)
+	}
+	return x
 }
 
 // normEps is the smallest norm that a feature is divided by (open_clip's F.normalize; spec 2.3).
@@ -97,30 +140,21 @@ func (m *CLIP) EncodeImage(g *ops.Graph, in *ImageInput) *ops.Node {
 	return g.L2Normalize(g.MatMul(m.Features(g, in), m.project.node(g)), normEps) // (B, E)
 }
 
-// EncodeText adds the text tower to g: packed token ids -> textEmbed (B, E), unit rows.
-func (m *CLIP) EncodeText(g *ops.Graph, in *TextInput) *ops.Node {
-	return g.L2Normalize(g.MatMul(m.TextFeatures(g, in), m.text.project.node(g)), normEps) // (B, E)
-}
-
 // TextFeatures adds the text tower to g: packed token ids -> pooled rows (B, D), before the projection to the joint space.
 func (m *CLIP) TextFeatures(g *ops.Graph, in *TextInput) *ops.Node {
-	c, t := &m.Config.Text, &m.text
-	x := m.embedText(g, in)
-	x = t.trunk.forward(g, x, in.seqs, in.last)
-	x = t.lnFinal.forward(g, x) // (B, D) where one row is read; the reference normalises all rows and then picks: the same row
-	if c.Pool != "eos" {
-		x = g.MeanPool(x, in.seqs, 0) // (B, D)
+	if in.known != nil {
+		return in.known
 	}
-	return x
+	return m.text.forward(g, in)
 }
 
-func (m *CLIP) embedText(g *ops.Graph, in *TextInput) *ops.Node {
-	c, t := &m.Config.Text, &m.text
-	x := g.Embed(in.ids, t.table.node(g), t.pos.node(g), in.seqs) // (R, D)
-	if c.Dropout > 0 {
-		x = g.Dropout(x, c.Dropout, "text.embed", in.seqs)
+// EncodeText adds the text tower to g: packed token ids -> textEmbed (B, E), unit rows.
+func (m *CLIP) EncodeText(g *ops.Graph, in *TextInput) *ops.Node {
+	x := m.TextFeatures(g, in) // (B, D)
+	if m.textProject != nil {
+		x = g.MatMul(x, m.textProject.node(g)) // (B, E)
 	}
-	return x
+	return g.L2Normalize(x, normEps)
 }
 
 // ImageTokens adds the image tower's first blocks to g: pictures -> all their tokens (R, D), before the next block's norm.
@@ -130,14 +164,14 @@ func (m *CLIP) ImageTokens(g *ops.Graph, in *ImageInput, blocks int) *ops.Node {
 
 // TextTokens adds the text tower's first blocks to g: packed token ids -> all their rows (R, D), before the next block's norm.
 func (m *CLIP) TextTokens(g *ops.Graph, in *TextInput, blocks int) *ops.Node {
-	return m.text.trunk.first(blocks).forward(g, m.embedText(g, in), in.seqs, nil)
+	return m.clipText.trunk.first(blocks).forward(g, m.clipText.embed(g, in), in.seqs, nil)
 }
 
 // TextNorm adds the text tower's last norm to g.
-func (m *CLIP) TextNorm(g *ops.Graph, x *ops.Node) *ops.Node { return m.text.lnFinal.forward(g, x) }
+func (m *CLIP) TextNorm(g *ops.Graph, x *ops.Node) *ops.Node { return m.clipText.lnFinal.forward(g, x) }
 
 // Projections returns the matrices (D, E) of the image and the text tower to the joint space.
-func (m *CLIP) Projections() (image, text *Param) { return m.project, m.text.project }
+func (m *CLIP) Projections() (image, text *Param) { return m.project, m.textProject }
 
 // MaxLogitScale is the largest log t: the paper clips the scale at 100 (§2.5; spec 2.3).
 var MaxLogitScale = float32(math.Log(100))

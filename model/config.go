@@ -73,11 +73,18 @@ type Vision struct {
 
 // Text describes the text tower.
 type Text struct {
+	// Kind is empty for CLIP's own tower, or bert for BERT's encoder (Devlin et al. 2019), which reads both ways.
+	Kind          string `yaml:"kind,omitempty"`
 	Transformer   `yaml:",inline"`
 	ContextLength int    `yaml:"contextLength"` // L, longest text in tokens
 	VocabSize     int    `yaml:"vocabSize"`     // V; 0 takes the tokenizer's
 	Causal        bool   `yaml:"causal"`
-	Pool          string `yaml:"pool"` // eos: the last token; avg: the mean of all
+	Pool          string `yaml:"pool"`                 // eos: the last token; cls: the first; avg: the mean of all
+	Segments      int    `yaml:"segments,omitempty"`   // rows of bert's segment table, of which the first is used; 0: two
+	Projection    string `yaml:"projection,omitempty"` // empty: a matrix; none: the pooled rows lie in the joint space
+	// Weights is a folder with the weights that a run begins with, in Hugging Face's names. What the tower's keys leave out is
+	// taken from its config.json.
+	Weights string `yaml:"weights,omitempty"`
 }
 
 // Default is CLIP's form at no particular size: sizes are zero and must be given, or come from a preset.
@@ -126,12 +133,39 @@ func (c *Config) validateCLIP(bad func(format string, args ...any)) {
 		bad("text.contextLength: %d, want 3 (a token between two marks) to %d", l, maxLength)
 	}
 	positive(bad, "text.vocabSize", c.Text.VocabSize)
-	if c.Text.Pool != "eos" && c.Text.Pool != "avg" {
-		bad("text.pool: %q is unknown; known: eos, avg", c.Text.Pool)
-	}
+	c.Text.validate(c.EmbedDim, below(bad, "text"))
 	absent(bad, c.Kind, "numClasses", c.NumClasses)
 	absent(bad, c.Kind, "representation", c.Representation)
 	absent(bad, c.Kind, "vilt", c.ViLT)
+}
+
+// validate checks what the kinds of text towers differ in.
+func (t *Text) validate(embedDim int, bad func(format string, args ...any)) {
+	pools := []string{"eos", "avg"}
+	switch t.Kind {
+	case "":
+		absent(bad, "CLIP's text tower", "segments", t.Segments)
+		absent(bad, "CLIP's text tower", "weights", t.Weights)
+	case "bert":
+		pools = []string{"cls", "avg"}
+		absent(bad, "bert", "causal", t.Causal)
+		absent(bad, "bert", "dropPath", t.DropPath)
+		absent(bad, "bert", "layerScale", t.LayerScale)
+		if t.Segments < 0 || t.Segments > maxSize {
+			bad("segments: %d, want 0 to %d", t.Segments, maxSize)
+		}
+	default:
+		bad("kind: %q is unknown; known: bert, or none for CLIP's", t.Kind)
+	}
+	if !slices.Contains(pools, t.Pool) {
+		bad("pool: %q is unknown; known: %s", t.Pool, strings.Join(pools, ", "))
+	}
+	switch {
+	case t.Projection != "" && t.Projection != "none":
+		bad("projection: %q is unknown; known: none, or leave it out", t.Projection)
+	case t.Projection == "none" && t.Width != embedDim:
+		bad("projection: none, but width %d is not embedDim %d", t.Width, embedDim)
+	}
 }
 
 func positive(bad func(format string, args ...any), key string, v int) {

@@ -119,10 +119,17 @@ func (in *ImageInput) setCount(p *ops.Program, n int) {
 type TextInput struct {
 	ids  *ops.Ints
 	seqs *ops.Seqs
-	last *ops.Ints // rows of the last tokens
+	read *ops.Ints // rows of the tokens that are read, nil if all are
 
-	vocab, context          int
-	tokens, offsets, lastID []int32
+	vocab, context         int
+	first                  bool // of the tokens of a text the first is read, not the last
+	tokens, offsets, reads []int32
+
+	// Of a frozen tower whose pooled rows are known.
+	cache *TextCache
+	rows  *ops.Dim
+	known *ops.Node // (B, D)
+	data  []float32
 }
 
 // Context returns the longest text in tokens.
@@ -130,12 +137,12 @@ func (in *TextInput) Context() int { return in.context }
 
 // newTextInput makes an input of at most n texts. name tells it from others of the graph.
 func newTextInput(g *ops.Graph, name string, t *Text, n int) *TextInput {
-	in := &TextInput{vocab: t.VocabSize, context: t.ContextLength}
+	in := &TextInput{vocab: t.VocabSize, context: t.ContextLength, first: t.Pool == "cls"}
 	rows := n * t.ContextLength
 	in.ids = g.Ints(name+".ids", rows)
 	in.seqs = g.Seqs(name+".seqs", n, rows)
-	if t.Pool == "eos" {
-		in.last = g.Ints(name+".last", n)
+	if t.Pool != "avg" {
+		in.read = g.Ints(name+".read", n)
 	}
 	return in
 }
@@ -143,7 +150,10 @@ func newTextInput(g *ops.Graph, name string, t *Text, n int) *TextInput {
 // Set packs the texts of the next run: each brings just its own tokens. A text that is empty, longer than the context or
 // holds an id outside the vocabulary gives an error.
 func (in *TextInput) Set(p *ops.Program, texts [][]int32) error {
-	in.tokens, in.offsets, in.lastID = in.tokens[:0], append(in.offsets[:0], 0), in.lastID[:0]
+	if in.cache != nil {
+		return in.setKnown(p, texts)
+	}
+	in.tokens, in.offsets, in.reads = in.tokens[:0], append(in.offsets[:0], 0), in.reads[:0]
 	for i, ids := range texts {
 		if len(ids) == 0 || len(ids) > in.context {
 			return fmt.Errorf("model: text %d has %d tokens, the context holds 1 to %d: %w", i, len(ids), in.context, ops.ErrShape)
@@ -154,13 +164,18 @@ func (in *TextInput) Set(p *ops.Program, texts [][]int32) error {
 			}
 		}
 		in.tokens = append(in.tokens, ids...)
+		if in.first {
+			in.reads = append(in.reads, in.offsets[i])
+		}
 		in.offsets = append(in.offsets, int32(len(in.tokens)))
-		in.lastID = append(in.lastID, int32(len(in.tokens)-1))
+		if !in.first {
+			in.reads = append(in.reads, int32(len(in.tokens)-1))
+		}
 	}
 	p.SetInts(in.ids, in.tokens)
 	p.SetSeqs(in.seqs, in.offsets)
-	if in.last != nil {
-		p.SetInts(in.last, in.lastID)
+	if in.read != nil {
+		p.SetInts(in.read, in.reads)
 	}
 	return nil
 }

@@ -103,15 +103,16 @@ type Grain struct {
 	N         int // pairs
 	Model     Model
 	Mean, Std [3]float32 // of pixel levels divided by 255
+	Cache     *TextCache // of a frozen text tower, or nil
 
 	images *ImageInput
 	texts  *TextInput
 	nodes  map[string]*ops.Node
 }
 
-// NewGrain begins the graph of a grain of n pairs.
-func NewGrain(m Model, n int, mean, std [3]float32) *Grain {
-	return &Grain{G: ops.NewGraph[float32](), N: n, Model: m, Mean: mean, Std: std, nodes: map[string]*ops.Node{}}
+// NewGrain begins the graph of a grain of n pairs. cache, if not nil, gives what a frozen text tower makes of their sentences.
+func NewGrain(m Model, n int, mean, std [3]float32, cache *TextCache) *Grain {
+	return &Grain{G: ops.NewGraph[float32](), N: n, Model: m, Mean: mean, Std: std, Cache: cache, nodes: map[string]*ops.Node{}}
 }
 
 // Images returns the input of the pairs' own pictures, which the loop binds.
@@ -141,7 +142,12 @@ func (gr *Grain) NewImages(name string) *ImageInput {
 }
 
 // NewTexts makes an input of as many other sentences, which who asks binds.
-func (gr *Grain) NewTexts(name string) *TextInput { return gr.Model.NewTexts(gr.G, name, gr.N) }
+func (gr *Grain) NewTexts(name string) *TextInput {
+	if gr.Cache != nil {
+		return gr.Cache.newInput(gr.G, name, gr.N)
+	}
+	return gr.Model.NewTexts(gr.G, name, gr.N)
+}
 
 // Once returns what build gave when it was first asked for under key: a tower's result that several objectives read.
 func (gr *Grain) Once(key string, build func() *ops.Node) *ops.Node {

@@ -38,7 +38,9 @@ type Trainer struct {
 	weights []float32
 	x, y    []float32 // (N, E), the features of the global batch; nil without a global objective
 	groups  []int32
-	sums    [][]sum // by grain and local objective
+	sums    [][]sum          // by grain and local objective
+	cache   *model.TextCache // of a frozen text tower, or nil
+	texts   [][]int32        // of the batch, for the cache
 }
 
 // sum is what a local objective gave for one grain.
@@ -90,9 +92,12 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 	for _, p := range l.Params {
 		p.Frozen = p.Frozen || o.Optim.Freezes(p.Name) // the graph then computes no gradient of it, nor of what comes before it alone
 	}
+	if t.cache, err = model.NewTextCache(o.Model, o.Engine.Precision == "bf16"); err != nil {
+		return nil, err
+	}
 	w := o.Resources.Workers
 	for i := range w {
-		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed, o.Objectives)
+		wk, err := newWorker(o.Model, o.Losses, &cfg, o.Engine, o.Mean, o.Std, o.Seed, o.Objectives, t.cache)
 		if err != nil {
 			return nil, err
 		}
@@ -211,6 +216,9 @@ func (t *Trainer) Close() {
 	if t.global != nil {
 		t.global.Close()
 	}
+	if t.cache != nil {
+		t.cache.Close()
+	}
 	if t.opt != nil {
 		t.opt.Close()
 	}
@@ -314,6 +322,15 @@ type result struct {
 
 // gradient computes the losses and leaves the gradient of the whole batch in the first worker's first slab.
 func (t *Trainer) gradient(b *batch.Batch) (*result, error) {
+	if t.cache != nil {
+		t.texts = t.texts[:0]
+		for i := range b.Pairs {
+			t.texts = append(t.texts, b.Pairs[i].Tokens)
+		}
+		if err := t.cache.Fill(t.texts, t.weights, t.pool); err != nil {
+			return nil, err
+		}
+	}
 	if err := t.each(func(w *worker) error { return w.forward(b, t.x, t.y, t.sums) }); err != nil {
 		return nil, err
 	}

@@ -31,10 +31,10 @@ type worker struct {
 	run    ops.Run[float32]
 }
 
-// newWorker builds the graph of one grain. It allocates nothing large.
-func newWorker(m model.Model, objectives []losses.Config, cfg *Config, engine Engine, mean, std [3]float32, seed uint64, words losses.Options) (*worker, error) {
+// newWorker builds the graph of one grain. It allocates nothing large. cache is that of a frozen text tower, or nil.
+func newWorker(m model.Model, objectives []losses.Config, cfg *Config, engine Engine, mean, std [3]float32, seed uint64, words losses.Options, cache *model.TextCache) (*worker, error) {
 	w := &worker{pairs: cfg.Grain()}
-	gr := model.NewGrain(m, w.pairs, mean, std)
+	gr := model.NewGrain(m, w.pairs, mean, std, cache)
 	if cfg.Recompute == "block" {
 		gr.G.RecomputeBlocks()
 	}
