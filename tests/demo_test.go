@@ -15,7 +15,7 @@ func TestDemo(t *testing.T) {
 	needSlow(t)
 	out := filepath.Join(t.TempDir(), "run")
 	seconds, firstStep := commandRun(t, build(t), "pretrain", "--out", out, "--set", "train.steps=300",
-		"--set", "optim.ema.decay=0.98", // the recipe's average is for 5,000 updates: after 300 it is still half the first weights
+		"--set", "optim.ema.decay=0.98", // the recipe's average is for 3,000 updates: after 300 it is still half the first weights
 		"--set", "train.evalEvery=0", "--set", "eval.splits=[val]", "--json")
 	records, err := runlog.Read(out, runlog.EvalFile)
 	require.NoError(t, err)
