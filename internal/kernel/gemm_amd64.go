@@ -40,7 +40,7 @@ const (
 	maxNC = 3072
 	// maxPacked bounds the floats of B that are packed before any is used, if that is more than a stretch: packing all at once
 	// saves the threads from waiting for each other between stretches.
-	maxPacked = 3 << 20
+	maxPacked = 3 << 19
 	// packPieces is into how many pieces for each thread packing is cut.
 	packPieces = 4
 	// epilogueN is how many columns are finished before their activation is computed, while they are in cache.
