@@ -131,11 +131,13 @@ func crossEntropy(scores []float32, label int) float64 {
 	top := float64(slices.Max(scores))
 	own := float64(scores[label]) - top
 	sum := 0.0
-	for _, z := range scores {
-		sum += math.Exp(float64(z) - top)
-	}
 	for c, z := range scores {
-		scores[c] = float32(math.Exp(float64(z)-top) / sum)
+		e := math.Exp(float64(z) - top)
+		scores[c] = float32(e)
+		sum += e
+	}
+	for c := range scores {
+		scores[c] = float32(float64(scores[c]) / sum)
 	}
 	scores[label]--
 	return math.Log(sum) - own

@@ -53,7 +53,7 @@ func TestUse(t *testing.T) {
 		require.NotContains(t, stdout, "class system")
 	})
 	t.Run("eval learns", func(t *testing.T) {
-		code, stdout, errs := trainer(t, "eval", run, "--split", "test_style", "--task", "linear-probe,knn", "--classes", "category", "--knn-k", "5", "--json", "--threads", "1")
+		code, stdout, errs := trainer(t, "eval", run, "--train", "val", "--split", "test_both", "--task", "linear-probe,knn", "--classes", "category", "--knn-k", "5", "--json", "--threads", "1")
 		require.Zero(t, code, errs)
 		var r report.Report
 		require.NoError(t, json.Unmarshal([]byte(stdout), &r))
@@ -62,7 +62,7 @@ func TestUse(t *testing.T) {
 		require.Positive(t, found[0].Fit.Lambda)
 		require.Equal(t, 8, found[0].Classes)
 		require.Equal(t, "(k = 5, τ = 0.07)", found[1].Detail)
-		_, again, _ := trainer(t, "eval", run, "--split", "test_style", "--task", "linear-probe,knn", "--classes", "category", "--knn-k", "5", "--json", "--threads", "2")
+		_, again, _ := trainer(t, "eval", run, "--train", "val", "--split", "test_both", "--task", "linear-probe,knn", "--classes", "category", "--knn-k", "5", "--json", "--threads", "2")
 		require.Equal(t, stdout, again, "threads change no figure")
 	})
 	t.Run("eval prompts", func(t *testing.T) {

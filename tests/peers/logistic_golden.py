@@ -1,7 +1,7 @@
 """Writes eval/testdata/logistic.json: multinomial logistic regression by scikit-learn on random features of three overlapping
 classes of different sizes, at four strengths of the regularisation.
 
-  python logistic_golden.py ../../eval/testdata/logistic.json
+  python tests/peers/logistic_golden.py eval/testdata/logistic.json
 
 x (90, 5) and labels (90); per fit lambda (1/C), coef (3, 5), intercept (3), and loss, the mean cross-entropy and
 lambda/2N times the squares of coef.
