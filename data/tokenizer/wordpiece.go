@@ -72,6 +72,9 @@ func (t *WordPiece) Mask() int32 { return t.mask }
 // Pad returns the id of [PAD], -1 if the vocabulary has none.
 func (t *WordPiece) Pad() int32 { return t.pad }
 
+// Lowercase reports whether text is made lower-case before it is cut.
+func (t *WordPiece) Lowercase() bool { return t.normalize.Lowercase }
+
 // Config returns the configuration that opens an equal tokenizer.
 func (t *WordPiece) Config() Config { return t.cfg }
 
