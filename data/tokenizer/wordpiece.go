@@ -204,10 +204,7 @@ func (t *WordPiece) Words(ids, dst []int32) []int32 {
 // ideographs, then without accents, then in small letters. It differs from BERT's Python original where the tokenizers
 // library does: code points without a meaning stay, and a capital sigma is σ at a word's end too.
 func (n normalizer) apply(s string) string {
-	strip := n.Lowercase
-	if n.StripAccents != nil {
-		strip = *n.StripAccents
-	}
+	strip := n.strips()
 	if isPlain(s, n.Lowercase) {
 		return s
 	}
@@ -239,6 +236,14 @@ func (n normalizer) apply(s string) string {
 		s = strings.ReplaceAll(strings.Map(lowerRune, s), "İ", "i\u0307")
 	}
 	return s
+}
+
+// strips tells whether accents are taken off.
+func (n normalizer) strips() bool {
+	if n.StripAccents != nil {
+		return *n.StripAccents
+	}
+	return n.Lowercase
 }
 
 // lowerRune is the small letter of r, but of İ, which has two characters.
