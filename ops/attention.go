@@ -108,8 +108,8 @@ func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
 
 // CrossAttention is attention of rows to other sequences (Vaswani et al. 2017, §3.2.3): q (Rq, D) holds queries, divided by
 // qSeqs, and kv (R, 2·D) keys and values side by side, divided by kvSeqs; the queries of sequence i see all of the keys of
-// sequence i -> (Rq, D).
-func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, heads int) *Node {
+// sequence reads[i], or i if reads is nil -> (Rq, D).
+func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, reads *Ints, heads int) *Node {
 	if !g.operands("cross attention", q, kv) {
 		return nil
 	}
@@ -120,8 +120,20 @@ func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs
 	if qSeqs == nil || kvSeqs == nil {
 		return g.fail("%s: sequences are missing", name)
 	}
-	if !g.sameRows(name, q.buf.rows, qSeqs.Rows) || !g.sameRows(name, kv.buf.rows, kvSeqs.Rows) || !g.sameRows(name, qSeqs.Count, kvSeqs.Count) {
+	if !g.sameRows(name, q.buf.rows, qSeqs.Rows) || !g.sameRows(name, kv.buf.rows, kvSeqs.Rows) {
 		return nil
+	}
+	numbers := func() []int32 { return nil }
+	if reads == nil {
+		if !g.sameRows(name, qSeqs.Count, kvSeqs.Count) {
+			return nil
+		}
+	} else {
+		if !g.sameRows(name, qSeqs.Count, reads.Dim) {
+			return nil
+		}
+		g.indices(name, reads, kvSeqs.Count)
+		numbers = func() []int32 { return reads.data }
 	}
 	rows, width := q.buf.rows, q.Cols()
 	y := g.matrix(name, rows, width)
@@ -130,7 +142,7 @@ func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs
 	o := &op[T]{kind: "cross attention", name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * keys * int64(width)}
 	a := kernel.CrossAttention[T]{Heads: heads, HeadDim: width / heads}
 	o.forward = func() {
-		a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
+		a.Q, a.KV, a.QOffsets, a.Offsets, a.Reads, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, numbers(), g.at(y), g.mem.at(lse)
 		a.DOut, a.DQ, a.DKV = nil, nil, nil // those of the last backward pass had another number of rows
 		kernel.CrossForward(g.mem.run.Pool, &a)
 	}
@@ -143,7 +155,7 @@ func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs
 			dkv = r.scratch(kv.buf.rows, 2*width)
 		}
 		r.step(o.flops*5/2, func() {
-			a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
+			a.Q, a.KV, a.QOffsets, a.Offsets, a.Reads, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, numbers(), g.at(y), g.mem.at(lse)
 			a.DOut, a.DQ, a.DKV = g.mem.at(r.dy), g.mem.at(dq), g.mem.at(dkv)
 			kernel.CrossBackward(g.mem.run.Pool, &a)
 		}, q.buf, kv.buf, y.buf, lse)
