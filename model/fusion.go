@@ -66,11 +66,11 @@ type Fusion struct {
 	Config Config
 	Layout Layout
 
-	logitScale, logitBias    *Param // (); the second nil unless a loss reads it
-	visual                   *visionTower
-	text                     *bertTower
+	logitScale, logitBias     *Param // (); the second nil unless a loss reads it
+	visual                    *visionTower
+	text                      *bertTower
 	imageProject, textProject linear // (E, D)
-	blocks                   []fusionBlock
+	blocks                    []fusionBlock
 
 	match         linear // (2, D)
 	wordTransform transform
@@ -215,7 +215,7 @@ func (m *Fusion) fuse(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, images *ImageIn
 			h = g.Attention(b.qkv.forward(g, x, ops.LinearOpt{}), seqs, heads, false) // (R, D)
 		} else {
 			kv := g.Linear(x, b.qkv.w.rows(g, d, 3*d), b.qkv.b.rows(g, d, 3*d), ops.LinearOpt{}) // (R, 2·D)
-			x = g.Gather(x, read.Rows)                                                          // (rows read, D)
+			x = g.Gather(x, read.Rows)                                                           // (rows read, D)
 			q := g.Linear(x, b.qkv.w.rows(g, 0, d), b.qkv.b.rows(g, 0, d), ops.LinearOpt{})
 			if read.One() {
 				h, own = g.PooledAttention(q, kv, seqs, heads), g.Single(seqs.Count)

@@ -105,13 +105,22 @@ func (b *builder[T]) reach() {
 		for _, n := range o.in {
 			if n != nil && !o.detached && (b.needs[n] || n.trainable()) {
 				b.needs[n], b.needs[o.out] = true, true
-				b.uses[n]++
 			}
 		}
 	}
 	for _, n := range b.opt.Outputs {
 		if b.needs[n] {
 			b.uses[n]++
+		}
+	}
+	for _, o := range slices.Backward(b.ops) {
+		if b.needs[o.out] = b.uses[o.out] > 0; !b.needs[o.out] || o.detached { // all that reads it may be detached
+			continue
+		}
+		for _, n := range o.in {
+			if n != nil && b.needs[n] {
+				b.uses[n]++
+			}
 		}
 	}
 }
