@@ -1,23 +1,21 @@
 package kernel
 
-import (
-	"math"
-	"slices"
-)
+import "slices"
 
-// CrossAttention is attention whose queries have rows of their own: softmax(Q·Kᵀ/√Dh)·V in each head, the queries of a sequence,
-// of which there may be none, over the keys and values of the sequence that it reads. It is what a block of cross-attention
-// computes, and the last block of a tower of which only some rows are read. Rq and R are the numbers of rows of all queries and
-// all keys, D = Heads·HeadDim.
+// CrossAttention is attention whose queries have rows of their own: softmax(Q·Kᵀ/√Dh + B)·V in each head, the queries of a
+// sequence over the keys and values of the one that it reads; a sequence may lack queries. It is what a block of cross-attention
+// computes, and the last block of a tower of which only some rows are read. Rq and R are the numbers of rows of all queries
+// and all keys, D = Heads·HeadDim.
 type CrossAttention[T Float] struct {
 	Q        []T     // (Rq, D)
 	KV       []T     // (R, 2·D): k and v of a row side by side
 	QOffsets []int32 // first query of each sequence and, last, Rq
 	Offsets  []int32 // first key of each sequence and, last, R
-	// Reads is the number of the key sequence that each query sequence reads, several perhaps the same; nil: that of its own number.
-	Reads   []int32
-	Heads   int
-	HeadDim int
+	Reads    []int32 // the number of the keys' sequence that each sequence of queries reads; nil: its own number. Not with a bias
+	Heads    int
+	HeadDim  int
+	Bias     *ScoreBias[T] // B, or nil for none
+	BF16     bool          // as Attention.BF16
 
 	Out []T // (Rq, D)
 	LSE []T // (Heads, Rq): log of the sum of the exponentials of a row's scores, kept for the backward pass
@@ -25,146 +23,105 @@ type CrossAttention[T Float] struct {
 	DOut    []T // (Rq, D): gradient of Out
 	DQ, DKV []T // (Rq, D), (R, 2·D): gradients, overwritten
 
-	begin, readers []int32 // which query sequences read key sequence s: readers[begin[s]:begin[s+1]], in order
+	begin, readers []int32 // which sequences read keys s: readers[begin[s]:begin[s+1]], in order
 }
 
-// CrossForward fills Out and LSE. A work item is one head of one query sequence.
-func CrossForward[T Float](p *Pool, a *CrossAttention[T]) {
-	q := own(p)
-	defer disown(p, q)
-	q.For((len(a.QOffsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
-		for i := lo; i < hi; i++ {
-			a.forward(q, thread, i/a.Heads, i%a.Heads)
-		}
-	})
-}
+// CrossForward fills Out and LSE. Work is dealt as by AttentionForward.
+func CrossForward[T Float](p *Pool, a *CrossAttention[T]) { a.run(p, (*head[T]).forward) }
 
-// CrossBackward fills DQ and DKV from DOut and what CrossForward left in Out and LSE. A work item is one head of one key sequence,
-// whose readers add to its gradient in order.
+// CrossBackward fills DQ and DKV, and adds to the gradient of the bias, from DOut and what CrossForward left in Out and LSE.
+// With Reads a work item is one head of one sequence of keys, whose readers add to its gradient in order.
 func CrossBackward[T Float](p *Pool, a *CrossAttention[T]) {
+	if a.Reads != nil {
+		a.backwardRead(p)
+		return
+	}
+	a.run(p, (*head[T]).backward)
+}
+
+func (a *CrossAttention[T]) run(p *Pool, f func(h *head[T], p *Pool, thread int, next *head[T])) {
+	a.Bias.prepare(a.Heads, a.QOffsets, a.Offsets)
+	eachHead(p, len(a.QOffsets)-1, a.Heads, a.DQ != nil && a.Bias.differentiated(), a.head, f)
+}
+
+func (a *CrossAttention[T]) backwardRead(p *Pool) {
 	a.group()
 	q := own(p)
 	defer disown(p, q)
 	q.For((len(a.Offsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
+		var none head[T]
 		for i := lo; i < hi; i++ {
-			a.backward(q, thread, i/a.Heads, i%a.Heads)
+			keys, index, written := i/a.Heads, i%a.Heads, 0
+			for _, seq := range a.readers[a.begin[keys]:a.begin[keys+1]] {
+				if h := a.head(int(seq), index); h.queries > 0 {
+					h.adds, written = written, 1
+					h.backward(q, thread, &none)
+				}
+			}
+			if written == 0 {
+				h := head[T]{dim: a.HeadDim}
+				a.setKeys(&h, keys, index)
+				h.backward(q, thread, &none)
+			}
 		}
 	})
 }
 
-// crossHead is one head of one sequence as the loops see it: slices that begin at its first element.
-type crossHead[T Float] struct {
-	q, out, dq, dout []T // rows are D apart
-	k, v, dk, dv     []T // rows are 2·D apart
-	lse              []T // one for each query
-	queries, keys    int
-}
-
-// read returns the key sequence that a query sequence reads.
-func (a *CrossAttention[T]) read(seq int) int {
-	if a.Reads == nil {
-		return seq
-	}
-	return int(a.Reads[seq])
-}
-
-// group lists the readers of each key sequence.
+// group lists the readers of each sequence of keys.
 func (a *CrossAttention[T]) group() {
-	keys, queries := len(a.Offsets)-1, len(a.QOffsets)-1
+	keys := len(a.Offsets) - 1
 	a.begin = slices.Grow(a.begin[:0], keys+1)[:keys+1]
-	a.readers = slices.Grow(a.readers[:0], queries)[:queries]
+	a.readers = slices.Grow(a.readers[:0], len(a.Reads))[:len(a.Reads)]
 	clear(a.begin)
-	for s := range queries {
-		a.begin[a.read(s)]++
+	for _, k := range a.Reads {
+		a.begin[k]++
 	}
 	end := int32(0)
-	for s, n := range a.begin {
+	for k, n := range a.begin {
 		end += n
-		a.begin[s] = end
+		a.begin[k] = end
 	}
-	for s := queries - 1; s >= 0; s-- { // a list is filled from its end
-		k := a.read(s)
+	for s, k := range slices.Backward(a.Reads) { // a list is filled from its end
 		a.begin[k]--
 		a.readers[a.begin[k]] = int32(s)
 	}
 }
 
-// head is one head of query sequence seq over key sequence keys.
-func (a *CrossAttention[T]) head(seq, keys, index int) crossHead[T] {
-	first, from := int(a.QOffsets[seq]), int(a.Offsets[keys])
-	d := a.Heads * a.HeadDim
-	h := crossHead[T]{queries: int(a.QOffsets[seq+1]) - first, keys: int(a.Offsets[keys+1]) - from}
-	if h.keys == 0 {
+// head returns one head of one sequence; of one past the last it is empty.
+func (a *CrossAttention[T]) head(seq, index int) head[T] {
+	h := head[T]{dim: a.HeadDim, bf16: a.BF16}
+	if seq+1 >= len(a.QOffsets) {
 		return h
 	}
-	kv := from*2*d + index*a.HeadDim
-	h.k, h.v = a.KV[kv:], a.KV[kv+d:]
-	if a.DKV != nil {
-		h.dk, h.dv = a.DKV[kv:], a.DKV[kv+d:]
+	keys, first, d := seq, int(a.QOffsets[seq]), a.Heads*a.HeadDim
+	if a.Reads != nil {
+		keys = int(a.Reads[seq])
 	}
-	if h.queries == 0 {
-		return h
+	a.setKeys(&h, keys, index)
+	h.queries, h.rowQ, h.rowOut = int(a.QOffsets[seq+1])-first, d, d
+	if h.queries > 0 {
+		at := first*d + index*a.HeadDim
+		h.q, h.out, h.lse = a.Q[at:], a.Out[at:], a.LSE[index*int(a.QOffsets[len(a.QOffsets)-1])+first:]
+		if a.DQ != nil {
+			h.dq, h.dout = a.DQ[at:], a.DOut[at:]
+		}
 	}
-	at := first*d + index*a.HeadDim
-	h.q, h.out, h.lse = a.Q[at:], a.Out[at:], a.LSE[index*int(a.QOffsets[len(a.QOffsets)-1])+first:]
-	if a.DQ != nil {
-		h.dq, h.dout = a.DQ[at:], a.DOut[at:]
+	if a.Bias != nil {
+		h.bias = a.Bias.head(index, a.QOffsets[seq:], a.Offsets[seq:])
 	}
 	return h
 }
 
-func (a *CrossAttention[T]) forward(p *Pool, thread, seq, index int) {
-	if a.forward32(p, thread, seq, index) {
+// setKeys gives a head the keys and values of a sequence.
+func (a *CrossAttention[T]) setKeys(h *head[T], keys, index int) {
+	from, d := int(a.Offsets[keys]), a.Heads*a.HeadDim
+	h.keys, h.rowKV = int(a.Offsets[keys+1])-from, 2*d
+	if h.keys == 0 {
 		return
 	}
-	h, dim, d := a.head(seq, a.read(seq), index), a.HeadDim, a.Heads*a.HeadDim
-	scale := T(1 / math.Sqrt(float64(dim)))
-	score := scratch[T](p, thread, slotA, h.keys)
-	for i := range h.queries {
-		q, out := h.q[i*d:i*d+dim], h.out[i*d:i*d+dim]
-		for j := range score {
-			score[j] = scale * dot(q, h.k[j*2*d:j*2*d+dim])
-		}
-		top := rowMax(score)
-		sum := T(0)
-		clear(out)
-		for j, s := range score {
-			w := T(math.Exp(float64(s - top)))
-			sum += w
-			addScaled(out, w, h.v[j*2*d:j*2*d+dim])
-		}
-		h.lse[i] = top + T(math.Log(float64(sum)))
-		scaleBy(out, 1/sum)
-	}
-}
-
-// backward goes over the scores again, with the formulas of Attention.
-func (a *CrossAttention[T]) backward(p *Pool, thread, keys, index int) {
-	if a.backward32(p, thread, keys, index) {
-		return
-	}
-	dim, d, from := a.HeadDim, a.Heads*a.HeadDim, int(a.Offsets[keys])
-	scale := T(1 / math.Sqrt(float64(dim)))
-	for j := from; j < int(a.Offsets[keys+1]); j++ {
-		at := j*2*d + index*dim
-		clear(a.DKV[at : at+dim])
-		clear(a.DKV[at+d : at+d+dim])
-	}
-	for _, seq := range a.readers[a.begin[keys]:a.begin[keys+1]] {
-		h := a.head(int(seq), keys, index)
-		for i := range h.queries {
-			q, dq, dout := h.q[i*d:i*d+dim], h.dq[i*d:i*d+dim], h.dout[i*d:i*d+dim]
-			clear(dq)
-			delta := dot(dout, h.out[i*d:i*d+dim])
-			for j := range h.keys {
-				at := j * 2 * d
-				k := h.k[at : at+dim]
-				w := T(math.Exp(float64(scale*dot(q, k) - h.lse[i])))
-				addScaled(h.dv[at:at+dim], w, dout)
-				ds := scale * w * (dot(dout, h.v[at:at+dim]) - delta)
-				addScaled(dq, ds, k)
-				addScaled(h.dk[at:at+dim], ds, q)
-			}
-		}
+	at := from*2*d + index*a.HeadDim
+	h.k, h.v = a.KV[at:], a.KV[at+d:]
+	if a.DKV != nil {
+		h.dk, h.dv = a.DKV[at:], a.DKV[at+d:]
 	}
 }
