@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"diptych/checkpoints"
-	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/remote"
 	"diptych/data/transform"
@@ -312,23 +311,12 @@ func (o *opened) OpenData(ctx context.Context, path string, cache remote.Options
 	if path == "" {
 		path = o.config.Data.All()[0].Path
 	}
-	if !data.IsAddress(path) {
-		return openSet(path)
-	}
-	c, err := OpenCache(cache)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	far, err := remote.Open(ctx, path, c)
-	if err != nil {
-		return nil, err
-	}
-	defer far.Close()
-	if len(splits) == 0 {
-		splits = o.config.evalOptions(far.Manifest(), o.config.Train.Steps).Splits
-	}
-	return far.OpenSplits(ctx, splits...)
+	return OpenSet(ctx, path, cache, func(m *arrowset.Manifest) []string {
+		if len(splits) > 0 {
+			return splits
+		}
+		return o.config.evalOptions(m, o.config.Train.Steps).Splits
+	})
 }
 
 // Files of a checkpoint.

@@ -31,6 +31,9 @@ type Config struct {
 	CutMix float64 `yaml:"cutmix,omitempty"`
 	// HardNegatives draws false partners by how alike the towers find them (itm).
 	HardNegatives bool `yaml:"hardNegatives,omitempty"`
+	// MaskProb is the share of the tokens that are hidden (mlm); 0: 0.15, as in BERT. The words of a short sentence tell one
+	// another; the more are hidden the more must come from the picture.
+	MaskProb float64 `yaml:"maskProb,omitempty"`
 	// WholeWords hides words instead of tokens (mlm), in a budget that counts padding up to PadTo tokens.
 	WholeWords bool `yaml:"wholeWords,omitempty"`
 	PadTo      int  `yaml:"padTo,omitempty"`
@@ -67,7 +70,7 @@ var objectives = map[string]objective{
 	"itc":      {global: itc, keys: []string{"labelSmoothing", "groupTargets"}},
 	"sigmoid":  {global: sigmoid, heads: model.Heads{LogitBias: true}, keys: []string{"groupTargets"}},
 	"itm":      {local: itm, heads: model.Heads{Match: true}, metrics: []string{"accuracy"}, keys: []string{"hardNegatives"}},
-	"mlm":      {local: mlm, heads: model.Heads{Words: true}, metrics: []string{"top1"}, keys: []string{"wholeWords", "padTo"}},
+	"mlm":      {local: mlm, heads: model.Heads{Words: true}, metrics: []string{"top1"}, keys: []string{"maskProb", "wholeWords", "padTo"}},
 	"wpa":      {local: wpa, heads: model.Heads{Match: true}, metrics: []string{"distance"}},
 	"mpp":      {local: mpp, heads: model.Heads{Colors: true}, metrics: []string{"top1"}},
 	"classify": {local: classify, needs: Needs{Labels: true}, metrics: []string{"top1"}, keys: []string{"labelSmoothing", "mixup", "cutmix"}},
@@ -103,7 +106,7 @@ func Validate(cfgs []Config) error {
 		}
 		for key, set := range map[string]bool{
 			"labelSmoothing": c.LabelSmoothing != 0, "groupTargets": c.GroupTargets, "mixup": c.Mixup != 0, "cutmix": c.CutMix != 0,
-			"wholeWords": c.WholeWords, "padTo": c.PadTo != 0, "hardNegatives": c.HardNegatives,
+			"maskProb": c.MaskProb != 0, "wholeWords": c.WholeWords, "padTo": c.PadTo != 0, "hardNegatives": c.HardNegatives,
 		} {
 			if ok && set && !slices.Contains(o.keys, key) {
 				bad("%s: the objective %s has none", key, c.Name)
@@ -111,6 +114,9 @@ func Validate(cfgs []Config) error {
 		}
 		if c.HardNegatives && !HasGlobal(cfgs) {
 			bad("hardNegatives: they are drawn by the similarity of the towers, which no objective of the recipe trains: add itc or sigmoid")
+		}
+		if !(c.MaskProb >= 0 && c.MaskProb <= 1) {
+			bad("maskProb: %v, want 0 (0.15) to 1", c.MaskProb)
 		}
 		if c.PadTo < 0 || c.PadTo > 0 && !c.WholeWords {
 			bad("padTo: %d, want 0 or more, with wholeWords", c.PadTo)
