@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"diptych/checkpoints"
-	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/remote"
 	"diptych/data/transform"
@@ -344,24 +343,13 @@ func (o *opened) OpenData(ctx context.Context, path string, cache remote.Options
 	if path == "" {
 		path = o.config.Data.All()[0].Path
 	}
-	if !data.IsAddress(path) {
-		return openSet(path)
-	}
-	c, err := OpenCache(cache)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	far, err := remote.Open(ctx, path, c)
-	if err != nil {
-		return nil, err
-	}
-	defer far.Close()
-	splits := opt.Splits
-	if len(splits) == 0 {
-		splits = o.config.evalOptions(far.Manifest(), o.config.Train.Steps).Splits
-	}
-	return far.OpenSplits(ctx, append(slices.Clip(splits), opt.Sources()...)...)
+	return OpenSet(ctx, path, cache, func(m *arrowset.Manifest) []string {
+		splits := opt.Splits
+		if len(splits) == 0 {
+			splits = o.config.evalOptions(m, o.config.Train.Steps).Splits
+		}
+		return append(slices.Clip(splits), opt.Sources()...)
+	})
 }
 
 // Files of a checkpoint.

@@ -89,7 +89,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 			opt.Pool = m.Pool()
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, opt)
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, remote.ErrAddress) || errors.Is(err, arrowset.ErrSchema) {
+			if notThere(err) {
 				return usageError{err}
 			}
 			if err != nil {
