@@ -71,7 +71,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 			}
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, splits...)
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, remote.ErrAddress) || errors.Is(err, arrowset.ErrSchema) {
+			if notThere(err) {
 				return usageError{err}
 			}
 			if err != nil {
