@@ -41,7 +41,9 @@ Retrieval ranks all texts of a split for each picture and all pictures for each 
 right for it. Zero-shot classification uses the class systems and prompt templates of the data set's manifest.
 
 A model that reads a picture and a sentence together (kind vilt) is measured by other tasks: match tells a picture's own sentence
-from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.`,
+from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.
+One that answers is measured by the captions' answers: vqa is VQA's official accuracy beside all annotators, by kind of question;
+nlvr2 accuracy and consistency of sentences about two pictures; classify the classes of picture and sentence together.`,
 		Example: `  trainer eval runs/clip-emoji
   trainer eval runs/clip-emoji --split test_style,test_concept --out report
   trainer eval runs/a --data DIR --split test --task retrieval --texts all --json`,
@@ -107,7 +109,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 	f.StringVar(&data, "data", "", "data set `directory` or address, or demo; the run's own if not given")
 	addCacheFlags(cmd, &cache)
 	f.StringSliceVar(&splits, "split", nil, "`names` of splits; all but train if not given")
-	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot; both if not given")
+	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot, classify, match, fill, vqa, nlvr2; all that the model serves if not given")
 	f.StringSliceVar(&systems, "classes", nil, "`names` of class systems; all if not given")
 	f.StringVar(&texts, "texts", "", "`candidates` of retrieval: label (one of each group) or all; label where there are any if not given")
 	f.Float64Var(&ensemble, "ensemble", 1, "`share` of this model in an average of weights with the one it was fine-tuned from (WiSE-FT)")
