@@ -12,22 +12,6 @@ import (
 // This file holds what the evaluation of VQA says of answers (Goyal et al. 2017; Antol et al. 2015, §3 and §4): how they are
 // written, how right one is beside those of ten annotators, and which of them are a model's classes.
 
-// SplitAnswers parts the answers of a caption, which stand one on each line, as its annotators gave them.
-func SplitAnswers(text string) []string {
-	return slices.DeleteFunc(strings.Split(text, "\n"), func(s string) bool { return s == "" })
-}
-
-// JoinAnswers puts answers in the form that SplitAnswers reads.
-func JoinAnswers(answers []string) string {
-	clean := make([]string, 0, len(answers))
-	for _, a := range answers {
-		if a = strings.Join(strings.Fields(a), " "); a != "" {
-			clean = append(clean, a)
-		}
-	}
-	return strings.Join(clean, "\n")
-}
-
 var (
 	groupedDigits = regexp.MustCompile(`\d,\d`)
 	// numbers are those that are written as digits; articles are left out.

@@ -128,7 +128,7 @@ func (q *questions) of(row int) []asked {
 		if c.Text == "" || c.Lang != "" && c.Lang != q.opt.Lang || len(q.opt.Kinds) > 0 && !slices.Contains(q.opt.Kinds, c.Kind) {
 			continue
 		}
-		a := asked{text: c.Text, kind: c.Kind, answers: data.SplitAnswers(c.Answer), label: -1}
+		a := asked{text: c.Text, kind: c.Kind, answers: arrowset.SplitAnswers(c.Answer), label: -1}
 		if len(a.answers) > 0 {
 			if k, ok := q.index[data.NormalizeAnswer(a.answers[0])]; ok {
 				a.label = k

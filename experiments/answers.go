@@ -53,7 +53,7 @@ func (c *Config) readAnswers() ([]arrowset.Class, error) {
 		for k, set := range sets {
 			for i, m := range set.Meta() {
 				for _, cp := range set.Captions(i) {
-					if m.Split == all[k].Split && cp.Answer != "" && admitsCaption(&all[k], cp) && !yield(data.SplitAnswers(cp.Answer)) {
+					if m.Split == all[k].Split && cp.Answer != "" && admitsCaption(&all[k], cp) && !yield(arrowset.SplitAnswers(cp.Answer)) {
 						return
 					}
 				}
@@ -99,7 +99,7 @@ func sentences(captions []arrowset.Caption, c *data.SourceConfig, class map[stri
 			continue
 		}
 		if class != nil {
-			targets := data.SoftTargets(data.SplitAnswers(cp.Answer), class)
+			targets := data.SoftTargets(arrowset.SplitAnswers(cp.Answer), class)
 			if len(targets) == 0 {
 				continue
 			}

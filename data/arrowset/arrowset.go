@@ -23,7 +23,11 @@
 // embedded in the program is in data/demo. Start reading at Open and Create.
 package arrowset
 
-import "errors"
+import (
+	"errors"
+	"slices"
+	"strings"
+)
 
 // ErrCorrupt is wrapped by errors about data that are not what was once written: a wrong magic number, a truncated file, a
 // missing shard, a checksum that differs.
@@ -103,4 +107,20 @@ type Row struct {
 type RowMeta struct {
 	ImageID, Split, Group, Label, Source string
 	Attributes                           []string
+}
+
+// SplitAnswers parts Caption.Answer into the answers of its annotators.
+func SplitAnswers(text string) []string {
+	return slices.DeleteFunc(strings.Split(text, "\n"), func(s string) bool { return s == "" })
+}
+
+// JoinAnswers makes a Caption.Answer of the answers of annotators; blanks of all kinds become single ones.
+func JoinAnswers(answers []string) string {
+	var clean []string
+	for _, a := range answers {
+		if a = strings.Join(strings.Fields(a), " "); a != "" {
+			clean = append(clean, a)
+		}
+	}
+	return strings.Join(clean, "\n")
 }
