@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"diptych/checkpoints"
@@ -28,7 +29,8 @@ type encoder struct {
 	parts   *parts
 	pool    *kernel.Pool
 	runner  *model.Runner
-	scratch sync.Pool // of *decodeScratch
+	scratch sync.Pool            // of *decodeScratch
+	known   map[string][]float32 // rows of sentences that a frozen tower gave before; nil if the tower learns
 }
 
 type decodeScratch struct {
@@ -73,7 +75,11 @@ func newEncoder(c *Config, p *parts, weights []float32, pool *kernel.Pool) (*enc
 	if err != nil {
 		return nil, err
 	}
-	return &encoder{config: c, parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}, nil
+	e := &encoder{config: c, parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}
+	if m, ok := p.model.(*model.CLIP); ok && m.TextFrozen() {
+		e.known = map[string][]float32{}
+	}
+	return e, nil
 }
 
 func (e *encoder) measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
@@ -146,18 +152,35 @@ func (e *encoder) Texts(ctx context.Context, texts []string) ([]float32, error) 
 	if e.parts.tok == nil {
 		return nil, fmt.Errorf("experiments: a model of kind %s reads no texts: %w", e.config.Model.Kind, eval.ErrRequest)
 	}
-	out := make([]float32, len(texts)*e.EmbedDim())
-	tokens := make([][]int32, 0, encodeChunk)
-	for lo := 0; lo < len(texts); lo += encodeChunk {
+	dim := e.EmbedDim()
+	out := make([]float32, len(texts)*dim)
+	var todo []int // texts that are not known yet
+	for i, t := range texts {
+		if row, ok := e.known[t]; ok {
+			copy(out[i*dim:], row)
+		} else {
+			todo = append(todo, i)
+		}
+	}
+	tokens, rows := make([][]int32, 0, encodeChunk), make([]float32, encodeChunk*dim)
+	for lo := 0; lo < len(todo); lo += encodeChunk {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		chunk := todo[lo:min(lo+encodeChunk, len(todo))]
 		tokens = tokens[:0]
-		for _, t := range texts[lo:min(lo+encodeChunk, len(texts))] {
-			tokens = append(tokens, e.parts.tok.Encode(t, nil))
+		for _, i := range chunk {
+			tokens = append(tokens, e.parts.tok.Encode(texts[i], nil))
 		}
-		if err := e.runner.Texts(tokens, out[lo*e.EmbedDim():]); err != nil {
+		if err := e.runner.Texts(tokens, rows); err != nil {
 			return nil, err
+		}
+		for k, i := range chunk {
+			row := rows[k*dim : (k+1)*dim]
+			copy(out[i*dim:], row)
+			if e.known != nil {
+				e.known[texts[i]] = slices.Clone(row)
+			}
 		}
 	}
 	return out, nil
@@ -319,6 +342,9 @@ const (
 func tensors(l *model.Layout, prefix string, slab []float32) []checkpoints.Tensor {
 	var out []checkpoints.Tensor
 	for _, p := range l.Params {
+		if p.Frozen && len(slab) == l.Trained { // of moments, which it has none of
+			continue
+		}
 		out = append(out, checkpoints.Tensor{Name: prefix + p.Name, Shape: p.Shape, Data: p.Slice(slab)})
 	}
 	return out

@@ -241,7 +241,7 @@ func (r *Run) resources() (train.Resources, error) {
 		res.Threads = kernel.DefaultThreads()
 	}
 	if res.Workers == 0 {
-		res.Workers = c.Train.FastestWorkers(res.Threads, r.parts.model.Parameters().Size)
+		res.Workers = c.workers(r.parts, res.Threads)
 	}
 	if res.Memory == 0 {
 		res.Memory = machine.AvailableMemory()
@@ -257,6 +257,13 @@ func (r *Run) resources() (train.Resources, error) {
 		res.Memory -= own
 	}
 	return res, nil
+}
+
+// workers returns how many are best on so many threads.
+func (c *Config) workers(p *parts, threads int) int {
+	l := p.model.Parameters()
+	l.Freeze(c.Optim.Freezes) // what is frozen has no gradients
+	return c.Train.FastestWorkers(threads, l.Trained)
 }
 
 // trainer plans and allocates the run's trainer.

@@ -19,6 +19,9 @@ func TestVerify(t *testing.T) {
 		{"../train/testdata/clip-gelu", nil}, {"../train/testdata/clip-quickgelu", nil}, {"../train/testdata/vit-token", nil}, {"../train/testdata/vit-avg", nil},
 		{"../train/testdata/vit-prenorm", nil}, {"../train/testdata/vit-map", nil}, {"../checkpoints/bridge/testdata/vit-hf", []string{"out.logits.interpolated"}},
 		{"../checkpoints/bridge/testdata/posembed", nil},
+		{"../model/testdata/vilt-mlm", nil}, {"../model/testdata/vilt-itm", nil}, {"../model/testdata/vilt-vqa", nil}, {"../model/testdata/vilt-nlvr2", nil},
+		{"../model/testdata/vilt-retrieval", nil}, {"../model/testdata/vilt-original-irtr", nil}, {"../model/testdata/vilt-original-vqa", nil},
+		{"../model/testdata/vilt-original-nlvr2", nil},
 	} {
 		t.Run(filepath.Base(x.dir), func(t *testing.T) {
 			f, err := OpenFixture(x.dir)
@@ -36,6 +39,30 @@ func TestVerify(t *testing.T) {
 			}
 			require.Equal(t, x.skipped, skipped)
 		})
+	}
+}
+
+// The authors' objectives of pre-training, and their checkpoint against the reference in transformers.
+func TestVerifyViLT(t *testing.T) {
+	for _, x := range []struct {
+		dir, weights string
+		compared     int
+	}{
+		{"../train/testdata/vilt-original-pretrain", "", 79}, {"../model/testdata/vilt-mlm", "../checkpoints/bridge/testdata/vilt/original.ckpt", 62},
+	} {
+		f, err := OpenFixture(x.dir)
+		require.NoError(t, err)
+		defer f.Close()
+		res, err := Verify(f, x.weights, nil, 1)
+		require.NoError(t, err)
+		compared := 0
+		for _, v := range res {
+			if v.Computed {
+				require.True(t, v.OK, "%s: %v, tolerance %v", v.Name, v.Largest, v.Atol)
+				compared++
+			}
+		}
+		require.Equal(t, x.compared, compared, x.dir)
 	}
 }
 

@@ -30,6 +30,9 @@ type Config struct {
 	// Mixup and CutMix are α of the Beta distribution that a picture's share of another is drawn from (classify); 0: none.
 	Mixup  float64 `yaml:"mixup,omitempty"`
 	CutMix float64 `yaml:"cutmix,omitempty"`
+	// MaskProb is the share of the tokens that are hidden (mlm); 0: 0.15, as in BERT. The words of a short sentence tell one
+	// another; the more are hidden the more must come from the picture.
+	MaskProb float64 `yaml:"maskProb,omitempty"`
 	// WholeWords hides words instead of tokens (mlm), in a budget that counts padding up to PadTo tokens.
 	WholeWords bool `yaml:"wholeWords,omitempty"`
 	PadTo      int  `yaml:"padTo,omitempty"`
@@ -70,7 +73,7 @@ var objectives = map[string]objective{
 	"itc":      {global: itc, keys: []string{"labelSmoothing", "groupTargets"}},
 	"sigmoid":  {global: sigmoid, heads: model.Heads{LogitBias: true}, keys: []string{"groupTargets"}},
 	"itm":      {local: itm, heads: model.Heads{Match: true}, metrics: []string{"accuracy"}},
-	"mlm":      {local: mlm, heads: model.Heads{Words: true}, metrics: []string{"top1"}, keys: []string{"wholeWords", "padTo"}},
+	"mlm":      {local: mlm, heads: model.Heads{Words: true}, metrics: []string{"top1"}, keys: []string{"maskProb", "wholeWords", "padTo"}},
 	"wpa":      {local: wpa, heads: model.Heads{Match: true}, metrics: []string{"distance"}},
 	"mpp":      {local: mpp, heads: model.Heads{Colors: true}, metrics: []string{"top1"}},
 	"classify": {local: classify, needs: Needs{Labels: true}, metrics: []string{"top1"}, keys: []string{"labelSmoothing", "mixup", "cutmix"}},
@@ -110,11 +113,14 @@ func Validate(cfgs []Config) error {
 		}
 		for key, set := range map[string]bool{
 			"labelSmoothing": c.LabelSmoothing != 0, "groupTargets": c.GroupTargets, "mixup": c.Mixup != 0, "cutmix": c.CutMix != 0,
-			"wholeWords": c.WholeWords, "padTo": c.PadTo != 0, "negatives": c.Negatives != 0,
+			"maskProb": c.MaskProb != 0, "wholeWords": c.WholeWords, "padTo": c.PadTo != 0, "negatives": c.Negatives != 0,
 		} {
 			if ok && set && !slices.Contains(o.keys, key) {
 				bad("%s: the objective %s has none", key, c.Name)
 			}
+		}
+		if !(c.MaskProb >= 0 && c.MaskProb <= 1) {
+			bad("maskProb: %v, want 0 (0.15) to 1", c.MaskProb)
 		}
 		if c.PadTo < 0 || c.PadTo > 0 && !c.WholeWords {
 			bad("padTo: %d, want 0 or more, with wholeWords", c.PadTo)

@@ -9,6 +9,11 @@ import (
 // Attention returns softmax(Q·Kᵀ/√Dh)·V in each head of each sequence (Vaswani et al. 2017, §3.2.1). qkv (R, 3·D) holds the
 // queries, keys and values of a row side by side -> (R, D). With causal a row does not see those after it.
 func (g *GraphOf[T]) Attention(qkv *Node, seqs *Seqs, heads int, causal bool) *Node {
+	return g.BiasedAttention(qkv, seqs, heads, causal, nil)
+}
+
+// BiasedAttention is Attention with a bias added to the scores Q·Kᵀ/√Dh; nil adds none.
+func (g *GraphOf[T]) BiasedAttention(qkv *Node, seqs *Seqs, heads int, causal bool, bias *ScoreBias) *Node {
 	if !g.operands("attention", qkv) {
 		return nil
 	}
@@ -22,12 +27,19 @@ func (g *GraphOf[T]) Attention(qkv *Node, seqs *Seqs, heads int, causal bool) *N
 	if !g.sameRows(name, qkv.buf.rows, seqs.Rows) {
 		return nil
 	}
+	if bias != nil {
+		bias = &ScoreBias{Scores: bias.Scores, Queries: bias.Keys, Keys: bias.Keys}
+	}
+	scores, ok := g.bias(name, bias, heads, seqs, seqs)
+	if !ok {
+		return nil
+	}
 	rows, width := qkv.buf.rows, qkv.Cols()/3
 	y := g.matrix(name, rows, width)
 	lse := workspace(name+".lse", rows, heads)
 	// Counted as if the rows were spread evenly over the sequences: two products of length² for each row and column.
 	length := int64(max(1, seqs.Rows.Max/max(1, seqs.Count.Max)))
-	o := &op[T]{kind: "attention", name: name, in: []*Node{qkv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * length * int64(width)}
+	o := &op[T]{kind: "attention", name: name, in: []*Node{qkv, scores}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * length * int64(width)}
 	if causal {
 		o.flops /= 2
 	}
@@ -39,19 +51,23 @@ func (g *GraphOf[T]) Attention(qkv *Node, seqs *Seqs, heads int, causal bool) *N
 		}
 		return float64(used) / float64(int64(rows.Max)*length)
 	}
-	a := kernel.Attention[T]{Heads: heads, HeadDim: width / heads, Causal: causal, BF16: g.bf16}
-	o.forward = func() {
+	a := kernel.Attention[T]{Heads: heads, HeadDim: width / heads, Causal: causal, BF16: g.bf16, Bias: g.kernelBias(scores)}
+	bind := func(dbias *buffer) {
 		a.QKV, a.Offsets, a.Out, a.LSE = g.at(qkv), seqs.offsets, g.at(y), g.mem.at(lse)
+		g.bindBias(a.Bias, bias, dbias)
+	}
+	o.forward = func() {
+		bind(nil)
 		a.DOut, a.DQKV = nil, nil // those of the last backward pass had another number of rows
 		kernel.AttentionForward(g.mem.run.Pool, &a)
 	}
 	o.backward = func(r *reverse[T]) {
-		d := r.grad(0)
+		d, dbias := r.gradOrScratch(0), r.accum(1)
 		r.step(o.flops*5/2, func() {
-			a.QKV, a.Offsets, a.Out, a.LSE = g.at(qkv), seqs.offsets, g.at(y), g.mem.at(lse)
+			bind(dbias)
 			a.DOut, a.DQKV = g.mem.at(r.dy), g.mem.at(d)
 			kernel.AttentionBackward(g.mem.run.Pool, &a)
-		}, qkv.buf, y.buf, lse)
+		}, qkv.buf, y.buf, lse, bufferOf(scores))
 	}
 	return g.add(o)
 }
@@ -84,19 +100,13 @@ func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
 	lse := workspace(name+".lse", q.buf.rows, heads)
 	o := &op[T]{kind: "pooled attention", name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(seqs.Rows.Max) * int64(width)}
 	o.share = func() float64 { return float64(seqs.Rows.Len()) / float64(seqs.Rows.Max) }
-	a := kernel.PooledAttention[T]{Heads: heads, HeadDim: width / heads}
+	a := kernel.PooledAttention[T]{Heads: heads, HeadDim: width / heads, BF16: g.bf16}
 	o.forward = func() {
 		a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
 		kernel.PooledForward(g.mem.run.Pool, &a)
 	}
 	o.backward = func(r *reverse[T]) {
-		dq, dkv := r.grad(0), r.grad(1)
-		if dq == nil {
-			dq = r.scratch(q.buf.rows, width)
-		}
-		if dkv == nil {
-			dkv = r.scratch(kv.buf.rows, 2*width)
-		}
+		dq, dkv := r.gradOrScratch(0), r.gradOrScratch(1)
 		r.step(o.flops*5/2, func() {
 			a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
 			a.DOut, a.DQ, a.DKV = g.mem.at(r.dy), g.mem.at(dq), g.mem.at(dkv)
@@ -110,6 +120,11 @@ func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
 // qSeqs, and kv (R, 2·D) keys and values side by side, divided by kvSeqs; the queries of sequence i see all of the keys of
 // sequence i -> (Rq, D).
 func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, heads int) *Node {
+	return g.BiasedCrossAttention(q, qSeqs, kv, kvSeqs, heads, nil)
+}
+
+// BiasedCrossAttention is CrossAttention with a bias added to the scores Q·Kᵀ/√Dh; nil adds none.
+func (g *GraphOf[T]) BiasedCrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, heads int, bias *ScoreBias) *Node {
 	if !g.operands("cross attention", q, kv) {
 		return nil
 	}
@@ -123,30 +138,32 @@ func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs
 	if !g.sameRows(name, q.buf.rows, qSeqs.Rows) || !g.sameRows(name, kv.buf.rows, kvSeqs.Rows) || !g.sameRows(name, qSeqs.Count, kvSeqs.Count) {
 		return nil
 	}
+	scores, ok := g.bias(name, bias, heads, qSeqs, kvSeqs)
+	if !ok {
+		return nil
+	}
 	rows, width := q.buf.rows, q.Cols()
 	y := g.matrix(name, rows, width)
 	lse := workspace(name+".lse", rows, heads)
 	keys := int64(max(1, kvSeqs.Rows.Max/max(1, kvSeqs.Count.Max)))
-	o := &op[T]{kind: "cross attention", name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * keys * int64(width)}
-	a := kernel.CrossAttention[T]{Heads: heads, HeadDim: width / heads}
-	o.forward = func() {
+	o := &op[T]{kind: "cross attention", name: name, in: []*Node{q, kv, scores}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * keys * int64(width)}
+	a := kernel.CrossAttention[T]{Heads: heads, HeadDim: width / heads, BF16: g.bf16, Bias: g.kernelBias(scores)}
+	bind := func(dbias *buffer) {
 		a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
+		g.bindBias(a.Bias, bias, dbias)
+	}
+	o.forward = func() {
+		bind(nil)
 		a.DOut, a.DQ, a.DKV = nil, nil, nil // those of the last backward pass had another number of rows
 		kernel.CrossForward(g.mem.run.Pool, &a)
 	}
 	o.backward = func(r *reverse[T]) {
-		dq, dkv := r.grad(0), r.grad(1)
-		if dq == nil {
-			dq = r.scratch(rows, width)
-		}
-		if dkv == nil {
-			dkv = r.scratch(kv.buf.rows, 2*width)
-		}
+		dq, dkv, dbias := r.gradOrScratch(0), r.gradOrScratch(1), r.accum(2)
 		r.step(o.flops*5/2, func() {
-			a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
+			bind(dbias)
 			a.DOut, a.DQ, a.DKV = g.mem.at(r.dy), g.mem.at(dq), g.mem.at(dkv)
 			kernel.CrossBackward(g.mem.run.Pool, &a)
-		}, q.buf, kv.buf, y.buf, lse)
+		}, q.buf, kv.buf, y.buf, lse, bufferOf(scores))
 	}
 	return g.add(o)
 }

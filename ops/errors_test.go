@@ -35,6 +35,18 @@ func TestBuildErrors(t *testing.T) {
 		{"heads", func(g *Graph, x *Node, s *Seqs) *Node { return g.Attention(x, s, 2, false) }, "4 columns are not three times 2 heads", true},
 		{"no heads", func(g *Graph, x *Node, s *Seqs) *Node { return g.Attention(x, s, 0, false) }, "0 heads", true},
 		{"keys of another width", func(g *Graph, x *Node, s *Seqs) *Node { return g.PooledAttention(x, x, s, 2) }, "do not fit 2 heads", true},
+		{"bias of other heads", func(g *Graph, x *Node, s *Seqs) *Node {
+			return g.BiasedAttention(g.Input("qkv", x.Rows(), 12), s, 2, false, &ScoreBias{Scores: g.Param("scores", 0, 9, 3)})
+		}, "must have 6 rows for 2 heads", true},
+		{"bias without scores", func(g *Graph, x *Node, s *Seqs) *Node {
+			return g.BiasedAttention(g.Input("qkv", x.Rows(), 12), s, 2, false, &ScoreBias{})
+		}, "the bias has no scores", false},
+		{"pairs of positions that are no square", func(g *Graph, _ *Node, _ *Seqs) *Node {
+			return g.RelativeBias(g.Param("table", 0, 5, 2), make([]int32, 5), 0, 2)
+		}, "for 5 pairs of positions", true},
+		{"relative position past the table", func(g *Graph, _ *Node, _ *Seqs) *Node {
+			return g.RelativeBias(g.Param("table", 0, 5, 2), []int32{0, 1, 5, 0}, 0, 2)
+		}, "positions 1 and 0 are row 5 of table (5, 2)", true},
 		{"patch does not divide", func(g *Graph, _ *Node, _ *Seqs) *Node {
 			return g.PatchEmbed(g.Image("i", 1, 10, [3]float32{}, [3]float32{1, 1, 1}), g.Param("w", 0, 4, 27), nil, 3)
 		}, "not a multiple of the patch, 3", true},

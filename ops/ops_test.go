@@ -61,6 +61,19 @@ func TestGradients(t *testing.T) {
 			s := b.seqs("s", 0, 3, 4, 9)
 			return b.Attention(b.inputOf("qkv", s.Rows, 9, 12), s, 2, true)
 		}},
+		{"attention with a bias", func(b *f64) *Node {
+			s := b.seqs("s", 0, 3, 4, 9)
+			bias := &ScoreBias{Scores: b.param("scores", 10, 5)}
+			return b.BiasedAttention(b.inputOf("qkv", s.Rows, 9, 12), s, 2, true, bias)
+		}},
+		{"attention without gradient, its bias with", func(b *f64) *Node {
+			s := b.seqs("s", 0, 3, 4, 9)
+			bias := &ScoreBias{Scores: b.param("scores", 12, 6), Keys: b.ints("positions", 0, 1, 5, 2, 3, 4, 1, 2, 5)}
+			qkv := b.Input("qkv", s.Rows, 12)
+			x := b.random(9 * 12)
+			b.binds = append(b.binds, func(p *ProgramOf[float64]) { p.SetInput(qkv, x) })
+			return b.BiasedAttention(qkv, s, 2, false, bias)
+		}},
 		{"pooled attention", func(b *f64) *Node {
 			s := b.seqs("s", 0, 3, 4, 9)
 			return b.PooledAttention(b.input("q", 3, 4), b.inputOf("kv", s.Rows, 9, 8), s, 2)

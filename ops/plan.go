@@ -30,6 +30,14 @@ type buffer struct {
 	readBack bool // if one reads it
 }
 
+// bufferOf returns the buffer of an operand, or nil of an absent one.
+func bufferOf(n *Node) *buffer {
+	if n == nil {
+		return nil
+	}
+	return n.buf
+}
+
 // life is a stretch of the tape's steps, both ends included.
 type life struct{ first, last int }
 

@@ -106,6 +106,15 @@ func (r *reverse[T]) grad(i int) *buffer {
 	return d
 }
 
+// gradOrScratch is grad for a kernel that cannot leave the gradient out: what nobody needs goes to scratch.
+func (r *reverse[T]) gradOrScratch(i int) *buffer {
+	if d := r.grad(i); d != nil {
+		return d
+	}
+	n := r.op.in[i]
+	return r.scratch(n.buf.rows, n.buf.cols)
+}
+
 // accum returns where the step must add the gradient of operand i; nil if nobody needs it.
 func (r *reverse[T]) accum(i int) *buffer {
 	if !r.needs(i) {

@@ -55,6 +55,40 @@ func TestJoinedGradients(t *testing.T) {
 	})
 }
 
+// Two layers look up their bias in one table of relative positions: of rows of a sentence, of a picture, and across.
+func TestRelativeBiasGradients(t *testing.T) {
+	const texts, patches, heads = 3, 4, 2
+	var index []int32 // row j-i+texts-1 for two tokens, 5 and 6 across, 7 + j for patches
+	for i := range int32(texts + patches) {
+		for j := range int32(texts + patches) {
+			switch {
+			case i < texts && j < texts:
+				index = append(index, j-i+texts-1)
+			case i < texts:
+				index = append(index, 5)
+			case j < texts:
+				index = append(index, 6)
+			default:
+				index = append(index, 7+j-texts)
+			}
+		}
+	}
+	checkGradients(t, func(b *bench[float64]) *Node {
+		a, c := b.seqs("a", 0, 2, 5, 6), b.seqs("c", 0, 4, 5, 9)
+		x, j := b.Concat(b.inputOf("x", a.Rows, 6, 12), a, b.inputOf("y", c.Rows, 9, 12), c)
+		table, positions := b.param("table", 11, 2*heads), b.Positions(j, texts)
+		layer := func(n int) *ScoreBias {
+			return &ScoreBias{Scores: b.RelativeBias(table, index, n*heads, heads), Keys: positions}
+		}
+		x = b.BiasedAttention(b.Linear(x, b.param("wqkv", 36, 12), nil, LinearOpt{}), j.Seqs, heads, false, layer(0))
+		picked := b.Pick(j, b.ints("rows", 0, 1, 5))
+		q := b.Gather(b.Linear(x, b.param("wq", 4, 12), nil, LinearOpt{}), picked.Rows)
+		last := layer(1)
+		last.Queries = b.PositionsOf(picked, positions)
+		return b.BiasedCrossAttention(q, picked.Seqs, b.Linear(x, b.param("wkv", 8, 12), nil, LinearOpt{}), j.Seqs, heads, last)
+	})
+}
+
 // What does not fit names the picture, the row and the lengths.
 func TestPictureErrors(t *testing.T) {
 	for want, set := range map[string]func(p *Program, x *Pictures){

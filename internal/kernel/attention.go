@@ -2,17 +2,18 @@ package kernel
 
 import "math"
 
-// Attention describes softmax(Q·Kᵀ/√Dh)·V (Vaswani et al. 2017, §3.2.1) in each head of each of a list of packed sequences.
+// Attention describes softmax(Q·Kᵀ/√Dh + B)·V (Vaswani et al. 2017, §3.2.1) in each head of each of a list of packed sequences.
 // R is the number of rows of all sequences, D = Heads·HeadDim.
 type Attention[T Float] struct {
 	QKV     []T     // (R, 3·D): q, k and v of a row side by side, each with its heads side by side
 	Offsets []int32 // first row of each sequence and, last, R
 	Heads   int
 	HeadDim int
-	Causal  bool // a row does not see the rows after it
+	Causal  bool          // a row does not see the rows after it
+	Bias    *ScoreBias[T] // B, or nil for none
 
 	// BF16 rounds what products multiply to bfloat16, as Gemm.BF16 does: Q, K, V, dO, the weights exp(s - max) before the
-	// division by their sum, P and dS. Scores, the sums of softmax, δ and what is written stay as they are.
+	// division by their sum, P and dS. Scores, B, the sums of softmax, δ and what is written stay as they are.
 	BF16 bool
 
 	Out []T // (R, D)
@@ -23,48 +24,28 @@ type Attention[T Float] struct {
 }
 
 // AttentionForward fills Out and LSE. A work item is one head of one sequence.
-func AttentionForward[T Float](p *Pool, a *Attention[T]) {
-	q := own(p)
-	defer disown(p, q)
-	q.For((len(a.Offsets)-1)*a.Heads, a.piece(q), func(lo, hi, thread int) {
-		for i := lo; i < hi; i++ {
-			a.forward(q, thread, i/a.Heads, i%a.Heads)
-		}
-	})
+func AttentionForward[T Float](p *Pool, a *Attention[T]) { a.run(p, (*head[T]).forward) }
+
+// AttentionBackward fills DQKV, and adds to the gradient of the bias, from DOut and what AttentionForward left in Out and LSE.
+// With a bias a work item is a head, whose sequences add to one gradient in their order.
+func AttentionBackward[T Float](p *Pool, a *Attention[T]) { a.run(p, (*head[T]).backward) }
+
+func (a *Attention[T]) run(p *Pool, f func(h *head[T], p *Pool, thread int, next *head[T])) {
+	a.Bias.prepare(a.Heads, a.Offsets, a.Offsets)
+	eachHead(p, len(a.Offsets)-1, a.Heads, a.DQKV != nil && a.Bias.differentiated(), a.head, f)
 }
 
-// AttentionBackward fills DQKV from DOut and what AttentionForward left in Out and LSE.
-func AttentionBackward[T Float](p *Pool, a *Attention[T]) {
-	q := own(p)
-	defer disown(p, q)
-	q.For((len(a.Offsets)-1)*a.Heads, a.piece(q), func(lo, hi, thread int) {
-		for i := lo; i < hi; i++ {
-			a.backward(q, thread, i/a.Heads, i%a.Heads)
-		}
-	})
-}
-
-// piece is how many work items a thread takes at a time: small ones go by the sequence, whose heads lie side by side.
-func (a *Attention[T]) piece(p *Pool) int {
-	if sequences := len(a.Offsets) - 1; sequences >= 8*p.Threads() {
-		return a.Heads
-	}
-	return 1
-}
-
-// head is one head of one sequence as the loops see it: slices that begin at its first element.
-type head[T Float] struct {
-	q, k, v, dq, dk, dv []T // rows are 3·D apart
-	out, dout           []T // rows are D apart
-	lse                 []T // one for each row
-	length              int
-}
-
+// head returns one head of one sequence; of one past the last it is empty.
 func (a *Attention[T]) head(seq, index int) head[T] {
-	first := int(a.Offsets[seq])
-	d := a.Heads * a.HeadDim
-	h := head[T]{length: int(a.Offsets[seq+1]) - first}
-	if h.length == 0 {
+	h := head[T]{dim: a.HeadDim, causal: a.Causal, bf16: a.BF16}
+	if seq+1 >= len(a.Offsets) {
+		return h
+	}
+	first, d := int(a.Offsets[seq]), a.Heads*a.HeadDim
+	h.queries = int(a.Offsets[seq+1]) - first
+	h.keys = h.queries
+	h.rowQ, h.rowKV, h.rowOut = 3*d, 3*d, d
+	if h.queries == 0 {
 		return h
 	}
 	at := first*3*d + index*a.HeadDim
@@ -74,31 +55,90 @@ func (a *Attention[T]) head(seq, index int) head[T] {
 		h.dq, h.dk, h.dv = a.DQKV[at:], a.DQKV[at+d:], a.DQKV[at+2*d:]
 		h.dout = a.DOut[first*d+index*a.HeadDim:]
 	}
+	h.bias = a.Bias.head(index, a.Offsets[seq:], a.Offsets[seq:])
 	return h
 }
 
-// seen is the number of keys that row i attends to.
-func (a *Attention[T]) seen(i, length int) int {
-	if a.Causal {
-		return i + 1
-	}
-	return length
+// head is one head of one sequence as the loops see it: slices that begin at its first element.
+type head[T Float] struct {
+	q, dq         []T // rows are rowQ apart
+	k, v, dk, dv  []T // rows are rowKV apart
+	out, dout     []T // rows are rowOut apart
+	lse           []T // one for each query
+	queries, keys int
+	dim           int // columns
+	causal, bf16  bool
+	bias          headBias[T]
+
+	rowQ, rowKV, rowOut int
 }
 
-func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
-	if a.forward32(p, thread, seq, index) {
+// eachHead runs f on every head of every sequence; next is the head that this thread probably works on next. A work item is one
+// head of one sequence, or, if whole, of all sequences in their order. Small items go by the sequence, whose heads lie side by
+// side.
+func eachHead[T Float](p *Pool, sequences, heads int, whole bool, head func(seq, index int) head[T], f func(h *head[T], p *Pool, thread int, next *head[T])) {
+	q := own(p)
+	defer disown(p, q)
+	if whole {
+		q.For(heads, 1, func(lo, hi, thread int) {
+			for index := lo; index < hi; index++ {
+				h := head(0, index)
+				for seq := range sequences {
+					next := head(seq+1, index)
+					f(&h, q, thread, &next)
+					h = next
+				}
+			}
+		})
 		return
 	}
-	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
-	scale := T(1 / math.Sqrt(float64(dim)))
-	score := scratch[T](p, thread, slotA, h.length)
-	q3, k3, v3 := a.rounded(p, thread, slotB, h.q, h.length, 3*d), a.rounded(p, thread, slotC, h.k, h.length, 3*d), a.rounded(p, thread, slotD, h.v, h.length, 3*d)
-	for i := range h.length {
-		q, out := q3.row(i), h.out[i*d:i*d+dim]
-		row := score[:a.seen(i, h.length)]
-		for j := range row {
-			row[j] = scale * dot(q, k3.row(j))
+	piece := 1
+	if sequences >= 8*q.Threads() {
+		piece = heads
+	}
+	q.For(sequences*heads, piece, func(lo, hi, thread int) {
+		h := head(lo/heads, lo%heads)
+		for i := lo + 1; i <= hi; i++ {
+			next := head(i/heads, i%heads)
+			f(&h, q, thread, &next)
+			h = next
 		}
+	})
+}
+
+// scale is what products of queries and keys are multiplied with.
+func (h *head[T]) scale() T { return T(1 / math.Sqrt(float64(h.dim))) }
+
+// seen is the number of keys that row i attends to.
+func (h *head[T]) seen(i int) int {
+	if h.causal {
+		return i + 1
+	}
+	return h.keys
+}
+
+// forward fills out and lse. Queries without keys get zeros.
+func (h *head[T]) forward(p *Pool, thread int, next *head[T]) {
+	if h.keys == 0 {
+		for i := range h.queries {
+			clear(h.out[i*h.rowOut:][:h.dim])
+			h.lse[i] = 0
+		}
+		return
+	}
+	if h.queries == 0 || h.forward32(p, thread, next) {
+		return
+	}
+	scale := h.scale()
+	score := scratch[T](p, thread, slotA, h.keys)
+	q, k, v := h.rounded(p, thread, slotB, h.q, h.queries, h.rowQ), h.rounded(p, thread, slotC, h.k, h.keys, h.rowKV), h.rounded(p, thread, slotD, h.v, h.keys, h.rowKV)
+	for i := range h.queries {
+		query, out := q.row(i), h.out[i*h.rowOut:][:h.dim]
+		row := score[:h.seen(i)]
+		for j := range row {
+			row[j] = scale * dot(query, k.row(j))
+		}
+		h.bias.add(row, i, 1, len(row), 0, 1)
 		top := rowMax(row)
 		sum := T(0)
 		for j, s := range row {
@@ -108,7 +148,7 @@ func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
 		h.lse[i] = top + T(math.Log(float64(sum)))
 		clear(out)
 		for j, w := range row {
-			addScaled(out, a.round(w), v3.row(j))
+			addScaled(out, h.round(w), v.row(j))
 		}
 		scaleBy(out, 1/sum)
 	}
@@ -116,33 +156,43 @@ func (a *Attention[T]) forward(p *Pool, thread, seq, index int) {
 
 // backward goes row by row over the scores again: with P = exp(S - LSE) and δ = dO·O,
 //
-//	dV = Pᵀ·dO;  dS = P∘(dO·Vᵀ - δ);  dQ = dS·K/√Dh;  dK = dSᵀ·Q/√Dh
-func (a *Attention[T]) backward(p *Pool, thread, seq, index int) {
-	if a.backward32(p, thread, seq, index) {
+//	dV = Pᵀ·dO;  dS = P∘(dO·Vᵀ - δ);  dQ = dS·K/√Dh;  dK = dSᵀ·Q/√Dh;  dB += dS
+func (h *head[T]) backward(p *Pool, thread int, next *head[T]) {
+	if h.queries > 0 && h.keys > 0 && h.backward32(p, thread, next) {
 		return
 	}
-	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
-	scale := T(1 / math.Sqrt(float64(dim)))
-	for i := range h.length {
-		clear(h.dq[i*3*d : i*3*d+dim])
-		clear(h.dk[i*3*d : i*3*d+dim])
-		clear(h.dv[i*3*d : i*3*d+dim])
+	for i := range h.queries {
+		clear(h.dq[i*h.rowQ:][:h.dim])
 	}
-	q3, k3, v3 := a.rounded(p, thread, slotA, h.q, h.length, 3*d), a.rounded(p, thread, slotB, h.k, h.length, 3*d), a.rounded(p, thread, slotC, h.v, h.length, 3*d)
-	d1 := a.rounded(p, thread, slotD, h.dout, h.length, d)
-	for i := range h.length {
-		q, dq, dout := q3.row(i), h.dq[i*3*d:i*3*d+dim], d1.row(i)
-		delta := dot(h.dout[i*d:i*d+dim], h.out[i*d:i*d+dim])
-		lse := h.lse[i]
-		for j := range a.seen(i, h.length) {
-			at := j * 3 * d
-			k := k3.row(j)
-			w := T(math.Exp(float64(scale*dot(q, k) - lse)))
-			addScaled(h.dv[at:at+dim], a.round(w), dout)
-			ds := a.round(scale * w * (dot(dout, v3.row(j)) - delta))
-			addScaled(dq, ds, k)
-			addScaled(h.dk[at:at+dim], ds, q)
+	for j := range h.keys {
+		clear(h.dk[j*h.rowKV:][:h.dim])
+		clear(h.dv[j*h.rowKV:][:h.dim])
+	}
+	if h.keys == 0 {
+		return
+	}
+	scale := h.scale()
+	score := scratch[T](p, thread, slotE, h.keys)
+	q, k, v := h.rounded(p, thread, slotA, h.q, h.queries, h.rowQ), h.rounded(p, thread, slotB, h.k, h.keys, h.rowKV), h.rounded(p, thread, slotC, h.v, h.keys, h.rowKV)
+	dO := h.rounded(p, thread, slotD, h.dout, h.queries, h.rowOut)
+	for i := range h.queries {
+		query, dq, dout := q.row(i), h.dq[i*h.rowQ:][:h.dim], dO.row(i)
+		delta := dot(h.dout[i*h.rowOut:][:h.dim], h.out[i*h.rowOut:][:h.dim])
+		row := score[:h.seen(i)]
+		for j := range row {
+			row[j] = scale * dot(query, k.row(j))
 		}
+		h.bias.add(row, i, 1, len(row), 0, 1)
+		for j, s := range row {
+			at := j * h.rowKV
+			w := T(math.Exp(float64(s - h.lse[i])))
+			addScaled(h.dv[at:][:h.dim], h.round(w), dout)
+			row[j] = w * (dot(dout, v.row(j)) - delta)
+			ds := h.round(scale * row[j])
+			addScaled(dq, ds, k.row(j))
+			addScaled(h.dk[at:][:h.dim], ds, query)
+		}
+		h.bias.addGradient(row, i, 1, len(row), 0, 1)
 	}
 }
 
@@ -154,24 +204,21 @@ type rowsOf[T Float] struct {
 
 func (r rowsOf[T]) row(i int) []T { return r.x[i*r.stride : i*r.stride+r.dim] }
 
-// rounded returns the rows of a head, of which x begins with the first: a rounded copy in the thread's scratch if BF16.
-func (a *Attention[T]) rounded(p *Pool, thread int, s slot, x []T, rows, stride int) rowsOf[T] {
-	r := rowsOf[T]{x, stride, a.HeadDim}
-	if !a.BF16 || rows == 0 {
+// rounded returns the rows of a head, of which x begins with the first: a rounded copy in the thread's scratch if bf16.
+func (h *head[T]) rounded(p *Pool, thread int, s slot, x []T, rows, stride int) rowsOf[T] {
+	r := rowsOf[T]{x, stride, h.dim}
+	if !h.bf16 || rows == 0 {
 		return r
 	}
-	y := rowsOf[T]{scratch[T](p, thread, s, rows*a.HeadDim), a.HeadDim, a.HeadDim}
+	y := rowsOf[T]{scratch[T](p, thread, s, rows*h.dim), h.dim, h.dim}
 	for i := range rows {
-		to := y.row(i)
-		for c, v := range r.row(i) {
-			to[c] = a.round(v)
-		}
+		roundInto(y.row(i), r.row(i))
 	}
 	return y
 }
 
-func (a *Attention[T]) round(v T) T {
-	if a.BF16 {
+func (h *head[T]) round(v T) T {
+	if h.bf16 {
 		return T(roundBF16(float32(v)))
 	}
 	return v

@@ -175,145 +175,145 @@ const prefetchLength = 256
 
 // ahead is the head that this thread probably works on next, of which fetch brings one part into the cache at a time, while
 // the current head is computed: a head's rows lie far apart, so the processor does not foresee them.
-type ahead struct {
-	h            head[float32]
-	dim, d, rows int
-}
+type ahead struct{ *head[float32] }
 
-func nextHead(f *Attention[float32], seq, index int) ahead {
-	if index++; index == f.Heads {
-		seq, index = seq+1, 0
-	}
-	n := ahead{dim: f.HeadDim, d: f.Heads * f.HeadDim}
-	if seq+1 < len(f.Offsets) {
-		if h := f.head(seq, index); h.length <= prefetchLength {
-			n.h, n.rows = h, h.length
-		}
-	}
-	return n
-}
-
-// fetch asks for the head's part x, whose rows are wide floats apart.
-func (n *ahead) fetch(x []float32, wide int) {
-	if n.rows > 0 {
-		prefetchRows(&x[0], n.rows, 4*n.dim, 4*wide)
+// fetch asks for a part of the head, rows of x that are stride floats apart.
+func (n ahead) fetch(x []float32, rows, stride int) {
+	if n.queries > 0 && n.keys > 0 && n.keys <= prefetchLength {
+		prefetchRows(&x[0], rows, 4*n.dim, 4*stride)
 	}
 }
 
-// forward32 is forward on vectors. It keeps Kᵀ and the scores of a block of rows in scratch.
-func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool {
-	f, ok := any(a).(*Attention[float32])
-	if !ok || !useVectors {
+func (n ahead) fetchQ(x []float32)   { n.fetch(x, n.queries, n.rowQ) }
+func (n ahead) fetchKV(x []float32)  { n.fetch(x, n.keys, n.rowKV) }
+func (n ahead) fetchOut(x []float32) { n.fetch(x, n.queries, n.rowOut) }
+
+// vectors is the head if there is assembly for it.
+func (h *head[T]) vectors() *head[float32] {
+	f, ok := any(h).(*head[float32])
+	if !ok || !useVectors || h.bf16 && !hasBF16 {
+		return nil
+	}
+	return f
+}
+
+// forward32 runs forward on vectors.
+func (h *head[T]) forward32(p *Pool, thread int, next *head[T]) bool {
+	f := h.vectors()
+	if f == nil {
 		return false
 	}
-	if f.BF16 {
-		return f.forwardBF16(p, thread, seq, index)
+	if n := (ahead{any(next).(*head[float32])}); f.bf16 {
+		forwardBF16(f, p, thread, n)
+	} else {
+		forwardVectors(f, p, thread, n)
 	}
-	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
-	if h.length == 0 {
-		return true
+	return true
+}
+
+// backward32 runs backward on vectors.
+func (h *head[T]) backward32(p *Pool, thread int, next *head[T]) bool {
+	f := h.vectors()
+	if f == nil {
+		return false
 	}
-	n, padded := h.length, scoreRow(h.length)
-	block := attentionBlock(n, padded)
+	if n := (ahead{any(next).(*head[float32])}); f.bf16 {
+		backwardBF16(f, p, thread, n)
+	} else {
+		backwardVectors(f, p, thread, n)
+	}
+	return true
+}
+
+// visible returns which keys rows [from, from+rows) see, as softmaxArgs has it: those of the first row, what each further row sees
+// more, those of the last.
+func visible(h *head[float32], from, rows int) (seen, step, width int) {
+	if h.causal {
+		return from + 1, 1, from + rows
+	}
+	return h.keys, 0, h.keys
+}
+
+// forwardVectors keeps Kᵀ and the scores of a block of rows in scratch.
+func forwardVectors(h *head[float32], p *Pool, thread int, next ahead) {
+	n, dim, padded := h.keys, h.dim, scoreRow(h.keys)
+	block := min(h.queries, attentionBlock(n, padded))
 	memory := scratch[float32](p, thread, slotA, padded*(dim+block)+pad16(block))
 	kT, score, sum := memory[:padded*dim], memory[padded*dim:padded*(dim+block)], memory[padded*(dim+block):]
-	last := (n-1)*3*d + dim
-	q, k, v, out := h.q[:last], h.k[:last], h.v[:last], h.out[:(n-1)*d+dim]
-	next := nextHead(f, seq, index)
-	next.fetch(next.h.k, 3*d)
-	transposeInto(kT, k, n, dim, padded, 3*d)
-	next.fetch(next.h.q, 3*d)
-	for from := 0; from < n; from += block {
-		rows := min(block, n-from)
-		seen, step, width := n, 0, n
-		if f.Causal {
-			seen, step, width = from+1, 1, from+rows
-		}
+	next.fetchKV(next.k)
+	transposeInto(kT, h.k, n, dim, padded, h.rowKV)
+	next.fetchQ(next.q)
+	for from := 0; from < h.queries; from += block {
+		rows := min(block, h.queries-from)
+		seen, step, width := visible(h, from, rows)
 		smallProduct(rows, width, dim, &productArgs{
-			a: at(q, from*3*d), rowA: 12 * d, stepA: 4,
+			a: at(h.q, from*h.rowQ), rowA: 4 * h.rowQ, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
-		next.fetch(next.h.v, 3*d)
+		next.fetchKV(next.v)
+		h.bias.add(score, from, rows, width, padded, 1/h.scale())
 		lse := h.lse[from : from+rows]
 		softmaxForward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
-			top: at(lse, 0), sum: at(sum, 0), scale: float32(1 / math.Sqrt(float64(dim))),
+			top: at(lse, 0), sum: at(sum, 0), scale: h.scale(),
 		})
 		softmaxFinish(lse, sum)
 		smallProduct(rows, dim, width, &productArgs{
 			a: at(score, 0), rowA: 4 * padded, stepA: 4,
-			b: at(v, 0), rowB: 12 * d, c: at(out, from*d), rowC: 4 * d, rowScale: uintptr(at(sum, 0)),
+			b: at(h.v, 0), rowB: 4 * h.rowKV, c: at(h.out, from*h.rowOut), rowC: 4 * h.rowOut, rowScale: uintptr(at(sum, 0)),
 		})
 	}
-	return true
 }
 
-// backward32 is backward on vectors. Blocks of rows go from the last to the first: in a causal head the last block alone sees
-// all keys, so it writes the gradients of K and V that the others add to.
-func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool {
-	f, ok := any(a).(*Attention[float32])
-	if !ok || !useVectors {
-		return false
-	}
-	if f.BF16 {
-		return f.backwardBF16(p, thread, seq, index)
-	}
-	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
-	if h.length == 0 {
-		return true
-	}
-	n, padded := h.length, scoreRow(h.length)
-	block := attentionBlock(n, padded)
+// backwardVectors goes over blocks of rows from the last to the first: in a causal head the last block alone sees all keys, so it
+// writes the gradients of K and V that the others add to.
+func backwardVectors(h *head[float32], p *Pool, thread int, next ahead) {
+	n, dim, padded := h.keys, h.dim, scoreRow(h.keys)
+	block := min(h.queries, attentionBlock(n, padded))
 	memory := scratch[float32](p, thread, slotA, 2*padded*(dim+block))
 	kT, vT := memory[:padded*dim], memory[padded*dim:2*padded*dim]
 	score, dscore := memory[2*padded*dim:padded*(2*dim+block)], memory[padded*(2*dim+block):]
-	last := (n-1)*3*d + dim
-	q, k, v, dq, dk, dv := h.q[:last], h.k[:last], h.v[:last], h.dq[:last], h.dk[:last], h.dv[:last]
-	out, dout := h.out[:(n-1)*d+dim], h.dout[:(n-1)*d+dim]
-	next := nextHead(f, seq, index)
-	next.fetch(next.h.k, 3*d)
-	transposeInto(kT, k, n, dim, padded, 3*d)
-	next.fetch(next.h.v, 3*d)
-	transposeInto(vT, v, n, dim, padded, 3*d)
-	next.fetch(next.h.q, 3*d)
+	next.fetchKV(next.k)
+	transposeInto(kT, h.k, n, dim, padded, h.rowKV)
+	next.fetchKV(next.v)
+	transposeInto(vT, h.v, n, dim, padded, h.rowKV)
+	next.fetchQ(next.q)
 	accumulate := 0
-	for from := (n - 1) / block * block; from >= 0; from -= block {
-		rows := min(block, n-from)
-		seen, step, width := n, 0, n
-		if f.Causal {
-			seen, step, width = from+1, 1, from+rows
-		}
+	for from := (h.queries - 1) / block * block; from >= 0; from -= block {
+		rows := min(block, h.queries-from)
+		seen, step, width := visible(h, from, rows)
 		smallProduct(rows, width, dim, &productArgs{
-			a: at(q, from*3*d), rowA: 12 * d, stepA: 4,
+			a: at(h.q, from*h.rowQ), rowA: 4 * h.rowQ, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
-		next.fetch(next.h.dout, d)
+		next.fetchOut(next.dout)
+		h.bias.add(score, from, rows, width, padded, 1/h.scale())
 		smallProduct(rows, width, dim, &productArgs{
-			a: at(dout, from*d), rowA: 4 * d, stepA: 4,
+			a: at(h.dout, from*h.rowOut), rowA: 4 * h.rowOut, stepA: 4,
 			b: at(vT, 0), rowB: 4 * padded, c: at(dscore, 0), rowC: 4 * padded,
 		})
-		next.fetch(next.h.out, d)
+		next.fetchOut(next.out)
 		softmaxBackward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
-			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(out, from*d), dout: at(dout, from*d), rowOut: 4 * d, dim: dim,
-			scale: float32(1 / math.Sqrt(float64(dim))),
+			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(h.out, from*h.rowOut), dout: at(h.dout, from*h.rowOut), rowOut: 4 * h.rowOut, dim: dim,
+			scale: h.scale(),
 		})
-		next.fetch(next.h.dq, 3*d)
+		next.fetchQ(next.dq)
+		h.bias.addGradient(dscore, from, rows, width, padded, 1/h.scale())
 		smallProduct(rows, dim, width, &productArgs{ // dQ = dS·K
 			a: at(dscore, 0), rowA: 4 * padded, stepA: 4,
-			b: at(k, 0), rowB: 12 * d, c: at(dq, from*3*d), rowC: 12 * d,
+			b: at(h.k, 0), rowB: 4 * h.rowKV, c: at(h.dq, from*h.rowQ), rowC: 4 * h.rowQ,
 		})
-		next.fetch(next.h.dk, 3*d)
+		next.fetchKV(next.dk)
 		smallProduct(width, dim, rows, &productArgs{ // dK += dSᵀ·Q
 			a: at(dscore, 0), rowA: 4, stepA: 4 * padded,
-			b: at(q, from*3*d), rowB: 12 * d, c: at(dk, 0), rowC: 12 * d, accumulate: accumulate,
+			b: at(h.q, from*h.rowQ), rowB: 4 * h.rowQ, c: at(h.dk, 0), rowC: 4 * h.rowKV, accumulate: accumulate,
 		})
-		next.fetch(next.h.dv, 3*d)
+		next.fetchKV(next.dv)
 		smallProduct(width, dim, rows, &productArgs{ // dV += Pᵀ·dO
 			a: at(score, 0), rowA: 4, stepA: 4 * padded,
-			b: at(dout, from*d), rowB: 4 * d, c: at(dv, 0), rowC: 12 * d, accumulate: accumulate,
+			b: at(h.dout, from*h.rowOut), rowB: 4 * h.rowOut, c: at(h.dv, 0), rowC: 4 * h.rowKV, accumulate: accumulate,
 		})
 		accumulate = 1
 	}
-	return true
 }

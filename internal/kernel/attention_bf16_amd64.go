@@ -2,10 +2,7 @@
 
 package kernel
 
-import (
-	"math"
-	"unsafe"
-)
+import "unsafe"
 
 // A product of bfloat16 takes pairs along the sum. So a matrix is packed in one of three ways: rows of pairs, as the left
 // factor of a sum along its rows; transposed rows of pairs, as its right factor; interleaved rows, two of which make one of
@@ -53,66 +50,46 @@ func part(memory *[]float32, n int) []float32 {
 	return p
 }
 
-// forwardBF16 is forward32 with products of bfloat16.
-func (a *Attention[T]) forwardBF16(p *Pool, thread, seq, index int) bool {
-	f := any(a).(*Attention[float32])
-	if !hasBF16 {
-		return false
-	}
-	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
-	if h.length == 0 {
-		return true
-	}
-	n, padded, wide, words := h.length, scoreRow(h.length), pad16(dim), (dim+1)/2
-	block, pairs := attentionBlock(n, padded), (n+1)/2
+// forwardBF16 is forwardVectors with products of bfloat16.
+func forwardBF16(h *head[float32], p *Pool, thread int, next ahead) {
+	n, dim, padded, wide, words := h.keys, h.dim, scoreRow(h.keys), pad16(h.dim), (h.dim+1)/2
+	block, pairs := min(h.queries, attentionBlock(n, padded)), (n+1)/2
 	memory := scratch[float32](p, thread, slotA, padded*words+pairs*wide+block*(words+padded+padded/2)+pad16(block)+6*16)
 	kT, v := part(&memory, padded*words), part(&memory, pairs*wide)
 	q, score, prob, sum := part(&memory, block*words), part(&memory, block*padded), part(&memory, block*padded/2), part(&memory, block)
-	next := nextHead(f, seq, index)
-	matrix{h.k, n, dim, 3 * d}.transposed(kT, padded)
-	next.fetch(next.h.k, 3*d)
-	matrix{h.v, n, dim, 3 * d}.interleaved(v, wide)
-	next.fetch(next.h.v, 3*d)
-	for from := 0; from < n; from += block {
-		rows := min(block, n-from)
-		seen, step, width := n, 0, n
-		if f.Causal {
-			seen, step, width = from+1, 1, from+rows
-		}
-		matrix{h.q[from*3*d:], rows, dim, 3 * d}.rows(q)
+	matrix{h.k, n, dim, h.rowKV}.transposed(kT, padded)
+	next.fetchKV(next.k)
+	matrix{h.v, n, dim, h.rowKV}.interleaved(v, wide)
+	next.fetchKV(next.v)
+	for from := 0; from < h.queries; from += block {
+		rows := min(block, h.queries-from)
+		seen, step, width := visible(h, from, rows)
+		matrix{h.q[from*h.rowQ:], rows, dim, h.rowQ}.rows(q)
 		anyProduct(rows, width, words, true, &productArgs{
 			a: at(q, 0), rowA: 4 * words, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
-		next.fetch(next.h.q, 3*d)
+		next.fetchQ(next.q)
+		h.bias.add(score, from, rows, width, padded, 1/h.scale())
 		lse := h.lse[from : from+rows]
 		softmaxForward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
-			top: at(lse, 0), sum: at(sum, 0), scale: float32(1 / math.Sqrt(float64(dim))),
+			top: at(lse, 0), sum: at(sum, 0), scale: h.scale(),
 		})
 		softmaxFinish(lse, sum)
 		matrix{score, rows, width, padded}.rows(prob)
 		half := (width + 1) / 2
 		anyProduct(rows, dim, half, true, &productArgs{
 			a: at(prob, 0), rowA: 4 * half, stepA: 4,
-			b: at(v, 0), rowB: 4 * wide, c: at(h.out, from*d), rowC: 4 * d, rowScale: uintptr(at(sum, 0)),
+			b: at(v, 0), rowB: 4 * wide, c: at(h.out, from*h.rowOut), rowC: 4 * h.rowOut, rowScale: uintptr(at(sum, 0)),
 		})
 	}
-	return true
 }
 
-// backwardBF16 is backward32 with products of bfloat16.
-func (a *Attention[T]) backwardBF16(p *Pool, thread, seq, index int) bool {
-	f := any(a).(*Attention[float32])
-	if !hasBF16 {
-		return false
-	}
-	h, dim, d := f.head(seq, index), f.HeadDim, f.Heads*f.HeadDim
-	if h.length == 0 {
-		return true
-	}
-	n, padded, wide, words := h.length, scoreRow(h.length), pad16(dim), (dim+1)/2
-	block := attentionBlock(n, padded)
+// backwardBF16 is backwardVectors with products of bfloat16.
+func backwardBF16(h *head[float32], p *Pool, thread int, next ahead) {
+	n, dim, padded, wide, words := h.keys, h.dim, scoreRow(h.keys), pad16(h.dim), (h.dim+1)/2
+	block := min(h.queries, attentionBlock(n, padded))
 	pairs, blockPairs := (n+1)/2, (block+1)/2
 	memory := scratch[float32](p, thread, slotA,
 		2*padded*words+pairs*wide+2*block*words+2*blockPairs*wide+2*block*padded+2*blockPairs*padded+block*padded/2+13*16)
@@ -120,59 +97,58 @@ func (a *Attention[T]) backwardBF16(p *Pool, thread, seq, index int) bool {
 	qRows, doutRows, q, dout := part(&memory, block*words), part(&memory, block*words), part(&memory, blockPairs*wide), part(&memory, blockPairs*wide)
 	score, dscore := part(&memory, block*padded), part(&memory, block*padded)
 	prob, ds, dsRows := part(&memory, blockPairs*padded), part(&memory, blockPairs*padded), part(&memory, block*padded/2)
-	next := nextHead(f, seq, index)
-	matrix{h.k, n, dim, 3 * d}.transposed(kT, padded)
-	matrix{h.k, n, dim, 3 * d}.interleaved(k, wide)
-	next.fetch(next.h.k, 3*d)
-	matrix{h.v, n, dim, 3 * d}.transposed(vT, padded)
-	next.fetch(next.h.v, 3*d)
+	matrix{h.k, n, dim, h.rowKV}.transposed(kT, padded)
+	matrix{h.k, n, dim, h.rowKV}.interleaved(k, wide)
+	next.fetchKV(next.k)
+	matrix{h.v, n, dim, h.rowKV}.transposed(vT, padded)
+	next.fetchKV(next.v)
 	accumulate := 0
-	for from := (n - 1) / block * block; from >= 0; from -= block {
-		rows := min(block, n-from)
-		seen, step, width := n, 0, n
-		if f.Causal {
-			seen, step, width = from+1, 1, from+rows
-		}
+	for from := (h.queries - 1) / block * block; from >= 0; from -= block {
+		rows := min(block, h.queries-from)
+		seen, step, width := visible(h, from, rows)
 		rowPairs, half := (rows+1)/2, (width+1)/2
-		matrix{h.q[from*3*d:], rows, dim, 3 * d}.rows(qRows)
-		matrix{h.q[from*3*d:], rows, dim, 3 * d}.interleaved(q, wide)
-		matrix{h.dout[from*d:], rows, dim, d}.rows(doutRows)
-		matrix{h.dout[from*d:], rows, dim, d}.interleaved(dout, wide)
+		queries, gradient := matrix{h.q[from*h.rowQ:], rows, dim, h.rowQ}, matrix{h.dout[from*h.rowOut:], rows, dim, h.rowOut}
+		queries.rows(qRows)
+		queries.interleaved(q, wide)
+		gradient.rows(doutRows)
+		gradient.interleaved(dout, wide)
 		anyProduct(rows, width, words, true, &productArgs{
 			a: at(qRows, 0), rowA: 4 * words, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
-		next.fetch(next.h.q, 3*d)
-		next.fetch(next.h.dout, d)
+		next.fetchQ(next.q)
+		next.fetchOut(next.dout)
+		h.bias.add(score, from, rows, width, padded, 1/h.scale())
 		anyProduct(rows, width, words, true, &productArgs{
 			a: at(doutRows, 0), rowA: 4 * words, stepA: 4,
 			b: at(vT, 0), rowB: 4 * padded, c: at(dscore, 0), rowC: 4 * padded,
 		})
-		next.fetch(next.h.out, d)
+		next.fetchOut(next.out)
 		softmaxBackward(&softmaxArgs{
 			s: at(score, 0), rows: rows, rowS: 4 * padded, seen: seen, step: step, width: width,
-			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(h.out, from*d), dout: at(h.dout, from*d), rowOut: 4 * d, dim: dim,
-			scale: float32(1 / math.Sqrt(float64(dim))),
+			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(h.out, from*h.rowOut), dout: at(h.dout, from*h.rowOut), rowOut: 4 * h.rowOut, dim: dim,
+			scale: h.scale(),
 		})
-		matrix{dscore, rows, width, padded}.rows(dsRows)
-		matrix{dscore, rows, width, padded}.interleaved(ds, padded)
+		h.bias.addGradient(dscore, from, rows, width, padded, 1/h.scale())
+		scores := matrix{dscore, rows, width, padded}
+		scores.rows(dsRows)
+		scores.interleaved(ds, padded)
 		matrix{score, rows, width, padded}.interleaved(prob, padded)
-		next.fetch(next.h.dq, 3*d)
+		next.fetchQ(next.dq)
 		anyProduct(rows, dim, half, true, &productArgs{ // dQ = dS·K
 			a: at(dsRows, 0), rowA: 4 * half, stepA: 4,
-			b: at(k, 0), rowB: 4 * wide, c: at(h.dq, from*3*d), rowC: 12 * d,
+			b: at(k, 0), rowB: 4 * wide, c: at(h.dq, from*h.rowQ), rowC: 4 * h.rowQ,
 		})
-		next.fetch(next.h.dk, 3*d)
+		next.fetchKV(next.dk)
 		anyProduct(width, dim, rowPairs, true, &productArgs{ // dK += dSᵀ·Q
 			a: at(ds, 0), rowA: 4, stepA: 4 * padded,
-			b: at(q, 0), rowB: 4 * wide, c: at(h.dk, 0), rowC: 12 * d, accumulate: accumulate,
+			b: at(q, 0), rowB: 4 * wide, c: at(h.dk, 0), rowC: 4 * h.rowKV, accumulate: accumulate,
 		})
-		next.fetch(next.h.dv, 3*d)
+		next.fetchKV(next.dv)
 		anyProduct(width, dim, rowPairs, true, &productArgs{ // dV += Pᵀ·dO
 			a: at(prob, 0), rowA: 4, stepA: 4 * padded,
-			b: at(dout, 0), rowB: 4 * wide, c: at(h.dv, 0), rowC: 12 * d, accumulate: accumulate,
+			b: at(dout, 0), rowB: 4 * wide, c: at(h.dv, 0), rowC: 4 * h.rowKV, accumulate: accumulate,
 		})
 		accumulate = 1
 	}
-	return true
 }

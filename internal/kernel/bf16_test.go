@@ -34,6 +34,26 @@ func TestRoundBF16(t *testing.T) {
 	}
 }
 
+func TestRoundIntoMatchesTwin(t *testing.T) {
+	rng := newRand()
+	eachFamily(t, func(t *testing.T) {
+		for _, n := range oddSizes {
+			for range 200 {
+				x, y := make([]float32, n), fenced[float32](t, n)
+				for i := range x {
+					if x[i] = math.Float32frombits(rng.Uint32()); i%7 == 0 {
+						x[i] = math.Float32frombits(rng.Uint32() & 0x807f_ffff) // subnormal
+					}
+				}
+				roundInto(y, x)
+				for i, v := range x {
+					require.Equal(t, math.Float32bits(roundBF16(v)), math.Float32bits(y[i]), "%x", math.Float32bits(v))
+				}
+			}
+		}
+	})
+}
+
 // A product with the identity shows how elements were rounded on the way in: all families must agree to the bit, over numbers
 // of every kind. A NaN makes its row, or column, NaN.
 func TestMatMulRoundsToBF16(t *testing.T) {

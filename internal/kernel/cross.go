@@ -1,10 +1,9 @@
 package kernel
 
-import "math"
-
-// CrossAttention is attention whose queries have rows of their own: softmax(Q·Kᵀ/√Dh)·V in each head, the queries of sequence i
-// over the keys and values of sequence i, of which there may be none. It is what a block of cross-attention computes, and the last block of a tower of which
-// only some rows are read. Rq and R are the numbers of rows of all queries and all keys, D = Heads·HeadDim.
+// CrossAttention is attention whose queries have rows of their own: softmax(Q·Kᵀ/√Dh + B)·V in each head, the queries of
+// sequence i over the keys and values of sequence i; a sequence may lack queries. It is what a block of cross-attention
+// computes, and the last block of a tower of which only some rows are read. Rq and R are the numbers of rows of all queries
+// and all keys, D = Heads·HeadDim.
 type CrossAttention[T Float] struct {
 	Q        []T     // (Rq, D)
 	KV       []T     // (R, 2·D): k and v of a row side by side
@@ -12,6 +11,8 @@ type CrossAttention[T Float] struct {
 	Offsets  []int32 // first key of each sequence and, last, R
 	Heads    int
 	HeadDim  int
+	Bias     *ScoreBias[T] // B, or nil for none
+	BF16     bool          // as Attention.BF16
 
 	Out []T // (Rq, D)
 	LSE []T // (Heads, Rq): log of the sum of the exponentials of a row's scores, kept for the backward pass
@@ -20,107 +21,40 @@ type CrossAttention[T Float] struct {
 	DQ, DKV []T // (Rq, D), (R, 2·D): gradients, overwritten
 }
 
-// CrossForward fills Out and LSE. A work item is one head of one sequence.
-func CrossForward[T Float](p *Pool, a *CrossAttention[T]) {
-	q := own(p)
-	defer disown(p, q)
-	q.For((len(a.Offsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
-		for i := lo; i < hi; i++ {
-			a.forward(q, thread, i/a.Heads, i%a.Heads)
-		}
-	})
+// CrossForward fills Out and LSE. Work is dealt as by AttentionForward.
+func CrossForward[T Float](p *Pool, a *CrossAttention[T]) { a.run(p, (*head[T]).forward) }
+
+// CrossBackward fills DQ and DKV, and adds to the gradient of the bias, from DOut and what CrossForward left in Out and LSE.
+func CrossBackward[T Float](p *Pool, a *CrossAttention[T]) { a.run(p, (*head[T]).backward) }
+
+func (a *CrossAttention[T]) run(p *Pool, f func(h *head[T], p *Pool, thread int, next *head[T])) {
+	a.Bias.prepare(a.Heads, a.QOffsets, a.Offsets)
+	eachHead(p, len(a.Offsets)-1, a.Heads, a.DQ != nil && a.Bias.differentiated(), a.head, f)
 }
 
-// CrossBackward fills DQ and DKV from DOut and what CrossForward left in Out and LSE.
-func CrossBackward[T Float](p *Pool, a *CrossAttention[T]) {
-	q := own(p)
-	defer disown(p, q)
-	q.For((len(a.Offsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
-		for i := lo; i < hi; i++ {
-			a.backward(q, thread, i/a.Heads, i%a.Heads)
-		}
-	})
-}
-
-// crossHead is one head of one sequence as the loops see it: slices that begin at its first element.
-type crossHead[T Float] struct {
-	q, out, dq, dout []T // rows are D apart
-	k, v, dk, dv     []T // rows are 2·D apart
-	lse              []T // one for each query
-	queries, keys    int
-}
-
-func (a *CrossAttention[T]) head(seq, index int) crossHead[T] {
-	first, from := int(a.QOffsets[seq]), int(a.Offsets[seq])
-	d := a.Heads * a.HeadDim
-	h := crossHead[T]{queries: int(a.QOffsets[seq+1]) - first, keys: int(a.Offsets[seq+1]) - from}
-	if h.keys == 0 {
+// head returns one head of one sequence; of one past the last it is empty.
+func (a *CrossAttention[T]) head(seq, index int) head[T] {
+	h := head[T]{dim: a.HeadDim, bf16: a.BF16}
+	if seq+1 >= len(a.Offsets) {
 		return h
 	}
-	kv := from*2*d + index*a.HeadDim
-	h.k, h.v = a.KV[kv:], a.KV[kv+d:]
-	if a.DKV != nil {
-		h.dk, h.dv = a.DKV[kv:], a.DKV[kv+d:]
+	first, from, d := int(a.QOffsets[seq]), int(a.Offsets[seq]), a.Heads*a.HeadDim
+	h.queries, h.keys = int(a.QOffsets[seq+1])-first, int(a.Offsets[seq+1])-from
+	h.rowQ, h.rowKV, h.rowOut = d, 2*d, d
+	if h.keys > 0 {
+		at := from*2*d + index*a.HeadDim
+		h.k, h.v = a.KV[at:], a.KV[at+d:]
+		if a.DKV != nil {
+			h.dk, h.dv = a.DKV[at:], a.DKV[at+d:]
+		}
 	}
-	if h.queries == 0 {
-		return h
+	if h.queries > 0 {
+		at := first*d + index*a.HeadDim
+		h.q, h.out, h.lse = a.Q[at:], a.Out[at:], a.LSE[index*int(a.QOffsets[len(a.QOffsets)-1])+first:]
+		if a.DQ != nil {
+			h.dq, h.dout = a.DQ[at:], a.DOut[at:]
+		}
 	}
-	at := first*d + index*a.HeadDim
-	h.q, h.out, h.lse = a.Q[at:], a.Out[at:], a.LSE[index*int(a.QOffsets[len(a.QOffsets)-1])+first:]
-	if a.DQ != nil {
-		h.dq, h.dout = a.DQ[at:], a.DOut[at:]
-	}
+	h.bias = a.Bias.head(index, a.QOffsets[seq:], a.Offsets[seq:])
 	return h
-}
-
-func (a *CrossAttention[T]) forward(p *Pool, thread, seq, index int) {
-	if a.forward32(p, thread, seq, index) {
-		return
-	}
-	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
-	scale := T(1 / math.Sqrt(float64(dim)))
-	score := scratch[T](p, thread, slotA, h.keys)
-	for i := range h.queries {
-		q, out := h.q[i*d:i*d+dim], h.out[i*d:i*d+dim]
-		for j := range score {
-			score[j] = scale * dot(q, h.k[j*2*d:j*2*d+dim])
-		}
-		top := rowMax(score)
-		sum := T(0)
-		clear(out)
-		for j, s := range score {
-			w := T(math.Exp(float64(s - top)))
-			sum += w
-			addScaled(out, w, h.v[j*2*d:j*2*d+dim])
-		}
-		h.lse[i] = top + T(math.Log(float64(sum)))
-		scaleBy(out, 1/sum)
-	}
-}
-
-// backward goes over the scores again, with the formulas of Attention.
-func (a *CrossAttention[T]) backward(p *Pool, thread, seq, index int) {
-	if a.backward32(p, thread, seq, index) {
-		return
-	}
-	h, dim, d := a.head(seq, index), a.HeadDim, a.Heads*a.HeadDim
-	scale := T(1 / math.Sqrt(float64(dim)))
-	for j := range h.keys {
-		clear(h.dk[j*2*d : j*2*d+dim])
-		clear(h.dv[j*2*d : j*2*d+dim])
-	}
-	for i := range h.queries {
-		q, dq, dout := h.q[i*d:i*d+dim], h.dq[i*d:i*d+dim], h.dout[i*d:i*d+dim]
-		clear(dq)
-		delta := dot(dout, h.out[i*d:i*d+dim])
-		for j := range h.keys {
-			at := j * 2 * d
-			k := h.k[at : at+dim]
-			w := T(math.Exp(float64(scale*dot(q, k) - h.lse[i])))
-			addScaled(h.dv[at:at+dim], w, dout)
-			ds := scale * w * (dot(dout, h.v[at:at+dim]) - delta)
-			addScaled(dq, ds, k)
-			addScaled(h.dk[at:at+dim], ds, q)
-		}
-	}
 }

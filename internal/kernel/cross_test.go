@@ -10,16 +10,20 @@ import (
 // Queries that are some of the rows of the keys' own sequences, of one of them none, get what Attention computes for them, forward and backward, in
 // each family and for any number of threads.
 func TestCrossEqualsAttention(t *testing.T) {
-	offsets := []int32{0, 1, 4, 21, 38, 100, 300}
-	for _, dim := range []int{1, 5, 32, 64, 80} {
-		t.Run(fmt.Sprint("float64, dim ", dim), func(t *testing.T) { crossEquals[float64](t, offsets, dim, 1e-12) })
-		t.Run(fmt.Sprint("float32, dim ", dim), func(t *testing.T) { crossEquals[float32](t, offsets, dim, 2e-5) })
+	offsets := []int32{0, 1, 4, 21, 38, 100, 230}
+	for _, dim := range []int{1, 5, 32, 80} {
+		t.Run(fmt.Sprint("float64, dim ", dim), func(t *testing.T) { crossEquals[float64](t, offsets, dim, false, 1e-12) })
+		eachFamily(t, func(t *testing.T) {
+			t.Run(fmt.Sprint("float32, dim ", dim), func(t *testing.T) { crossEquals[float32](t, offsets, dim, false, 2e-5) })
+			t.Run(fmt.Sprint("bf16, dim ", dim), func(t *testing.T) { crossEquals[float32](t, offsets, dim, true, 1e-2) })
+		})
 	}
 }
 
-func crossEquals[T Float](t *testing.T, offsets []int32, dim int, tol float64) {
+func crossEquals[T Float](t *testing.T, offsets []int32, dim int, bf16 bool, tol float64) {
 	const heads = 2
-	a, d := newAttention[T](t, offsets, heads, dim, false), heads*dim
+	a, d := withBias(newAttention[T](t, offsets, heads, dim, false)), heads*dim
+	a.BF16 = bf16
 	rows := int(offsets[len(offsets)-1])
 	var picked []int // every third row of a sequence, beginning with its first
 	qOffsets := []int32{0}
@@ -36,9 +40,13 @@ func crossEquals[T Float](t *testing.T, offsets []int32, dim int, tol float64) {
 	n := len(picked)
 	c := &CrossAttention[T]{
 		Q: make([]T, n*d), KV: make([]T, rows*2*d), QOffsets: qOffsets, Offsets: offsets, Heads: heads, HeadDim: dim, DOut: make([]T, n*d),
-		Out: fenced[T](t, n*d), LSE: fenced[T](t, n*heads), DQ: fenced[T](t, n*d), DKV: fenced[T](t, rows*2*d),
+		Out: fenced[T](t, n*d), LSE: fenced[T](t, n*heads), DQ: fenced[T](t, n*d), DKV: fenced[T](t, rows*2*d), BF16: bf16,
 	}
+	b := *a.Bias
+	b.Queries, b.DAdd, c.Bias = make([]int32, n), append([]T(nil), b.DAdd...), &b
+	before := append([]T(nil), b.DAdd...)
 	for i, r := range picked {
+		b.Queries[i] = b.Keys[r]
 		copy(c.Q[i*d:(i+1)*d], a.QKV[r*3*d:])
 		copy(c.DOut[i*d:(i+1)*d], a.DOut[r*d:])
 	}
@@ -56,10 +64,12 @@ func crossEquals[T Float](t *testing.T, offsets []int32, dim int, tol float64) {
 	for r := range rows {
 		require.InDeltaSlice(t, a.DQKV[r*3*d+d:(r+1)*3*d], c.DKV[r*2*d:(r+1)*2*d], tol)
 	}
-	all := func() []T { return append(append(append([]T(nil), c.Out...), c.DQ...), c.DKV...) }
+	require.InDeltaSlice(t, a.Bias.DAdd, b.DAdd, tol)
+	all := func() []T { return append(append(append(append([]T(nil), c.Out...), c.DQ...), c.DKV...), b.DAdd...) }
 	once := all()
 	pool := NewPool(3)
 	defer pool.Close()
+	copy(b.DAdd, before)
 	CrossForward(pool, c)
 	CrossBackward(pool, c)
 	require.Equal(t, once, all())

@@ -312,9 +312,7 @@ func (r *gemmRun) packRows(k int, src unsafe.Pointer, lds int, dst *float32, str
 // rounded rounds packed floats where the product wants bfloat16 and the processor has no products of pairs.
 func (r *gemmRun) rounded(packed []float32) {
 	if r.round {
-		for i, v := range packed {
-			packed[i] = roundBF16(v)
-		}
+		roundInto(packed, packed)
 	}
 }
 

@@ -55,9 +55,7 @@ func packStrip[T Float](dst, x []T, j, n, k, sk, sj int) {
 // roundStrip rounds a packed strip if the product wants bfloat16.
 func (g *Gemm[T]) roundStrip(s []T) {
 	if g.BF16 {
-		for i, v := range s {
-			s[i] = T(roundBF16(float32(v)))
-		}
+		roundInto(s, s)
 	}
 }
 

@@ -218,6 +218,7 @@ const (
 	slotB
 	slotC
 	slotD
+	slotE
 	numSlots
 )
 

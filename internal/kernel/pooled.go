@@ -11,6 +11,7 @@ type PooledAttention[T Float] struct {
 	Offsets []int32 // first row of each sequence and, last, R
 	Heads   int
 	HeadDim int
+	BF16    bool // as Attention.BF16
 
 	Out []T // (B, D)
 	LSE []T // (B, Heads): log of the sum of the exponentials of the scores, kept for the backward pass
@@ -29,13 +30,14 @@ func PooledForward[T Float](p *Pool, a *PooledAttention[T]) {
 	d, dim := a.Heads*a.HeadDim, a.HeadDim
 	scale := T(1 / math.Sqrt(float64(dim)))
 	q.For(len(a.Offsets)-1, pooledPiece, func(lo, hi, thread int) {
+		space := scratch[T](q, thread, slotB, 2*dim)
 		for s := lo; s < hi; s++ {
 			first, last := int(a.Offsets[s]), int(a.Offsets[s+1])
 			score := scratch[T](q, thread, slotA, last-first)
 			for h := range a.Heads {
-				query, out := a.Q[s*d+h*dim:][:dim], a.Out[s*d+h*dim:][:dim]
+				query, out := a.factor(space[:dim], a.Q[s*d+h*dim:]), a.Out[s*d+h*dim:][:dim]
 				for j := range score {
-					score[j] = scale * dot(query, a.KV[(first+j)*2*d+h*dim:][:dim])
+					score[j] = scale * dot(query, a.factor(space[dim:], a.KV[(first+j)*2*d+h*dim:]))
 				}
 				top := rowMax(score)
 				sum := T(0)
@@ -43,7 +45,7 @@ func PooledForward[T Float](p *Pool, a *PooledAttention[T]) {
 				for j, x := range score {
 					w := T(math.Exp(float64(x - top)))
 					sum += w
-					addScaled(out, w, a.KV[(first+j)*2*d+d+h*dim:][:dim])
+					addScaled(out, a.round(w), a.factor(space[dim:], a.KV[(first+j)*2*d+d+h*dim:]))
 				}
 				scaleBy(out, 1/sum)
 				a.LSE[s*a.Heads+h] = top + T(math.Log(float64(sum)))
@@ -56,26 +58,45 @@ func PooledForward[T Float](p *Pool, a *PooledAttention[T]) {
 //
 //	dV = p·dO;  ds = p∘(V·dO - δ);  dq = ds·K/√Dh;  dK = ds·q/√Dh
 func PooledBackward[T Float](p *Pool, a *PooledAttention[T]) {
+	q := own(p)
+	defer disown(p, q)
 	d, dim := a.Heads*a.HeadDim, a.HeadDim
 	scale := T(1 / math.Sqrt(float64(dim)))
-	p.For(len(a.Offsets)-1, pooledPiece, func(lo, hi, _ int) {
+	q.For(len(a.Offsets)-1, pooledPiece, func(lo, hi, thread int) {
+		space := scratch[T](q, thread, slotB, 4*dim)
 		for s := lo; s < hi; s++ {
 			for h := range a.Heads {
 				at := s*d + h*dim
-				query, dq, dout := a.Q[at:][:dim], a.DQ[at:][:dim], a.DOut[at:][:dim]
-				delta := dot(dout, a.Out[at:][:dim])
+				query, dq, dout := a.factor(space[:dim], a.Q[at:]), a.DQ[at:][:dim], a.factor(space[dim:2*dim], a.DOut[at:])
+				delta := dot(a.DOut[at:][:dim], a.Out[at:][:dim])
 				lse := a.LSE[s*a.Heads+h]
 				clear(dq)
 				for r := int(a.Offsets[s]); r < int(a.Offsets[s+1]); r++ {
 					k, v := r*2*d+h*dim, r*2*d+d+h*dim
-					key := a.KV[k:][:dim]
+					key := a.factor(space[2*dim:3*dim], a.KV[k:])
 					w := T(math.Exp(float64(scale*dot(query, key) - lse)))
-					ds := scale * w * (dot(dout, a.KV[v:][:dim]) - delta)
+					ds := a.round(scale * w * (dot(dout, a.factor(space[3*dim:], a.KV[v:])) - delta))
 					addScaled(dq, ds, key)
-					scaleInto(a.DKV[v:][:dim], dout, w)
+					scaleInto(a.DKV[v:][:dim], dout, a.round(w))
 					scaleInto(a.DKV[k:][:dim], query, ds)
 				}
 			}
 		}
 	})
+}
+
+// factor returns what products take for the first HeadDim elements of x: a rounded copy in space if BF16.
+func (a *PooledAttention[T]) factor(space, x []T) []T {
+	if !a.BF16 {
+		return x[:a.HeadDim]
+	}
+	roundInto(space[:a.HeadDim], x)
+	return space[:a.HeadDim]
+}
+
+func (a *PooledAttention[T]) round(v T) T {
+	if a.BF16 {
+		return T(roundBF16(float32(v)))
+	}
+	return v
 }

@@ -38,14 +38,18 @@ func lastRows[T Float](t testing.TB, a *Attention[T]) *PooledAttention[T] {
 func TestPooledEqualsAttention(t *testing.T) {
 	offsets := []int32{0, 1, 4, 21, 38, 100, 117}
 	for _, dim := range []int{1, 5, 32, 64, 80} {
-		t.Run(fmt.Sprint("float64, dim ", dim), func(t *testing.T) { pooledEquals[float64](t, offsets, dim, 1e-12) })
-		t.Run(fmt.Sprint("float32, dim ", dim), func(t *testing.T) { pooledEquals[float32](t, offsets, dim, 2e-5) })
+		t.Run(fmt.Sprint("float64, dim ", dim), func(t *testing.T) { pooledEquals[float64](t, offsets, dim, false, 1e-12) })
+		eachFamily(t, func(t *testing.T) {
+			t.Run(fmt.Sprint("float32, dim ", dim), func(t *testing.T) { pooledEquals[float32](t, offsets, dim, false, 2e-5) })
+			t.Run(fmt.Sprint("bf16, dim ", dim), func(t *testing.T) { pooledEquals[float32](t, offsets, dim, true, 1e-2) })
+		})
 	}
 }
 
-func pooledEquals[T Float](t *testing.T, offsets []int32, dim int, tol float64) {
+func pooledEquals[T Float](t *testing.T, offsets []int32, dim int, bf16 bool, tol float64) {
 	a := newAttention[T](t, offsets, 2, dim, false)
 	p := lastRows(t, a)
+	a.BF16, p.BF16 = bf16, bf16
 	AttentionForward(nil, a)
 	AttentionBackward(nil, a)
 	PooledForward(nil, p)

@@ -101,6 +101,16 @@ func scaleInto[T Float](dst, x []T, alpha T) {
 	}
 }
 
+// roundInto rounds x to bfloat16, which T holds exactly; dst may be x.
+func roundInto[T Float](dst, x []T) {
+	if isSingle[T]() && roundInto32(single(dst), single(x)) {
+		return
+	}
+	for i := range dst {
+		dst[i] = T(roundBF16(float32(x[i])))
+	}
+}
+
 func lerp(dst, src []float32, t float32) {
 	if lerp32(dst, src, t) {
 		return

@@ -48,6 +48,20 @@ func scaleInto32(dst, x []float32, alpha float32) bool {
 	return true
 }
 
+func roundInto32(dst, x []float32) bool {
+	if !useVectors {
+		return false
+	}
+	if n := len(dst); n > 0 {
+		if useAVX512 {
+			roundBF16AVX512(&dst[0], &x[:n][0], n)
+		} else {
+			roundBF16AVX2(&dst[0], &x[:n][0], n)
+		}
+	}
+	return true
+}
+
 func lerp32(dst, src []float32, t float32) bool {
 	if !useVectors {
 		return false

@@ -4,6 +4,67 @@
 
 #include "textflag.h"
 
+// func roundBF16AVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·roundBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	MOVL         $0x00000001, R15
+	VPBROADCASTD R15, Z4
+	MOVL         $0x00007fff, R15
+	VPBROADCASTD R15, Z5
+	MOVL         $0xffff0000, R15
+	VPBROADCASTD R15, Z6
+	MOVL         $0x7fffffff, R15
+	VPBROADCASTD R15, Z7
+	MOVL         $0x00800000, R15
+	VPBROADCASTD R15, Z8
+	VPXORD       Z9, Z9, Z9
+	XORQ         AX, AX
+
+roundLoop:
+	CMPQ    CX, $0x10
+	JLT     roundTail
+	VMOVUPS (SI)(AX*1), Z0
+	VPSRLD  $0x10, Z0, Z1
+	VPANDD  Z4, Z1, Z1
+	VPADDD  Z5, Z1, Z1
+	VPADDD  Z0, Z1, Z1
+	VCMPPS  $0x03, Z0, Z0, K2
+	VADDPS  Z0, Z0, K2, Z1
+	VPANDD  Z6, Z1, Z1
+	VPANDD  Z7, Z0, Z2
+	VCMPPS  $0x11, Z8, Z2, K2
+	VMULPS  Z9, Z0, K2, Z1
+	VMOVUPS Z1, (DI)(AX*1)
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+	JMP     roundLoop
+
+roundTail:
+	TESTQ     CX, CX
+	JE        roundDone
+	MOVQ      $-1, R15
+	BZHIQ     CX, R15, R15
+	KMOVW     R15, K1
+	VMOVUPS.Z (SI)(AX*1), K1, Z0
+	VPSRLD    $0x10, Z0, Z1
+	VPANDD    Z4, Z1, Z1
+	VPADDD    Z5, Z1, Z1
+	VPADDD    Z0, Z1, Z1
+	VCMPPS    $0x03, Z0, Z0, K2
+	VADDPS    Z0, Z0, K2, Z1
+	VPANDD    Z6, Z1, Z1
+	VPANDD    Z7, Z0, Z2
+	VCMPPS    $0x11, Z8, Z2, K2
+	VMULPS    Z9, Z0, K2, Z1
+	VMOVUPS   Z1, K1, (DI)(AX*1)
+
+roundDone:
+	VZEROUPPER
+	RET
+
 // func addAVX512(dst *float32, a *float32, b *float32, n int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·addAVX512(SB), NOSPLIT, $0-32

@@ -31,6 +31,8 @@ func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, 
 	return false
 }
 
-func (a *Attention[T]) forward32(p *Pool, thread, seq, index int) bool  { return false }
-func (a *Attention[T]) backward32(p *Pool, thread, seq, index int) bool { return false }
-func peakRounds32(int, bool) (int64, bool)                              { return 0, false }
+func (h *head[T]) forward32(*Pool, int, *head[T]) bool  { return false }
+func (h *head[T]) backward32(*Pool, int, *head[T]) bool { return false }
+
+func peakRounds32(int, bool) (int64, bool) { return 0, false }
+func roundInto32(dst, x []float32) bool    { return false }

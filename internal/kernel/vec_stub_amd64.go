@@ -4,6 +4,11 @@
 
 package kernel
 
+// roundBF16AVX512 rounds to bfloat16 and back, as the function without a suffix.
+//
+//go:noescape
+func roundBF16AVX512(dst *float32, x *float32, n int)
+
 // addAVX512 sets dst = a + b.
 //
 //go:noescape

@@ -14,6 +14,61 @@ DATA iota<>+24(SB)/4, $0x00000006
 DATA iota<>+28(SB)/4, $0x00000007
 GLOBL iota<>(SB), RODATA|NOPTR, $32
 
+// func roundBF16AVX2(dst *float32, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·roundBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), SI
+	MOVQ   n+16(FP), CX
+	VXORPS Y0, Y0, Y0
+	XORQ   AX, AX
+
+roundLoop:
+	CMPQ      CX, $0x08
+	JLT       roundTail
+	VMOVUPS   (SI)(AX*1), Y1
+	VPSRLD    $0x10, Y1, Y2
+	VANDPS    words00000001<>+0(SB), Y2, Y2
+	VPADDD    words00007fff<>+0(SB), Y2, Y2
+	VPADDD    Y1, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VADDPS    Y1, Y1, Y4
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VANDPS    wordsffff0000<>+0(SB), Y2, Y2
+	VANDPS    words7fffffff<>+0(SB), Y1, Y5
+	VCMPPS    $0x11, words00800000<>+0(SB), Y5, Y3
+	VMULPS    Y0, Y1, Y4
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VMOVUPS   Y2, (DI)(AX*1)
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, CX
+	JMP       roundLoop
+
+roundTail:
+	TESTQ        CX, CX
+	JE           roundDone
+	VMOVD        CX, X6
+	VPBROADCASTD X6, Y6
+	VPCMPGTD     iota<>+0(SB), Y6, Y6
+	VMASKMOVPS   (SI)(AX*1), Y6, Y1
+	VPSRLD       $0x10, Y1, Y2
+	VANDPS       words00000001<>+0(SB), Y2, Y2
+	VPADDD       words00007fff<>+0(SB), Y2, Y2
+	VPADDD       Y1, Y2, Y2
+	VCMPPS       $0x03, Y1, Y1, Y3
+	VADDPS       Y1, Y1, Y4
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VANDPS       wordsffff0000<>+0(SB), Y2, Y2
+	VANDPS       words7fffffff<>+0(SB), Y1, Y5
+	VCMPPS       $0x11, words00800000<>+0(SB), Y5, Y3
+	VMULPS       Y0, Y1, Y4
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VMASKMOVPS   Y2, Y6, (DI)(AX*1)
+
+roundDone:
+	VZEROUPPER
+	RET
+
 // func addAVX2(dst *float32, a *float32, b *float32, n int)
 // Requires: AVX, AVX2
 TEXT ·addAVX2(SB), NOSPLIT, $0-32
@@ -2378,6 +2433,56 @@ colSumDone:
 	VZEROUPPER
 	RET
 
+DATA words00000001<>+0(SB)/4, $0x00000001
+DATA words00000001<>+4(SB)/4, $0x00000001
+DATA words00000001<>+8(SB)/4, $0x00000001
+DATA words00000001<>+12(SB)/4, $0x00000001
+DATA words00000001<>+16(SB)/4, $0x00000001
+DATA words00000001<>+20(SB)/4, $0x00000001
+DATA words00000001<>+24(SB)/4, $0x00000001
+DATA words00000001<>+28(SB)/4, $0x00000001
+GLOBL words00000001<>(SB), RODATA|NOPTR, $32
+
+DATA words00007fff<>+0(SB)/4, $0x00007fff
+DATA words00007fff<>+4(SB)/4, $0x00007fff
+DATA words00007fff<>+8(SB)/4, $0x00007fff
+DATA words00007fff<>+12(SB)/4, $0x00007fff
+DATA words00007fff<>+16(SB)/4, $0x00007fff
+DATA words00007fff<>+20(SB)/4, $0x00007fff
+DATA words00007fff<>+24(SB)/4, $0x00007fff
+DATA words00007fff<>+28(SB)/4, $0x00007fff
+GLOBL words00007fff<>(SB), RODATA|NOPTR, $32
+
+DATA wordsffff0000<>+0(SB)/4, $0xffff0000
+DATA wordsffff0000<>+4(SB)/4, $0xffff0000
+DATA wordsffff0000<>+8(SB)/4, $0xffff0000
+DATA wordsffff0000<>+12(SB)/4, $0xffff0000
+DATA wordsffff0000<>+16(SB)/4, $0xffff0000
+DATA wordsffff0000<>+20(SB)/4, $0xffff0000
+DATA wordsffff0000<>+24(SB)/4, $0xffff0000
+DATA wordsffff0000<>+28(SB)/4, $0xffff0000
+GLOBL wordsffff0000<>(SB), RODATA|NOPTR, $32
+
+DATA words7fffffff<>+0(SB)/4, $0x7fffffff
+DATA words7fffffff<>+4(SB)/4, $0x7fffffff
+DATA words7fffffff<>+8(SB)/4, $0x7fffffff
+DATA words7fffffff<>+12(SB)/4, $0x7fffffff
+DATA words7fffffff<>+16(SB)/4, $0x7fffffff
+DATA words7fffffff<>+20(SB)/4, $0x7fffffff
+DATA words7fffffff<>+24(SB)/4, $0x7fffffff
+DATA words7fffffff<>+28(SB)/4, $0x7fffffff
+GLOBL words7fffffff<>(SB), RODATA|NOPTR, $32
+
+DATA words00800000<>+0(SB)/4, $0x00800000
+DATA words00800000<>+4(SB)/4, $0x00800000
+DATA words00800000<>+8(SB)/4, $0x00800000
+DATA words00800000<>+12(SB)/4, $0x00800000
+DATA words00800000<>+16(SB)/4, $0x00800000
+DATA words00800000<>+20(SB)/4, $0x00800000
+DATA words00800000<>+24(SB)/4, $0x00800000
+DATA words00800000<>+28(SB)/4, $0x00800000
+GLOBL words00800000<>(SB), RODATA|NOPTR, $32
+
 DATA words42b20000<>+0(SB)/4, $0x42b20000
 DATA words42b20000<>+4(SB)/4, $0x42b20000
 DATA words42b20000<>+8(SB)/4, $0x42b20000
@@ -2607,16 +2712,6 @@ DATA words0000007f<>+20(SB)/4, $0x0000007f
 DATA words0000007f<>+24(SB)/4, $0x0000007f
 DATA words0000007f<>+28(SB)/4, $0x0000007f
 GLOBL words0000007f<>(SB), RODATA|NOPTR, $32
-
-DATA words7fffffff<>+0(SB)/4, $0x7fffffff
-DATA words7fffffff<>+4(SB)/4, $0x7fffffff
-DATA words7fffffff<>+8(SB)/4, $0x7fffffff
-DATA words7fffffff<>+12(SB)/4, $0x7fffffff
-DATA words7fffffff<>+16(SB)/4, $0x7fffffff
-DATA words7fffffff<>+20(SB)/4, $0x7fffffff
-DATA words7fffffff<>+24(SB)/4, $0x7fffffff
-DATA words7fffffff<>+28(SB)/4, $0x7fffffff
-GLOBL words7fffffff<>(SB), RODATA|NOPTR, $32
 
 DATA words3759a23a<>+0(SB)/4, $0x3759a23a
 DATA words3759a23a<>+4(SB)/4, $0x3759a23a

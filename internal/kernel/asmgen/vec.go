@@ -138,6 +138,31 @@ func vectors(c *vector) {
 func elementwise(c *vector) {
 	dst, a, b, n, off := reg.RDI, reg.RSI, reg.RDX, reg.RCX, reg.RAX
 
+	c.function("roundBF16", "func(dst, x *float32, n int)", "rounds to bfloat16 and back, as the function without a suffix.")
+	load(c.Context, []string{"dst", "x", "n"}, []reg.Register{dst, a, n})
+	c.bits(1, z[4])
+	c.bits(0x7fff, z[5])
+	c.bits(0xffff_0000, z[6])
+	c.bits(0x7fff_ffff, z[7])
+	c.constant(0x1p-126, z[8])
+	c.zero(z[9])
+	each(c, "round", n, off, func(masked bool) {
+		const unordered, less = operand.U8(0x03), operand.U8(0x11)
+		get(c, mem(a, off), z[0], masked)
+		c.VPSRLD(operand.U8(16), z[0], z[1])
+		c.VPANDD(z[4], z[1], z[1])
+		c.VPADDD(z[5], z[1], z[1])
+		c.VPADDD(z[0], z[1], z[1])
+		c.compare(unordered, z[0], z[0], reg.K2)
+		c.VADDPS(z[0], z[0], reg.K2, z[1]) // NaN becomes quiet
+		c.VPANDD(z[6], z[1], z[1])
+		c.VPANDD(z[7], z[0], z[2])
+		c.compare(less, z[8], z[2], reg.K2)
+		c.VMULPS(z[9], z[0], reg.K2, z[1]) // subnormals become the zero of their sign
+		put(c, z[1], mem(dst, off), masked)
+	})
+	end(c.Context)
+
 	c.function("add", "func(dst, a, b *float32, n int)", "sets dst = a + b.")
 	load(c.Context, []string{"dst", "a", "b", "n"}, []reg.Register{dst, a, b, n})
 	each(c, "add", n, off, func(masked bool) {

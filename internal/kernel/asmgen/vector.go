@@ -234,6 +234,17 @@ func (v *vector) VPORD(a, b, to operand.Op) {
 	v.binary(emit, []operand.Op{a, b, to})
 }
 
+func (v *vector) VPADDD(a, b, to operand.Op) { v.binary(v.Context.VPADDD, []operand.Op{a, b, to}) }
+
+// VPSRLD shifts the bits of a to the right.
+func (v *vector) VPSRLD(bits operand.U8, a, to operand.Op) {
+	if v.wide() {
+		v.Context.VPSRLD(bits, a, to)
+		return
+	}
+	v.Context.VPSRLD(bits, v.inRegister(a), v.to(to))
+}
+
 // zero clears a register.
 func (v *vector) zero(to reg.VecPhysical) {
 	if v.wide() {
