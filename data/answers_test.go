@@ -1,12 +1,15 @@
 package data
 
 import (
+	"context"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"diptych/data/batch"
+	"diptych/data/tokenizer"
+	"diptych/data/transform"
 )
 
 // Answers as the official evaluation writes them (PythonEvaluationTools/vqaEvaluation of the VQA API).
@@ -63,4 +66,53 @@ func TestAnswerList(t *testing.T) {
 	questions := [][]string{{"yes", "no", "no"}, {"Yes."}, {"no", "yes"}, {"blue", "red", "red"}, {"the"}, {}, {"yes"}}
 	require.Equal(t, []string{"no", "yes", "red"}, AnswerList(slices.Values(questions), 1))
 	require.Equal(t, []string{"no", "yes"}, AnswerList(slices.Values(questions), 2))
+}
+
+// twoRows are rows whose second picture is the first of the next row.
+type twoRows struct{ fakeRows }
+
+func (f twoRows) Second(ctx context.Context, row int) ([]byte, error) {
+	return f.Image(ctx, (row+1)%len(f.fakeRows))
+}
+
+// Pairs have the answers to the caption that was drawn, and second pictures by draws of their own, in every batch alike.
+func TestSourceAnswers(t *testing.T) {
+	rows, samples := fakeSet(t, 12)
+	for i := range samples {
+		samples[i].Answers = [][]batch.Answer{{{Class: int32(i), Score: 1}}, {{Class: 99, Score: 0.3}}}
+	}
+	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}, {"op": "flip", "prob": 0.5}}, side)
+	require.NoError(t, err)
+	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
+	require.NoError(t, err)
+	o := Options{Seed: 5, Batch: 4, Pipeline: pipe, Tokenizer: tok, CacheBytes: 1 << 20, Answers: true, Second: true}
+	s, err := NewSource(twoRows{rows}, samples, o)
+	require.NoError(t, err)
+	other := tok.Encode("another", nil)
+	drawn := map[bool]int{}
+	for u := range 6 {
+		var b batch.Batch
+		require.NoError(t, s.At(t.Context(), u, &b))
+		again := clone(&b)
+		require.NoError(t, s.At(t.Context(), u, &b))
+		for i := range b.Pairs {
+			p := &b.Pairs[i]
+			require.Equal(t, again.Pairs[i].Answers, p.Answers)
+			second := slices.Equal(p.Tokens, other)
+			drawn[second]++
+			if second {
+				require.Equal(t, []batch.Answer{{Class: 99, Score: 0.3}}, p.Answers)
+			} else {
+				require.Equal(t, []batch.Answer{{Class: int32(p.Row), Score: 1}}, p.Answers)
+			}
+			require.Equal(t, [2]int{side, side}, [2]int{p.Second.Height, p.Second.Width})
+			require.Equal(t, uint8(p.Row), p.Pixels[0])
+			require.Equal(t, uint8((p.Row+1)%12), p.Second.Pixels[0])
+		}
+	}
+	require.Positive(t, drawn[true])
+	require.Positive(t, drawn[false])
+
+	_, err = NewSource(rows, samples, o)
+	require.ErrorContains(t, err, "no second pictures")
 }

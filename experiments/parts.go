@@ -35,7 +35,7 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 			errs = append(errs, err)
 		}
 	}
-	if c.Start.From == "" && len(c.Start.New) > 0 { // and the rest is wanting too
+	if c.Start.From == "" && c.Start.New != nil { // and the rest is wanting too
 		return nil, fmt.Errorf("%w %s: start.from: empty, but start.new names what begins anew; name the model to start from (trainer finetune --from MODEL)", ErrRecipe, c.Name)
 	}
 	c.Data.Resolve()

@@ -20,7 +20,7 @@ type answering struct {
 	pass   string
 	images []*model.ImageInput
 	o      *Options
-	pics   []ops.Picture
+	pics   [2][]ops.Picture // first and second ones, which stay bound
 }
 
 // newAnswering adds the pass: the scores of the answers to each pair's sentence (B, K).
@@ -39,15 +39,17 @@ func newAnswering(gr *model.Grain, pass string, o *Options) (a *answering, score
 // bind binds the pairs' pictures.
 func (a *answering) bind(p *ops.Program, v View) error {
 	for i, in := range a.images {
-		if a.pics = a.pics[:0]; i == 0 {
-			a.pics = v.own(a.pics)
+		pics := a.pics[i][:0]
+		if i == 0 {
+			pics = v.own(pics)
 		} else {
 			for k := range v.N {
 				s := &v.Pair(k).Second
-				a.pics = append(a.pics, ops.Picture{W: s.Width, H: s.Height, U8: s.Pixels})
+				pics = append(pics, ops.Picture{W: s.Width, H: s.Height, U8: s.Pixels})
 			}
 		}
-		if err := v.setPictures(p, in, a.pass+[]string{"", ".second"}[i], a.pics, a.o); err != nil {
+		a.pics[i] = pics
+		if err := v.setPictures(p, in, a.pass+[]string{"", ".second"}[i], pics, a.o); err != nil {
 			return err
 		}
 	}
