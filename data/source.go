@@ -267,8 +267,8 @@ func (s *Source) prepare(u int, b *batch.Batch) {
 		return
 	}
 	b.Pairs = make([]batch.Pair, s.batch)
-	if side := s.pipe.Side(); side > 0 {
-		n := side * side * 3
+	if w, h := s.pipe.Size(); w > 0 {
+		n := w * h * 3
 		b.Pixels = make([]uint8, n*s.batch)
 		for i := range b.Pairs {
 			b.Pairs[i].Pixels = b.Pixels[i*n : (i+1)*n : (i+1)*n]

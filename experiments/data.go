@@ -27,8 +27,35 @@ func openSet(path string) (*arrowset.Set, error) {
 	return arrowset.Open(path)
 }
 
-// readManifest reads what a data set on this machine says of itself, by the name that openSet takes.
+// OpenSet opens a data set by the name that recipes and commands use for it: a folder, demo, or an address. Of a remote set only
+// the files with rows of the splits are opened that choose returns for its manifest; a nil choose, or none returned, means all.
+// The files are fetched into the cache and stay open.
+func OpenSet(ctx context.Context, path string, cache remote.Options, choose func(m *arrowset.Manifest) []string) (*arrowset.Set, error) {
+	if !data.IsAddress(path) {
+		return openSet(path)
+	}
+	c, err := OpenCache(cache)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	far, err := remote.Open(ctx, path, c)
+	if err != nil {
+		return nil, err
+	}
+	defer far.Close()
+	var splits []string
+	if choose != nil {
+		splits = choose(far.Manifest())
+	}
+	return far.OpenSplits(ctx, splits...)
+}
+
+// readManifest reads what a data set says of itself, by the name that OpenSet takes.
 func readManifest(name string) (*arrowset.Manifest, error) {
+	if data.IsAddress(name) {
+		return remote.ReadManifest(context.Background(), name, remote.Options{Getenv: os.Getenv})
+	}
 	if name == "demo" {
 		set, err := demo.Open()
 		if err != nil {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
@@ -131,11 +130,7 @@ func (c *Config) resolveClasses(p *parts) error {
 		return nil
 	}
 	if p.classes == nil {
-		first := c.Data.All()[0].Path
-		if data.IsAddress(first) {
-			return fmt.Errorf("data.classes: the classes of %s are not known before it is fetched: name a copy on this machine", first)
-		}
-		man, err := readManifest(first)
+		man, err := readManifest(c.Data.All()[0].Path)
 		if err != nil {
 			return fmt.Errorf("data.path: %w", err)
 		}

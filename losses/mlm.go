@@ -34,7 +34,8 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 	if o.Vocabulary == nil || o.Vocabulary.Mask() < 0 {
 		return Local{}, errors.New("the tokenizer has no token that hides another; choose data.tokenizer.kind wordpiece")
 	}
-	texts, images := gr.NewTexts("mlm.text"), gr.NewImages("mlm.image")
+	texts := gr.NewTexts("mlm.text")
+	images, setImages := o.ownPictures(gr, "mlm")
 	most := gr.N * c.mostHidden(texts.Context())
 	rows := gr.G.Ints("mlm.rows", most)
 	t := ops.Targets{Classes: gr.G.Ints("mlm.classes", most)}
@@ -45,10 +46,9 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 		tokens         [][]int32
 		where, classes []int32
 		weights        []float32
-		own            []ops.Picture
 	)
 	bind := func(p *ops.Program, v View) (int, error) {
-		tokens, where, classes, own = tokens[:0], where[:0], classes[:0], v.own(own[:0])
+		tokens, where, classes = tokens[:0], where[:0], classes[:0]
 		at := 0
 		for i := range v.N {
 			ids := v.Pair(i).Tokens
@@ -76,7 +76,7 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 		if err := texts.Set(p, tokens); err != nil {
 			return 0, fmt.Errorf("losses: mlm: %w", err)
 		}
-		return items, v.setPictures(p, images, "mlm", own, o)
+		return items, setImages(p, v)
 	}
 	return Local{Sums: gr.G.CrossEntropy(scores, t), Bind: bind}, nil
 }

@@ -15,13 +15,14 @@ import (
 // the others.
 type Config struct {
 	// Kind is clip, a dual encoder (Radford et al. 2021, §2.4; spec 2.1–2.4), vit, a classifier of pictures (Dosovitskiy et
-	// al. 2021; spec 1), or vilt, one transformer for picture and sentence (Kim et al. 2021; spec/vilt).
+	// al. 2021; spec 1), vilt, one transformer for picture and sentence (Kim et al. 2021; spec/vilt), or fusion, a dual encoder
+	// whose towers meet in cross-attention (Li et al. 2021; spec/albef-vlmo-beit3).
 	Kind       string `yaml:"kind"`
-	Preset     string `yaml:"preset,omitempty"` // fills every field that the recipe leaves out; see Presets, ViTPresets, ViLTPresets
+	Preset     string `yaml:"preset,omitempty"` // fills every field that the recipe leaves out; see Presets, ViTPresets, ViLTPresets, FusionPresets
 	InitScheme string `yaml:"init"`             // openai, hf, timm or jax
 	Vision     Vision `yaml:"vision"`
 
-	// Of clip.
+	// Of clip and fusion.
 	EmbedDim       int     `yaml:"embedDim,omitempty"`       // E, of the joint space
 	InitLogitScale float64 `yaml:"initLogitScale,omitempty"` // natural logarithm of the first scale
 	// InitLogitBias is the first value of the learned bias of the sigmoid loss. Only that loss reads it.
@@ -36,6 +37,8 @@ type Config struct {
 
 	// Of vilt, which also has vision and of text contextLength and vocabSize.
 	ViLT ViLTParts `yaml:"vilt,omitempty"`
+
+	Fusion FusionParts `yaml:"fusion,omitempty"`
 }
 
 // Transformer is what both towers share.
@@ -124,6 +127,12 @@ func (c *Config) Validate() error {
 
 // validateCLIP checks what only a dual encoder has.
 func (c *Config) validateCLIP(bad func(format string, args ...any)) {
+	c.validateTowers(bad)
+	absent(bad, c.Kind, "fusion", c.Fusion)
+}
+
+// validateTowers checks what every model of two towers and a joint space has.
+func (c *Config) validateTowers(bad func(format string, args ...any)) {
 	positive(bad, "embedDim", c.EmbedDim)
 	most := float64(MaxLogitScale)
 	within(bad, "initLogitScale", c.InitLogitScale, c.InitLogitScale >= 0 && c.InitLogitScale <= most, fmt.Sprintf("[0, ln 100 = %.4f]", most))

@@ -46,7 +46,8 @@ var kinds map[string]kind
 
 func init() { // in a function, for the constructors ask the table what is valid
 	kinds = map[string]kind{
-		"clip": {Default, Presets, (*Config).validateCLIP, func(c Config, h Heads) (Model, error) { return NewCLIP(c, h.LogitBias) }, true, false},
+		"clip":   {Default, Presets, (*Config).validateCLIP, func(c Config, h Heads) (Model, error) { return NewCLIP(c, h.LogitBias) }, true, false},
+		"fusion": {DefaultFusion, FusionPresets, (*Config).validateFusion, func(c Config, h Heads) (Model, error) { return NewFusion(c, h) }, true, false},
 		"vilt": {DefaultViLT, ViLTPresets, (*Config).validateViLT, func(c Config, h Heads) (Model, error) {
 			return NewViLT(c, ViLTHeads{Match: h.Match, Words: h.Words, Color: h.Colors})
 		}, true, true},

@@ -103,6 +103,7 @@ func (c *Config) validateViLT(bad func(format string, args ...any)) {
 	absent(bad, c.Kind, "initLogitBias", c.InitLogitBias)
 	absent(bad, c.Kind, "numClasses", c.NumClasses)
 	absent(bad, c.Kind, "representation", c.Representation)
+	absent(bad, c.Kind, "fusion", c.Fusion)
 }
 
 // Grid returns the patches along a side that positions are learned for.
@@ -304,7 +305,7 @@ func (t *transformer) forwardRead(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, rea
 		if read.One() {
 			h = g.PooledAttention(q, kv, seqs, t.cfg.NumHeads)
 		} else {
-			h = g.CrossAttention(q, read.Seqs, kv, seqs, t.cfg.NumHeads)
+			h = g.CrossAttention(q, read.Seqs, kv, seqs, nil, t.cfg.NumHeads)
 		}
 		x = t.finish(g, &b, g.Gather(x, read.Rows), h, read.Seqs)
 		g.EndBlock(x)

@@ -12,6 +12,7 @@ type Ints struct {
 	name string
 	data []int32
 	set  bool
+	late *late // not nil if the forward pass decides the data
 }
 
 // Seqs says how the rows of a packed matrix divide into sequences: offsets 0 = o[0] < o[1] < … < o[count] = rows.

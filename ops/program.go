@@ -218,7 +218,7 @@ func (p *ProgramOf[T]) runAll(ph phase) error {
 	return err
 }
 
-// ready checks all that only a run knows, and computes the addresses of the rows.
+// ready checks all that only a run knows, and computes what follows from it.
 func (p *ProgramOf[T]) ready(back bool) error {
 	err := p.err
 	p.err = nil
@@ -253,9 +253,11 @@ func (p *ProgramOf[T]) ready(back bool) error {
 			}
 		}
 	}
-	if run.Train {
-		for _, s := range p.g.addressed {
-			s.compute(run.Base)
+	if back {
+		for _, l := range p.g.late {
+			if err := l.again(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -146,27 +146,27 @@ func (g *GraphOf[T]) positions(name string, pos *Node, width int, seqs *Seqs) bo
 	if !g.weight(name, pos, width) {
 		return false
 	}
-	g.check(func() error {
+	g.whenKnown(func() error {
 		for i, o := range seqs.offsets[1:] {
 			if n := int(o - seqs.offsets[i]); n > pos.buf.rows.n {
 				return fmt.Errorf("ops: %s: sequence %d has %d rows, %s has positions for %d: %w", name, i, n, pos.name, pos.buf.rows.n, ErrShape)
 			}
 		}
 		return nil
-	})
+	}, seqs.Rows.late)
 	return true
 }
 
-// indices checks before each run that every index is in [0, rows).
+// indices checks in each run that every index is in [0, rows).
 func (g *GraphOf[T]) indices(name string, ids *Ints, rows *Dim) {
-	g.check(func() error {
+	g.whenKnown(func() error {
 		for i, id := range ids.data {
 			if id < 0 || int(id) >= rows.Len() {
 				return fmt.Errorf("ops: %s: %s[%d] is %d, must be in [0, %d): %w", name, ids.name, i, id, rows.Len(), ErrShape)
 			}
 		}
 		return nil
-	})
+	}, ids.late, rows.late)
 }
 
 // Embed returns row ids[r] of table (V, D) for each row r, plus row t of pos (context, D) for token t of a sequence; pos may

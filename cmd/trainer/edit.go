@@ -12,6 +12,7 @@ import (
 
 	"diptych/data/arrowset"
 	"diptych/data/edit"
+	"diptych/data/remote"
 	"diptych/data/transform"
 )
 
@@ -24,6 +25,7 @@ func newEdits() []*cobra.Command {
 type editFlags struct {
 	edit.Options
 	shardMiB int64
+	cache    remote.Options
 }
 
 func (e *editFlags) add(cmd *cobra.Command) {
@@ -32,6 +34,7 @@ func (e *editFlags) add(cmd *cobra.Command) {
 	f.StringVar(&e.Name, "name", "", "`name` of the new data set; without it, the old one's")
 	f.Int64Var(&e.shardMiB, "shard-mib", 256, "`MiB` at which a file is closed and the next begun")
 	f.IntVar(&e.Workers, "threads", 0, "threads; 0 takes all cores. They change nothing but the time")
+	addCacheFlags(cmd, &e.cache)
 }
 
 // run opens the data sets, calls do and tells what has come of it. what is what the progress says.
@@ -45,7 +48,7 @@ func (e *editFlags) run(cmd *cobra.Command, paths []string, what string, do func
 	e.ShardBytes = e.shardMiB << 20
 	var sets []*arrowset.Set
 	for _, path := range paths {
-		set, err := openData(path)
+		set, err := openData(cmd, path, e.cache)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"diptych/data/remote"
 	"diptych/data/tokenizer"
 )
 
@@ -40,6 +41,7 @@ func newTokenizerTrain() *cobra.Command {
 	var path, split, out string
 	var size int
 	var asJSON bool
+	var cache remote.Options
 	cmd := &cobra.Command{
 		Use:   "train --data DIR --size N --out FILE",
 		Short: "Learn a byte-pair vocabulary from the captions of a data set",
@@ -56,7 +58,7 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 			case size < tokenizer.MinVocabSize || size > tokenizer.MaxVocabSize:
 				return usagef("--size %d: want %d (bytes and special tokens alone) to %d", size, tokenizer.MinVocabSize, tokenizer.MaxVocabSize)
 			}
-			texts, err := captionsOf(path, split)
+			texts, err := captionsOf(cmd, path, split, cache)
 			if err != nil {
 				return err
 			}
@@ -83,7 +85,8 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&path, "data", "", "`directory` of an Arrow data set, or demo")
+	cmd.Flags().StringVar(&path, "data", "", "`directory` or address of an Arrow data set, or demo")
+	addCacheFlags(cmd, &cache)
 	cmd.Flags().StringVar(&split, "split", "train", "split whose captions to learn from")
 	cmd.Flags().IntVar(&size, "size", 0, "entries of the vocabulary, of which 514 are bytes and special tokens")
 	cmd.Flags().StringVar(&out, "out", "", "merges `file` to write")
@@ -95,6 +98,7 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 func newTokenizerReduce() *cobra.Command {
 	var path, split, file, out string
 	var cased, asJSON bool
+	var cache remote.Options
 	cmd := &cobra.Command{
 		Use:   "reduce --data DIR --out FILE",
 		Short: "Keep of a WordPiece vocabulary what the captions of a data set take",
@@ -114,7 +118,7 @@ In a small model the words of BERT's whole vocabulary would be most of the param
 			if err != nil {
 				return usageError{err} // all that it checks is what the user named
 			}
-			texts, err := captionsOf(path, split)
+			texts, err := captionsOf(cmd, path, split, cache)
 			if err != nil {
 				return err
 			}
@@ -137,7 +141,8 @@ In a small model the words of BERT's whole vocabulary would be most of the param
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&path, "data", "", "`directory` of an Arrow data set, or demo")
+	cmd.Flags().StringVar(&path, "data", "", "`directory` or address of an Arrow data set, or demo")
+	addCacheFlags(cmd, &cache)
 	cmd.Flags().StringVar(&split, "split", "train", "split whose captions to keep the words of")
 	cmd.Flags().StringVar(&file, "file", "bert-base-uncased", "vocab.txt or tokenizer.json `file` of BERT, or bert-base-uncased")
 	cmd.Flags().BoolVar(&cased, "cased", false, "the words of that vocab.txt keep their case and accents")
@@ -147,8 +152,8 @@ In a small model the words of BERT's whole vocabulary would be most of the param
 }
 
 // captionsOf returns all captions of a split. It names the splits that there are when there is no such one.
-func captionsOf(path, split string) ([]string, error) {
-	set, err := openData(path)
+func captionsOf(cmd *cobra.Command, path, split string, cache remote.Options) ([]string, error) {
+	set, err := openData(cmd, path, cache, split)
 	if err != nil {
 		return nil, err
 	}

@@ -150,7 +150,7 @@ func (s *Set) Len() int { return len(s.meta) }
 // Manifest is the set's manifest; it must not be written to.
 func (s *Set) Manifest() *Manifest { return &s.manifest }
 
-// Path is the folder that was given to Open, "" for a set in an fs.FS.
+// Path is where the set lies: the folder that was given to Open, what was given to OpenShards, "" for a set in an fs.FS.
 func (s *Set) Path() string { return s.path }
 
 // Meta is everything of all rows but pictures and captions. It must not be written to.

@@ -36,9 +36,9 @@ func (o *decodeOp) link(p *Pipeline, specs []Spec, side int) error {
 		if o.late { // what the entry finds is of its size already
 			p.decode.late = next
 		}
-		p.decode.side = next.size
+		p.decode.side = max(next.size.w, next.size.h)
 	case *randomResizedCrop:
-		p.decode.side = next.size
+		p.decode.side = max(next.size.w, next.size.h)
 	case *minMaxResize:
 		p.decode.side = next.size
 	default:

@@ -18,26 +18,27 @@ var operations = []struct {
 	// the file's own mode, as open_clip does with single files: palettes by nearest neighbour, alpha premultiplied), alpha
 	// (drop, or white: transparent pictures are laid on white, as transformers 5 does). The first of each is the default.
 	{"decode", false, newDecode},
-	// resize: size (default the model's), mode (shortest, longest or squash; default shortest), filter (bicubic,
-	// bilinear, box, nearest, lanczos or hamming; default bicubic). shortest gives the shorter side size pixels, longest
-	// the longer one, squash both.
+	// resize: size (one number, or [height, width]; default the model's), mode (shortest, longest or squash; default shortest),
+	// filter (bicubic, bilinear, box, nearest, lanczos or hamming, Pillow's; torch_bicubic or torch_bilinear, PyTorch's for 8-bit
+	// tensors; default bicubic). shortest gives the shorter side size pixels, longest the longer one, squash both; with two
+	// numbers the picture just covers them, fits into them, or gets them.
 	{"resize", false, func(p *params, side int) step {
-		return &resizeOp{size: p.int("size", 1, maxSize, side), mode: p.choice("mode", []string{"shortest", "longest", "squash"}), filter: p.filter()}
+		return &resizeOp{size: p.sides("size", side), mode: p.choice("mode", []string{"shortest", "longest", "squash"}), filter: p.filter()}
 	}},
 	// min_max_resize: size (of the shorter side; default the model's), longest (what the longer side may have; default size ·
 	// 1333/800, rounded down), multiple (both sides are cut down to multiples of it; default the model's patch size), filter. For
 	// models that take pictures of different shapes.
 	{"min_max_resize", false, newMinMaxResize},
-	// center_crop: size, fill (the level, 0 to 255, of what is added to smaller pictures; default 0), rounding (of half pixels:
+	// center_crop: size (as resize's), fill (the level, 0 to 255, of what is added to smaller pictures; default 0), rounding (of half pixels:
 	// even, as torchvision does, or down, as transformers does; default even).
 	{"center_crop", false, func(p *params, side int) step {
-		return &centerCrop{size: p.int("size", 1, maxSize, side), fill: uint8(p.int("fill", 0, 255, 0)), down: p.choice("rounding", []string{"even", "down"}) == "down"}
+		return &centerCrop{size: p.sides("size", side), fill: uint8(p.int("fill", 0, 255, 0)), down: p.choice("rounding", []string{"even", "down"}) == "down"}
 	}},
 	// random_resized_crop: scale ([least, most] share of the area), ratio ([least, most] width/height, drawn
-	// log-uniformly; default [3/4, 4/3]), size, filter. CLIP's is scale: [0.9, 1].
+	// log-uniformly; default [3/4, 4/3]), size and filter (as resize's). CLIP's is scale: [0.9, 1].
 	{"random_resized_crop", true, func(p *params, side int) step {
 		return &randomResizedCrop{scale: p.span("scale", 1e-4, 1, nil), ratio: p.span("ratio", 0.01, 100, &[2]float64{3. / 4, 4. / 3}),
-			size: p.int("size", 1, maxSize, side), filter: p.filter()}
+			size: p.sides("size", side), filter: p.filter()}
 	}},
 	// flip: prob.
 	{"flip", true, func(p *params, _ int) step {

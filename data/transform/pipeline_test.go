@@ -172,7 +172,7 @@ func TestGrey(t *testing.T) {
 }
 
 func TestRandomResizedCropParts(t *testing.T) {
-	o := &randomResizedCrop{size: 8, scale: [2]float64{0.3, 0.9}, ratio: [2]float64{0.5, 2}}
+	o := &randomResizedCrop{size: sides{8, 8}, scale: [2]float64{0.3, 0.9}, ratio: [2]float64{0.5, 2}}
 	t.Run("drawn", func(t *testing.T) {
 		sum, left := 0.0, 0
 		const n = 4000

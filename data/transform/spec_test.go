@@ -69,7 +69,7 @@ func TestNewErrors(t *testing.T) {
 	}
 	p, err := NewPatches(specs(t, "- {op: resize, mode: squash}"), 32, 16)
 	require.NoError(t, err, "squares are multiples too")
-	require.Equal(t, 32, p.Side())
+	require.Equal(t, sides{32, 32}, p.out.sides)
 	_, err = NewPatches(nil, 32, 0)
 	require.ErrorContains(t, err, "patch size 0")
 	_, err = New(nil, 0)
@@ -90,7 +90,7 @@ func TestNormalize(t *testing.T) {
 			p := pipeline(t, "- {op: resize, mode: squash}\n"+c.text, 32)
 			require.Equal(t, c.mean, p.Mean)
 			require.Equal(t, c.std, p.Std)
-			require.Equal(t, 32, p.Side())
+			require.Equal(t, sides{32, 32}, p.out.sides)
 		})
 	}
 }
