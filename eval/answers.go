@@ -106,7 +106,11 @@ func answerSplit(ctx context.Context, m AnswerModel, task Task, set Set, opt Opt
 	if task == TaskClassify {
 		out.Classified = append(out.Classified, classified(all, cmp.Or(system, "answers"), names))
 	} else {
-		out.Answers = judge(task, all, names, index)
+		ids := make([]string, len(classes))
+		for i, c := range classes {
+			ids[i] = c.ID
+		}
+		out.Answers = judge(task, all, ids, index)
 	}
 	return nil
 }
@@ -220,12 +224,12 @@ func (q *questions) pictures(ctx context.Context, row int) (own, second *transfo
 }
 
 // judge scores answers beside the annotators'.
-func judge(task Task, all []asked, names []string, index map[string]int) *AnswerResult {
-	r := &AnswerResult{Task: task, Questions: len(all), Answers: len(names)}
+func judge(task Task, all []asked, ids []string, index map[string]int) *AnswerResult {
+	r := &AnswerResult{Task: task, Questions: len(all), Answers: len(ids)}
 	kinds, consistent := map[string]*KindResult{}, map[[2]string]bool{}
 	for i := range all {
 		a := &all[i]
-		score, best := data.AnswerAccuracy(a.answers, names[a.said.first]), 0.0
+		score, best := data.AnswerAccuracy(a.answers, ids[a.said.first]), 0.0
 		for _, given := range a.answers {
 			if given = data.NormalizeAnswer(given); hasKey(index, given) {
 				best = max(best, data.AnswerAccuracy(a.answers, given))
