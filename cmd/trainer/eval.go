@@ -26,6 +26,7 @@ import (
 // newEval is "trainer eval": it measures a trained model on a data set.
 func newEval() *cobra.Command {
 	var data, out, texts, lang, start string
+	var second rescoring
 	ensemble := 1.0
 	var splits, tasks, systems []string
 	var threads int
@@ -41,10 +42,17 @@ Retrieval ranks all texts of a split for each picture and all pictures for each 
 right for it. Zero-shot classification uses the class systems and prompt templates of the data set's manifest.
 
 A model that reads a picture and a sentence together (kind vilt) is measured by other tasks: match tells a picture's own sentence
-from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.`,
+from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.
+
+Such a model, and one of kind fusion, ranks by scoring pairs: --rerank K scores the K best candidates of each query again, by the first
+scores of the model's own towers or of --first, --exact all pairs. What it loses is told: no query whose right candidates are not among
+the K best can be answered. Scores are kept in a journal in --out, or else in RUN, and an evaluation that was stopped goes on from
+there.`,
 		Example: `  trainer eval runs/clip-emoji
   trainer eval runs/clip-emoji --split test_style,test_concept --out report
-  trainer eval runs/a --data DIR --split test --task retrieval --texts all --json`,
+  trainer eval runs/a --data DIR --split test --task retrieval --texts all --json
+  trainer eval runs/fusion-emoji --split test_style --task retrieval --rerank 32
+  trainer eval runs/vilt-emoji --split val --task retrieval --rerank 32 --first runs/clip-emoji`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out != "" { // what cannot be written should not show after the work
@@ -69,6 +77,11 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 			for _, t := range tasks {
 				opt.Tasks = append(opt.Tasks, eval.Task(t))
 			}
+			second.weighed = cmd.Flags().Changed("first-weight")
+			if err := second.open(cmd, m, args[0], out, threads, &opt); err != nil {
+				return err
+			}
+			defer second.close()
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, splits...)
 			if notThere(err) {
@@ -78,7 +91,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 				return err
 			}
 			defer set.Close()
-			res, err := m.Measure(cmd.Context(), set, opt)
+			res, err := second.measure(cmd.Context(), m, set, opt)
 			if err != nil {
 				return asUsage(err)
 			}
@@ -114,6 +127,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 	f.StringVar(&start, "start", "", "the other `model` of --ensemble, if not the one that the recipe started from")
 	f.StringVar(&lang, "lang", "", "`language` of the captions; en if not given")
 	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
+	second.addFlags(cmd)
 	addModelFlags(cmd, &threads, &asJSON)
 	return cmd
 }
