@@ -32,6 +32,7 @@ type Classification struct {
 	Labelled
 	Accuracy
 	PerClass []ClassAccuracy `json:"perClass"`
+	Fit      *Fit            `json:"fit,omitempty"` // of a linear probe
 }
 
 // answer is what was said of one picture.

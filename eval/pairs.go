@@ -75,6 +75,9 @@ func Pairs(ctx context.Context, m PairModel, set Set, opt Options) (*Result, err
 			return nil, fmt.Errorf("eval: %w: the model has no task %q; it has %s", ErrRequest, t, TaskList(m.Tasks()))
 		}
 	}
+	if err := opt.checkPrompts(); err != nil {
+		return nil, fmt.Errorf("eval: %w", err)
+	}
 	if opt.Lang == "" {
 		opt.Lang = "en"
 	}

@@ -17,7 +17,7 @@ import (
 // Rescore says how retrieval is ranked again by a model that reads a picture and a sentence together, which must score each pair:
 // the K best of each query by the first scores (Li et al. 2021, §4: ALBEF ranks the k most similar by its matching head), or all pairs.
 type Rescore struct {
-	K     int  // candidates of each query; 0: all pairs
+	K     int // candidates of each query; 0: all pairs
 	Model PairScorer
 	// First is what a cosine of the first scores adds to a pair's odds. The odds of a head that learnt from hard negatives say how much
 	// likelier a pair is than the first scores have it: with First = t = exp(logScale) the sum is the log odds of both.

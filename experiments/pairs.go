@@ -27,7 +27,7 @@ type pairEncoder struct {
 	parts   *parts
 	runner  *model.PairRunner
 	fusion  *model.FusionRunner // in its place, for a model of two towers and a fusion
-	scratch sync.Pool // of *decodeScratch
+	scratch sync.Pool           // of *decodeScratch
 	tokens  map[string][]int32
 }
 
@@ -235,11 +235,11 @@ func (m *Pairs) FillText(im *transform.Image, text string, top int) ([][]Word, e
 
 // Score is how well a picture and a sentence belong together, and where the sentence's tokens find themselves in it, or look.
 type Score struct {
-	Probability float64   `json:"probability"`
-	LogOdds     float64   `json:"logOdds"`
-	Tokens      []string  `json:"tokens"`
-	Rows        int       `json:"rows"` // of patches
-	Cols        int       `json:"cols"`
+	Probability float64  `json:"probability"`
+	LogOdds     float64  `json:"logOdds"`
+	Tokens      []string `json:"tokens"`
+	Rows        int      `json:"rows"` // of patches
+	Cols        int      `json:"cols"`
 	// Plan (rows·cols, tokens) is the mass of optimal transport between patch and token; of a model with two towers the share of the
 	// token's attention in the last fusion block. Its sum is 1.
 	Plan []float64 `json:"plan"`

@@ -44,7 +44,7 @@ func (m *Model) Scale() (float64, error) {
 		return 0, fmt.Errorf("experiments: a model of kind %s has no towers of pictures and sentences: %w", m.Config().Model.Kind, eval.ErrRequest)
 	}
 	scale, _ := two.Scale()
-	return math.Exp(float64(scale.Slice(m.weights)[0])), nil
+	return math.Exp(float64(scale.Slice(m.opened.weights)[0])), nil
 }
 
 // Scorer returns what ranks pairs again by the model.

@@ -168,17 +168,22 @@ func (m *Fusion) textTokens(g *ops.Graph, in *TextInput) *ops.Node {
 	return in.once("tokens", func() *ops.Node { return m.text.rows(g, in, nil) })
 }
 
+// FeatureDim returns D, the width of Features.
+func (m *Fusion) FeatureDim() int { return m.Config.Vision.Width }
+
+// Features adds the image tower to g: pictures -> their class tokens (B, D), before the projection to the joint space.
+func (m *Fusion) Features(g *ops.Graph, in *ImageInput) *ops.Node {
+	if !m.fused() {
+		return m.visual.forward(g, in)
+	}
+	x, _ := m.imageTokens(g, in)
+	return g.Gather(x, in.class)
+}
+
 // EncodeImage adds the image tower to g: pictures -> imageEmbed (B, E), unit rows.
 func (m *Fusion) EncodeImage(g *ops.Graph, in *ImageInput) *ops.Node {
 	return in.once("embed", func() *ops.Node {
-		var x *ops.Node
-		if m.fused() {
-			x, _ = m.imageTokens(g, in)
-			x = g.Gather(x, in.class)
-		} else {
-			x = m.visual.forward(g, in)
-		}
-		return g.L2Normalize(m.imageProject.forward(g, x, ops.LinearOpt{}), normEps) // (B, E)
+		return g.L2Normalize(m.imageProject.forward(g, m.Features(g, in), ops.LinearOpt{}), normEps) // (B, E)
 	})
 }
 

@@ -98,6 +98,7 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 func newTokenizerReduce() *cobra.Command {
 	var path, split, file, out string
 	var cased, asJSON bool
+	var cache remote.Options
 	cmd := &cobra.Command{
 		Use:   "reduce --data DIR --out FILE",
 		Short: "Keep of a WordPiece vocabulary what the captions of a data set take",
@@ -117,7 +118,7 @@ In a small model the words of BERT's whole vocabulary would be most of the param
 			if err != nil {
 				return usageError{err} // all that it checks is what the user named
 			}
-			texts, err := captionsOf(path, split)
+			texts, err := captionsOf(cmd, path, split, cache)
 			if err != nil {
 				return err
 			}
@@ -140,7 +141,8 @@ In a small model the words of BERT's whole vocabulary would be most of the param
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&path, "data", "", "`directory` of an Arrow data set, or demo")
+	cmd.Flags().StringVar(&path, "data", "", "`directory` or address of an Arrow data set, or demo")
+	addCacheFlags(cmd, &cache)
 	cmd.Flags().StringVar(&split, "split", "train", "split whose captions to keep the words of")
 	cmd.Flags().StringVar(&file, "file", "bert-base-uncased", "vocab.txt or tokenizer.json `file` of BERT, or bert-base-uncased")
 	cmd.Flags().BoolVar(&cased, "cased", false, "the words of that vocab.txt keep their case and accents")

@@ -209,7 +209,8 @@ type job struct {
 	done chan struct{} // closed when rec or err is whole
 }
 
-// inFlight bounds the records that were read and not yet written, and gateBytes the pictures of them, unless one alone has more.
+// inFlight bounds the records that were read and not yet written, and gateBytes the pictures of them: nothing more is read or
+// loaded once they have as much, so that the last picture of the reader and of each worker may pass it.
 const (
 	inFlight  = 256
 	gateBytes = 32 << 20
@@ -227,6 +228,7 @@ func (im *importing) records(ctx context.Context) error {
 		defer close(order)
 		defer close(work)
 		for ctx.Err() == nil {
+			g.room()
 			j := &job{done: make(chan struct{})}
 			j.rec, j.err = im.src.Next()
 			if p, ok := im.src.(partSource); ok {
@@ -237,9 +239,13 @@ func (im *importing) records(ctx context.Context) error {
 			}
 			bad := (*RecordError)(nil)
 			last := j.err != nil && !errors.As(j.err, &bad) // to be asked now: a worker may write j.err later
-			if j.err != nil || j.rec.Load == nil {
+			switch {
+			case j.err != nil:
 				close(j.done)
-			} else {
+			case j.rec.Load == nil:
+				g.enter(len(j.rec.Row.Image))
+				close(j.done)
+			default:
 				work <- j // as wide as order, which is the one to wait at
 			}
 			select {
@@ -275,7 +281,7 @@ func (im *importing) records(ctx context.Context) error {
 		if err := im.record(j); err != nil {
 			return err
 		}
-		if j.rec != nil && j.rec.Load != nil {
+		if j.rec != nil {
 			g.leave(len(j.rec.Row.Image))
 		}
 		im.next++
@@ -336,8 +342,8 @@ func (im *importing) record(j *job) error {
 	return im.j.skip(im.next, bad)
 }
 
-// gate bounds the bytes of pictures that wait to be written. The job whose turn it is may always pass, so that a picture
-// larger than the bound cannot block it.
+// gate bounds the bytes of pictures that wait to be written. The job whose turn it is may always pass, so that those behind it
+// cannot block it.
 type gate struct {
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -364,6 +370,15 @@ func (g *gate) pass(j *job) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.bytes >= g.limit && g.first != j && !g.ended {
+		g.changed.Wait()
+	}
+}
+
+// room waits until more may be read.
+func (g *gate) room() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.bytes >= g.limit && !g.ended {
 		g.changed.Wait()
 	}
 }
