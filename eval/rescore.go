@@ -103,6 +103,9 @@ func (r *runner) rescored(ctx context.Context, split string, out *SplitResult) e
 	}
 	res := s.rank()
 	out.Retrieval.Rescored = &res
+	if r.Model == nil {
+		out.Features = nil // there are no embeddings to draw
+	}
 	return nil
 }
 
@@ -186,13 +189,13 @@ func (s *rescore) score(ctx context.Context, set Set, split string) (err error) 
 		total += len(n)
 	}
 	if s.Journal != nil {
-		known, err := s.Journal.Begin(split, s.key(set))
-		if err != nil {
+		var known map[int][]float32
+		if known, err = s.Journal.Begin(split, s.key(set)); err != nil {
 			return err
 		}
 		defer func() {
-			if e := s.Journal.End(err == nil); err == nil {
-				err = e
+			if end := s.Journal.End(err == nil); err == nil {
+				err = end
 			}
 		}()
 		for i, scores := range known {
