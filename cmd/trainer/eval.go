@@ -71,7 +71,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 			}
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, splits...)
-			if notThere(err) {
+			if misnamed(err) {
 				return usageError{err}
 			}
 			if err != nil {
