@@ -22,12 +22,14 @@ import (
 const encodeChunk = 128
 
 // encoder gives pictures and sentences the rows of a model: unit rows in one space, or a classifier's scores. It implements
-// eval.Model and, for a classifier, eval.Classifier. One call at a time.
+// eval.Featurer and, for a classifier, eval.Classifier. One call at a time.
 type encoder struct {
 	config  *Config
 	parts   *parts
 	pool    *kernel.Pool
+	weights []float32
 	runner  *model.Runner
+	tower   *model.Runner        // of the image tower's features, made when they are first asked for
 	scratch sync.Pool            // of *decodeScratch
 	known   map[string][]float32 // rows of sentences that a frozen tower gave before; nil if the tower learns
 }
@@ -74,7 +76,7 @@ func newEncoder(c *Config, p *parts, weights []float32, pool *kernel.Pool) (*enc
 	if err != nil {
 		return nil, err
 	}
-	e := &encoder{config: c, parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}
+	e := &encoder{config: c, parts: p, pool: pool, weights: weights, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}
 	if m, ok := p.model.(*model.CLIP); ok && m.TextFrozen() {
 		e.known = map[string][]float32{}
 	}
@@ -85,7 +87,12 @@ func (e *encoder) measure(ctx context.Context, set eval.Set, o eval.Options) (*e
 	return eval.Run(ctx, e, set, o)
 }
 
-func (e *encoder) close() { e.runner.Close() }
+func (e *encoder) close() {
+	e.runner.Close()
+	if e.tower != nil {
+		e.tower.Close()
+	}
+}
 
 // EmbedDim returns the numbers of a row: E, or K of a classifier.
 func (e *encoder) EmbedDim() int { return e.runner.Dim() }
@@ -108,8 +115,33 @@ func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 // Images encodes n pictures into (n, EmbedDim). at fills picture i, from several goroutines at once; while one chunk is
 // encoded the next is filled.
 func (e *encoder) Images(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
+	return e.encode(ctx, e.runner, n, at)
+}
+
+// featurer is a model with an image tower whose pooled rows can be had.
+type featurer interface {
+	FeatureDim() int
+	Features(g *ops.Graph, in *model.ImageInput) *ops.Node
+}
+
+// FeatureDim returns D, the numbers of a picture's features.
+func (e *encoder) FeatureDim() int { return e.parts.model.(featurer).FeatureDim() }
+
+// Features gives n pictures' features before they are projected or scored: (n, D).
+func (e *encoder) Features(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
+	if e.tower == nil {
+		var err error
+		e.tower, err = model.NewRunner(e.parts.model, e.parts.model.(featurer).Features, nil, e.weights, encodeChunk, e.parts.eval.Mean, e.parts.eval.Std, e.pool)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return e.encode(ctx, e.tower, n, at)
+}
+
+func (e *encoder) encode(ctx context.Context, r *model.Runner, n int, at func(i int, dst []uint8) error) ([]float32, error) {
 	size := 3 * e.ImageSide() * e.ImageSide()
-	out := make([]float32, n*e.EmbedDim())
+	out := make([]float32, n*r.Dim())
 	fill := func(lo int, pixels []uint8) error {
 		k := min(encodeChunk, n-lo)
 		errs := make([]error, k)
@@ -139,7 +171,7 @@ func (e *encoder) Images(ctx context.Context, n int, at func(i int, dst []uint8)
 			next <- nil
 		}
 		k := min(encodeChunk, n-lo)
-		if err := e.runner.Images(pixels[:k*size], k, out[lo*e.EmbedDim():]); err != nil {
+		if err := r.Images(pixels[:k*size], k, out[lo*r.Dim():]); err != nil {
 			return nil, errors.Join(err, <-next)
 		}
 	}
@@ -250,7 +282,7 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 
 // Close gives memory and threads back.
 func (m *Model) Close() {
-	m.runner.Close()
+	m.close()
 	m.free()
 }
 
@@ -306,16 +338,17 @@ func (o *opened) Config() *Config { return o.config }
 func (o *opened) Pool() *kernel.Pool { return o.pool }
 
 // OpenData opens a data set by path; an empty one is the run's own, or the first of several. Of a remote set, which cache
-// holds, the shards with rows of splits are opened; no splits are all but train.
-func (o *opened) OpenData(ctx context.Context, path string, cache remote.Options, splits ...string) (*arrowset.Set, error) {
+// holds, the shards with rows of the splits that are measured or learnt from are opened.
+func (o *opened) OpenData(ctx context.Context, path string, cache remote.Options, opt eval.Options) (*arrowset.Set, error) {
 	if path == "" {
 		path = o.config.Data.All()[0].Path
 	}
 	return OpenSet(ctx, path, cache, func(m *arrowset.Manifest) []string {
-		if len(splits) > 0 {
-			return splits
+		splits := opt.Splits
+		if len(splits) == 0 {
+			splits = o.config.evalOptions(m, o.config.Train.Steps).Splits
 		}
-		return o.config.evalOptions(m, o.config.Train.Steps).Splits
+		return append(slices.Clip(splits), opt.Sources()...)
 	})
 }
 

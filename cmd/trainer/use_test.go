@@ -52,12 +52,34 @@ func TestUse(t *testing.T) {
 		require.Contains(t, stdout, "| test_both | image to text      |     183 |        183 |")
 		require.NotContains(t, stdout, "class system")
 	})
+	t.Run("eval learns", func(t *testing.T) {
+		code, stdout, errs := trainer(t, "eval", run, "--train", "val", "--split", "test_both", "--task", "linear-probe,knn", "--classes", "category", "--knn-k", "5", "--json", "--threads", "1")
+		require.Zero(t, code, errs)
+		var r report.Report
+		require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+		found := r.Result.Splits[0].Classified
+		require.Len(t, found, 2)
+		require.Positive(t, found[0].Fit.Lambda)
+		require.Equal(t, 8, found[0].Classes)
+		require.Equal(t, "(k = 5, τ = 0.07)", found[1].Detail)
+		_, again, _ := trainer(t, "eval", run, "--train", "val", "--split", "test_both", "--task", "linear-probe,knn", "--classes", "category", "--knn-k", "5", "--json", "--threads", "2")
+		require.Equal(t, stdout, again, "threads change no figure")
+	})
+	t.Run("eval prompts", func(t *testing.T) {
+		code, stdout, errs := trainer(t, "eval", run, "--split", "test_both", "--task", "zeroshot", "--classes", "category", "--prompts", "imagenet7", "--json")
+		require.Zero(t, code, errs)
+		var r report.Report
+		require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+		require.Len(t, r.Result.Splits[0].ZeroShot[0].Templates, 7)
+	})
 	t.Run("eval mistakes", func(t *testing.T) {
 		for _, c := range []struct{ name, flag, value, text string }{
 			{"split", "--split", "exam", "no split \"exam\"; it has test_both, test_concept"},
 			{"task", "--task", "vqa", "no task \"vqa\""},
 			{"texts", "--texts", "few", "no choice of texts \"few\""},
 			{"classes", "--classes", "colour", "no class system \"colour\"; it has concept"},
+			{"prompts", "--prompts", "imagenot", "built-in set of prompts"},
+			{"class names", "--class-names", filepath.Join(dir, "none.txt"), "none.txt"},
 			{"no data", "--data", filepath.Join(dir, "none"), "none"},
 			{"other data", "--data", pictures, "no manifest.json"},
 		} {

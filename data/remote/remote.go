@@ -384,6 +384,17 @@ func (s *Set) Image(ctx context.Context, row int) ([]byte, error) {
 	return set.Image(ctx, row-s.index.Shards[i].First)
 }
 
+// Second is Image of the second picture.
+func (s *Set) Second(ctx context.Context, row int) ([]byte, error) {
+	i := s.shardOf(row)
+	set, done, err := s.use(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return set.Second(ctx, row-s.index.Shards[i].First)
+}
+
 // Captions are the sentences of a row.
 func (s *Set) Captions(ctx context.Context, row int) ([]arrowset.Caption, error) {
 	i := s.shardOf(row)
