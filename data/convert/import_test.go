@@ -169,7 +169,7 @@ func TestReadAhead(t *testing.T) {
 			return
 		}
 		require.Eventually(t, func() bool { return read.Load() > gateBytes }, time.Minute, time.Millisecond)
-		time.Sleep(100 * time.Millisecond) // for what should not come
+		time.Sleep(100 * time.Millisecond)                    // for what should not come
 		require.Less(t, read.Load(), int64(gateBytes+4*size)) // the picture that passed it, and what package bufio and tar read ahead
 	}})
 	require.NoError(t, err)
