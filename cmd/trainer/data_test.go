@@ -95,8 +95,8 @@ func TestImportTable(t *testing.T) {
 	elsewhere := filepath.Join(t.TempDir(), "more.csv")
 	for want, args := range map[string][]string{
 		`there is no column "image" for the picture; the columns are ["path" "text"]`: {table},
-		"the pictures' folder must be named":                                            {table, elsewhere},
-		"--workers -1, --shard-bytes 0: want 0 or more":                                 {table, "--workers", "-1"},
+		"the pictures' folder must be named":                                          {table, elsewhere},
+		"--workers -1, --shard-bytes 0: want 0 or more":                               {table, "--workers", "-1"},
 	} {
 		code, _, errs = trainer(t, append([]string{"data", "import", "csv", "--out", out}, args...)...)
 		require.Equal(t, exitUsage, code)
