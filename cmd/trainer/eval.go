@@ -104,7 +104,7 @@ there.`,
 			defer second.close()
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, opt)
-			if notThere(err) {
+			if misnamed(err) {
 				return usageError{err}
 			}
 			if err != nil {
