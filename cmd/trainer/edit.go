@@ -45,6 +45,9 @@ func (e *editFlags) run(cmd *cobra.Command, paths []string, what string, do func
 	if e.shardMiB < 1 {
 		return usagef("--shard-mib %d: want at least 1", e.shardMiB)
 	}
+	if e.Workers < 0 {
+		return usagef("--threads %d: want a number of threads, or 0 for all cores", e.Workers)
+	}
 	e.ShardBytes = e.shardMiB << 20
 	var sets []*arrowset.Set
 	for _, path := range paths {

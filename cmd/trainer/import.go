@@ -74,6 +74,9 @@ func newImport(format importFormat) *cobra.Command {
 			if err := wanted(cmd, append(format.wanted, "out")...); err != nil {
 				return err
 			}
+			if o.Workers < 0 || o.ShardBytes < 0 {
+				return usagef("--workers %d, --shard-bytes %d: want 0 or more", o.Workers, o.ShardBytes)
+			}
 			o.OnBad = convert.OnBad(onBad)
 			im, err := importer(args)
 			if err != nil {

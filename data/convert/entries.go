@@ -89,6 +89,7 @@ func openEntries(ctx context.Context, o *Options, images string, files []File, o
 			s.Close()
 		}
 	}()
+	before := o.Total
 	var known textTable[struct{}]
 	var last string
 	var repeats bool
@@ -127,6 +128,9 @@ func openEntries(ctx context.Context, o *Options, images string, files []File, o
 			}
 		}
 		r.seek(begin, line)
+	}
+	if o.Total == before && ctx.Err() == nil {
+		return nil, fmt.Errorf("%s: %w: there is no record in it", files[0].Path, ErrInput)
 	}
 	s.aside = make([]entryReader, len(files))
 	return s, ctx.Err()
@@ -255,7 +259,7 @@ func (dir pictureFolder) below(name string) (string, error) {
 			return "", err
 		}
 		rel, err := filepath.Rel(root, name)
-		if err != nil {
+		if err != nil || !filepath.IsLocal(rel) {
 			return "", fmt.Errorf("%w: %q does not lie in the pictures' folder %s", ErrInput, name, root)
 		}
 		name = filepath.ToSlash(rel)

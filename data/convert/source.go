@@ -122,6 +122,9 @@ func (dir pictureFolder) load(name string) func(context.Context) ([]byte, error)
 		for i := 0; any && errors.Is(err, fs.ErrNotExist) && i < len(pictureEndings); i++ {
 			b, err = readPicture(open + pictureEndings[i])
 		}
+		if any && errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: picture %s is missing in %s, whatever its ending (%s): %w", ErrInput, name, string(dir), strings.Join(pictureEndings, " "), fs.ErrNotExist)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: picture %s is missing in %s: %w", ErrInput, name, string(dir), err)
 		}
