@@ -29,6 +29,7 @@ import (
 // newEval is "trainer eval": it measures a trained model on a data set.
 func newEval() *cobra.Command {
 	var data, out, start, prompts, names string
+	var second rescoring
 	ensemble := 1.0
 	var tasks []string
 	var threads int
@@ -54,10 +55,19 @@ cosine, weighted by exp(cosine/temperature) (Wu et al. 2018, §3.4). The feature
 bytes a number. Classes that the training split does not show are not counted.
 
 A model that reads a picture and a sentence together (kind vilt) is measured by other tasks: match tells a picture's own sentence
-from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.`,
+from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.
+One that answers is measured by the captions' answers: vqa is VQA's official accuracy beside all annotators, by kind of question;
+nlvr2 accuracy and consistency of sentences about two pictures; classify the classes of picture and sentence together.
+
+Such a model, and one of kind fusion, ranks by scoring pairs: --rerank K scores the K best candidates of each query again, by the first
+scores of the model's own towers or of --first, --exact all pairs. What it loses is told: no query whose right candidates are not among
+the K best can be answered. Scores are kept in a journal in --out, or else in RUN, and an evaluation that was stopped goes on from
+there.`,
 		Example: `  trainer eval runs/clip-emoji
   trainer eval runs/clip-emoji --split test_style,test_concept --out report
   trainer eval runs/a --data DIR --split test --task retrieval --texts all --json
+  trainer eval runs/fusion-emoji --split test_style --task retrieval --rerank 32
+  trainer eval runs/vilt-emoji --split val --task retrieval --rerank 32 --first runs/clip-emoji
   trainer eval models/b32 --data DIR --task zeroshot --prompts imagenet
   trainer eval models/b32 --data DIR --split test --task linear-probe,knn --val val`,
 		Args: cobra.ExactArgs(1),
@@ -88,16 +98,21 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 				}
 			}
 			opt.Pool = m.Pool()
+			second.weighed = cmd.Flags().Changed("first-weight")
+			if err := second.open(cmd, m, args[0], out, threads, &opt); err != nil {
+				return err
+			}
+			defer second.close()
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, opt)
-			if notThere(err) {
+			if misnamed(err) {
 				return usageError{err}
 			}
 			if err != nil {
 				return err
 			}
 			defer set.Close()
-			res, err := m.Measure(cmd.Context(), set, opt)
+			res, err := second.measure(cmd.Context(), m, set, opt)
 			if err != nil {
 				return asUsage(err)
 			}
@@ -126,7 +141,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 	f.StringVar(&data, "data", "", "data set `directory` or address, or demo; the run's own if not given")
 	addCacheFlags(cmd, &cache)
 	f.StringSliceVar(&opt.Splits, "split", nil, "`names` of splits; all but train if not given")
-	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot (both if not given), linear-probe, knn; of a classifier: classify, …; of pairs: match, fill")
+	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot (both if not given), linear-probe, knn; of a classifier: classify; of pairs: match, fill; of answers: vqa, nlvr2, classify")
 	f.StringSliceVar(&opt.Systems, "classes", nil, "`names` of class systems; all if not given")
 	f.StringVar(&prompts, "prompts", "", "`name or file` of prompt templates for zeroshot; the data set's own if not given")
 	f.StringVar(&names, "class-names", "", "`file` with the names of the classes for zeroshot, one a line, in their order")
@@ -139,6 +154,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 	f.StringVar(&start, "start", "", "the other `model` of --ensemble, if not the one that the recipe started from")
 	f.StringVar(&opt.Lang, "lang", "", "`language` of the captions; en if not given")
 	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
+	second.addFlags(cmd)
 	addModelFlags(cmd, &threads, &asJSON)
 	return cmd
 }
