@@ -22,8 +22,8 @@ type guesser struct {
 
 const guessDim = 6
 
-func (*guesser) Tasks() []Task  { return []Task{TaskRetrieval} }
-func (*guesser) EmbedDim() int  { return guessDim }
+func (*guesser) Tasks() []Task                   { return []Task{TaskRetrieval} }
+func (*guesser) EmbedDim() int                   { return guessDim }
 func (*guesser) ImageSides() (height, width int) { return 1, 1 }
 
 func (*guesser) Prepare(b []byte, dst []uint8) error {
