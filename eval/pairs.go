@@ -84,7 +84,19 @@ func Pairs(ctx context.Context, m PairModel, set Set, opt Options) (*Result, err
 	}
 	res := &Result{Data: set.Manifest().Name, Splits: make([]SplitResult, len(opt.Splits))}
 	for i, split := range opt.Splits {
-		if err := pairSplit(ctx, m, set, opt, split, &res.Splits[i]); err != nil {
+		out := &res.Splits[i]
+		out.Split = split
+		var err error
+		if slices.Contains(opt.Tasks, TaskMatch) || slices.Contains(opt.Tasks, TaskFill) {
+			err = pairSplit(ctx, m, set, opt, split, out)
+		}
+		for _, t := range opt.Tasks {
+			if a, ok := m.(AnswerModel); ok && err == nil && (t == TaskVQA || t == TaskNLVR2 || t == TaskClassify) {
+				out.Broken = nil // which it finds again
+				err = answerSplit(ctx, a, t, set, opt, split, out)
+			}
+		}
+		if err != nil {
 			return nil, fmt.Errorf("eval: split %s: %w", split, err)
 		}
 	}
@@ -99,7 +111,6 @@ type pairSet struct {
 }
 
 func pairSplit(ctx context.Context, m PairModel, set Set, opt Options, split string, out *SplitResult) error {
-	out.Split = split
 	var rows []int
 	var texts []string
 	for i, meta := range set.Meta() {

@@ -80,6 +80,7 @@ type SplitResult struct {
 	Classified []Classification `json:"classified,omitempty"`
 	Match      *MatchResult     `json:"match,omitempty"`
 	Fill       *FillResult      `json:"fill,omitempty"`
+	Answers    *AnswerResult    `json:"answers,omitempty"`
 	// Features are the embeddings that were measured, for those who draw them.
 	Features *Features `json:"-"`
 }
@@ -478,12 +479,7 @@ func labelled(f *Features, value func(row int) string, index map[string]int) (Ze
 		in.Labels = append(in.Labels, c)
 		count[c]++
 	}
-	n := len(in.Labels)
-	res := Labelled{Classes: len(index), Images: n, Unlabelled: len(f.Rows) - n}
-	if n > 0 {
-		res.ChanceTop1 = 1 / float64(len(index))
-		res.ChanceTop5 = float64(min(5, len(index))) / float64(len(index))
-		res.Largest = float64(slices.Max(count)) / float64(n)
-	}
+	res := Labelled{Classes: len(index), Unlabelled: len(f.Rows) - len(in.Labels)}
+	res.count(count)
 	return in, res
 }

@@ -15,6 +15,7 @@ import (
 
 	"diptych/data"
 	"diptych/data/arrowset"
+	"diptych/data/batch"
 	"diptych/data/demo"
 	"diptych/data/remote"
 )
@@ -202,8 +203,8 @@ func (r *Run) checkCache() error {
 func (r *Run) newSource() (*data.Source, error) {
 	c := r.Config
 	o := data.Options{
-		Labels: c.Data.Classes != "",
-		Seed:   c.Seed, Batch: c.Train.GlobalBatch, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
+		Labels: c.Data.Classes != "", Answers: c.learnsAnswers(), Second: c.readsTwo(),
+		Seed: c.Seed, Batch: c.Train.GlobalBatch, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
 		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20, MergeDropout: c.Data.MergeDropout,
 	}
 	var weights []float64
@@ -257,6 +258,7 @@ func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 	}
 	p := data.Part{Name: m.Name, Len: m.Rows, Samples: m.Splits[d.config.Split], Label: label}
 	var index *arrowset.Index
+	class := r.Config.answerClasses(r.parts)
 	if d.far != nil {
 		index = d.far.Index()
 		p.Rows, p.ID = d.far, d.far.ID
@@ -265,7 +267,7 @@ func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 			if err != nil {
 				return nil, err
 			}
-			texts := admitted(all, &d.config)
+			texts, _ := sentences(all, &d.config, class)
 			if len(texts) == 0 {
 				return nil, noCaption(m, row, d.far.ID(row), &d.config)
 			}
@@ -279,10 +281,19 @@ func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 		}
 		captions := make(map[int][]string, len(rows))
 		for _, s := range rows {
-			captions[s.Row] = s.Captions
+			if captions[s.Row], _ = sentences(d.near.Captions(s.Row), &d.config, class); len(captions[s.Row]) == 0 && r.parts.tok != nil {
+				return p, noCaption(m, s.Row, s.ID, &d.config)
+			}
 		}
 		p.Rows, p.ID = d.near, func(row int) string { return d.near.Meta()[row].ImageID }
 		p.Captions = func(_ context.Context, row int) ([]string, error) { return captions[row], nil }
+	}
+	if class != nil {
+		p.Answers = func(ctx context.Context, row int) ([][]batch.Answer, error) {
+			all, err := d.captions(ctx, row)
+			_, answers := sentences(all, &d.config, class)
+			return answers, err
+		}
 	}
 	window := d.config.WindowShards
 	if window == 0 {
@@ -304,7 +315,7 @@ func (d *dataset) checkSplit() error {
 
 // label returns the function that gives the class of a set's row; nil where the recipe names no classes.
 func (r *Run) label(d *dataset) (func(ctx context.Context, row int) (int32, error), error) {
-	if r.parts.classes == nil {
+	if r.Config.Data.Classes == "" {
 		return nil, nil
 	}
 	sys, err := classSystem(d.manifest(), r.Config.Data.Classes)
@@ -337,8 +348,14 @@ func (r *Run) label(d *dataset) (func(ctx context.Context, row int) (int32, erro
 func (r *Run) samples(d *dataset) ([]data.Sample, error) {
 	rows, err := samples(d.near, &d.config, r.parts.tok != nil)
 	label, labelErr := r.label(d)
-	if err = errors.Join(err, labelErr); err != nil || label == nil {
-		return rows, err
+	if err = errors.Join(err, labelErr); err != nil {
+		return nil, err
+	}
+	if class := r.Config.answerClasses(r.parts); class != nil {
+		return answered(rows, d, class), nil
+	}
+	if label == nil {
+		return rows, nil
 	}
 	kept := rows[:0]
 	for _, s := range rows {
@@ -375,7 +392,7 @@ func samples(set *arrowset.Set, c *data.SourceConfig, texts bool) ([]data.Sample
 func admitted(captions []arrowset.Caption, c *data.SourceConfig) []string {
 	var out []string
 	for _, cp := range captions {
-		if admits(c.CaptionKinds, cp.Kind) && admits(c.CaptionLangs, cp.Lang) {
+		if admitsCaption(c, cp) {
 			out = append(out, cp.Text)
 		}
 	}

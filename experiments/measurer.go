@@ -202,6 +202,12 @@ func Metrics(res *eval.Result) map[string]float64 {
 		if f := s.Fill; f != nil {
 			out[s.Split+".fill.top1"], out[s.Split+".fill.shuffled"], out[s.Split+".fill.blank"] = f.Picture.Top1(), f.Shuffled.Top1(), f.Blank.Top1()
 		}
+		if a := s.Answers; a != nil {
+			out[fmt.Sprintf("%s.%s.accuracy", s.Split, a.Task)] = a.Accuracy
+			if a.Task == eval.TaskNLVR2 {
+				out[s.Split+".nlvr2.consistency"] = a.Consistency
+			}
+		}
 		for _, c := range s.Classified {
 			out[fmt.Sprintf("%s.%s.top1", s.Split, c.Method)] = c.Top1
 			out[fmt.Sprintf("%s.%s.top5", s.Split, c.Method)] = c.Top5

@@ -41,7 +41,15 @@ func newPairEncoder(c *Config, p *parts, m *model.ViLT, weights []float32, pool 
 func pairTasks(c *Config) []eval.Task {
 	var out []eval.Task
 	h := losses.Heads(c.Losses)
-	if h.Match {
+	switch {
+	case h.Answers == model.AnswersOfQuestion:
+		out = append(out, eval.TaskVQA)
+	case h.Answers != "" && c.readsTwo():
+		out = append(out, eval.TaskNLVR2)
+	case h.Answers != "":
+		out = append(out, eval.TaskClassify)
+	}
+	if h.Match || h.Rank {
 		out = append(out, eval.TaskMatch)
 	}
 	if h.Words {

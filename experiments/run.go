@@ -280,7 +280,11 @@ func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) 
 
 // batchBytes returns the memory of one global batch's pictures.
 func (r *Run) batchBytes() int64 {
-	return 3 * int64(r.parts.train.MaxPixels()) * int64(r.Config.Train.GlobalBatch)
+	one := 3 * int64(r.parts.train.MaxPixels()) * int64(r.Config.Train.GlobalBatch)
+	if r.Config.readsTwo() {
+		return 2 * one
+	}
+	return one
 }
 
 // ahead returns how many batches are prepared before they are asked for: one is enough for a long update.

@@ -81,9 +81,7 @@ func startDefaults(from string, tree map[string]any) (*Config, error) {
 		c.Model = t.config.Model
 	}
 	d, _ := tree["data"].(map[string]any)
-	if d["classes"] != nil {
-		c.Model.NumClasses = 0 // those of the new data
-	}
+	c.Model.NumClasses = 0 // those of the new data
 	if tok, _ := d["tokenizer"].(map[string]any); tok["kind"] == nil && tok["file"] == nil {
 		c.Data.Tokenizer = t.config.Data.Tokenizer
 		c.Data.Tokenizer.ContextLength = 0 // the model's
@@ -108,6 +106,12 @@ func (s *Start) begin(m model.Model, weights []float32) (notes []string, err err
 	toPairs := t.config.Model.Kind == "vit" && m.Parameters().Find(viltTrunk+"cls_token") != nil
 	var errs []error
 	taken := map[string]bool{}
+	inherit := func(p *model.Param) string {
+		if h, ok := m.(heir); ok {
+			return h.Inherit(p, p.Slice(weights), from, source)
+		}
+		return ""
+	}
 	for _, p := range m.Parameters().Params {
 		isNew := slices.ContainsFunc(s.New, func(pattern string) bool { ok, _ := path.Match(pattern, p.Name); return ok })
 		name := p.Name
@@ -118,9 +122,15 @@ func (s *Start) begin(m model.Model, weights []float32) (notes []string, err err
 		}
 		q := from.Find(name)
 		taken[name] = true
+		how := ""
+		if !isNew && (q == nil || q.Len() != p.Len()) {
+			how = inherit(p)
+		}
 		switch {
 		case isNew:
 			notes = append(notes, p.Name+" begins anew")
+		case how != "":
+			notes = append(notes, p.Name+" begins as "+how)
 		case q == nil:
 			errs = append(errs, fmt.Errorf("start.from: %s has no parameter %s; name it in start.new to begin it anew", s.From, name))
 		case slices.Equal(trimmed(p), trimmed(q)):
@@ -160,6 +170,13 @@ func (s *Start) begin(m model.Model, weights []float32) (notes []string, err err
 		notes = append(notes, "left behind: "+strings.Join(left, ", "))
 	}
 	return notes, nil
+}
+
+// heir is a model of which some parameters begin as others of the model that the recipe starts from.
+type heir interface {
+	// Inherit fills dst, the elements of p, from the slab of a model that lacks p or has it in another shape; it says how, or
+	// returns "" where there is no rule.
+	Inherit(p *model.Param, dst []float32, from *model.Layout, slab []float32) string
 }
 
 // The parts of a vilt that a vit and a BERT have too.

@@ -101,7 +101,6 @@ func (c *Config) validateViLT(bad func(format string, args ...any)) {
 	absent(bad, c.Kind, "embedDim", c.EmbedDim)
 	absent(bad, c.Kind, "initLogitScale", c.InitLogitScale)
 	absent(bad, c.Kind, "initLogitBias", c.InitLogitBias)
-	absent(bad, c.Kind, "numClasses", c.NumClasses)
 	absent(bad, c.Kind, "representation", c.Representation)
 	absent(bad, c.Kind, "fusion", c.Fusion)
 }

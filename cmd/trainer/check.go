@@ -60,6 +60,9 @@ Warnings: %s.`, check.NearBits, check.FixesName, kindLines(check.Error), kindLin
 			if fix != (out != "") {
 				return usagef("--fix and --out go together: the cleaned copy and its folder")
 			}
+			if threads < 0 {
+				return usagef("--threads %d: want a number of threads, or 0 for all cores", threads)
+			}
 			kinds, err := fixKinds(also)
 			if err != nil {
 				return err

@@ -53,7 +53,9 @@ cosine, weighted by exp(cosine/temperature) (Wu et al. 2018, §3.4). The feature
 bytes a number. Classes that the training split does not show are not counted.
 
 A model that reads a picture and a sentence together (kind vilt) is measured by other tasks: match tells a picture's own sentence
-from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.`,
+from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.
+One that answers is measured by the captions' answers: vqa is VQA's official accuracy beside all annotators, by kind of question;
+nlvr2 accuracy and consistency of sentences about two pictures; classify the classes of picture and sentence together.`,
 		Example: `  trainer eval runs/clip-emoji
   trainer eval runs/clip-emoji --split test_style,test_concept --out report
   trainer eval runs/a --data DIR --split test --task retrieval --texts all --json
@@ -89,7 +91,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 			opt.Pool = m.Pool()
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, opt)
-			if notThere(err) {
+			if misnamed(err) {
 				return usageError{err}
 			}
 			if err != nil {
@@ -125,7 +127,7 @@ from another's, half and half, and chooses it among 100; fill guesses hidden wor
 	f.StringVar(&data, "data", "", "data set `directory` or address, or demo; the run's own if not given")
 	addCacheFlags(cmd, &cache)
 	f.StringSliceVar(&opt.Splits, "split", nil, "`names` of splits; all but train if not given")
-	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot (both if not given), linear-probe, knn; of a classifier: classify, …; of pairs: match, fill")
+	f.StringSliceVar(&tasks, "task", nil, "`names` of tasks: retrieval, zeroshot (both if not given), linear-probe, knn; of a classifier: classify; of pairs: match, fill; of answers: vqa, nlvr2, classify")
 	f.StringSliceVar(&opt.Systems, "classes", nil, "`names` of class systems; all if not given")
 	f.StringVar(&prompts, "prompts", "", "`name or file` of prompt templates for zeroshot; the data set's own if not given")
 	f.StringVar(&names, "class-names", "", "`file` with the names of the classes for zeroshot, one a line, in their order")

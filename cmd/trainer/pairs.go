@@ -40,15 +40,15 @@ func openPairs(cmd *cobra.Command, dir string, threads int) (*experiments.Pairs,
 	return m, nil
 }
 
-// readPicture reads the file of --image as the model takes it.
-func readPicture(m *experiments.Pairs, file string) (*transform.Image, error) {
+// readPicture reads the file of a flag as the model takes it.
+func readPicture(m *experiments.Pairs, flag, file string) (*transform.Image, error) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return nil, usagef("--image: %w", err)
+		return nil, usagef("%s: %w", flag, err)
 	}
 	im, err := m.Picture(raw)
 	if err != nil {
-		return nil, usagef("--image %s: %w", file, err)
+		return nil, usagef("%s %s: %w", flag, file, err)
 	}
 	return im, nil
 }
@@ -81,7 +81,7 @@ the more of the token's mass optimal transport moves there (word-patch alignment
 				return err
 			}
 			defer m.Close()
-			im, err := readPicture(m, file)
+			im, err := readPicture(m, "--image", file)
 			if err != nil {
 				return err
 			}
@@ -160,7 +160,7 @@ func newFill() *cobra.Command {
 				return err
 			}
 			defer m.Close()
-			im, err := readPicture(m, file)
+			im, err := readPicture(m, "--image", file)
 			if err != nil {
 				return err
 			}

@@ -82,15 +82,16 @@ func newShow() *cobra.Command {
 func openData(cmd *cobra.Command, path string, cache remote.Options, splits ...string) (*arrowset.Set, error) {
 	cache.Note = notes(cmd.ErrOrStderr())
 	set, err := experiments.OpenSet(cmd.Context(), path, cache, func(*arrowset.Manifest) []string { return splits })
-	if notThere(err) {
+	if misnamed(err) {
 		return nil, usageError{err}
 	}
 	return set, err
 }
 
-// notThere tells whether an error of opening a data set says that what the user named is none, or lacks what was named of it.
-func notThere(err error) bool {
-	return slices.ContainsFunc([]error{fs.ErrNotExist, remote.ErrAddress, remote.ErrSplit, arrowset.ErrSchema}, func(e error) bool { return errors.Is(err, e) })
+// misnamed tells whether an error of opening a data set is the user's: what was named is none, lacks what was named of it, or
+// does not fit where it shall go.
+func misnamed(err error) bool {
+	return slices.ContainsFunc([]error{fs.ErrNotExist, remote.ErrAddress, remote.ErrSplit, remote.ErrCache, arrowset.ErrSchema}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // dataOverview is what "trainer data show --json" writes.

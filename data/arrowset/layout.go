@@ -1,6 +1,7 @@
 package arrowset
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -167,9 +168,15 @@ type batchReader struct {
 	packed  bool   // buffers are zstd, each after its length
 	body    int64  // where the body begins in the file
 	image   span   // the pictures' bytes, not read
-	before  []byte // the body before them
-	after   []byte // and behind them
+	second  span   // those of the second pictures, likewise
+	read    []part // what of the body was read, in order
 	zstd    *zstd.Decoder
+}
+
+// part is a piece of a body.
+type part struct {
+	span
+	bytes []byte
 }
 
 // readBatch reads the header of a record batch and all columns but the pictures.
@@ -220,31 +227,46 @@ func readBatch(r io.ReaderAt, blk block, cols []Column, dec *zstd.Decoder) (*bat
 			}
 			node++
 		}
-		if c.Name == ColImage && buffer <= numBuffers {
+		if buffer <= numBuffers && c.Name == ColImage {
 			b.image = b.buffers[buffer-1]
+		} else if buffer <= numBuffers && c.Name == ColSecondImage {
+			b.second = b.buffers[buffer-1]
 		}
 	}
 	if f.Bad || node != numNodes || buffer != numBuffers || rows < 0 || rows > maxRows {
 		return nil, fmt.Errorf("%w: the header at byte %d does not fit the schema", ErrCorrupt, blk.offset)
 	}
 	b.rows = int(rows)
-	if b.before, err = readAll(r, b.body, int(b.image.off)); err != nil {
-		return nil, err
+	unread := []span{b.image, {blk.body, 0}}
+	if b.second.len > 0 {
+		unread = append(unread, b.second)
+		slices.SortFunc(unread, func(a, b span) int { return cmp.Compare(a.off, b.off) })
 	}
-	b.after, err = readAll(r, b.body+b.image.end(), int(blk.body-b.image.end()))
-	return b, err
+	from := int64(0)
+	for _, s := range unread {
+		if s.off < from {
+			return nil, fmt.Errorf("%w: two buffers overlap", ErrCorrupt)
+		}
+		bytes, err := readAll(r, b.body+from, int(s.off-from))
+		if err != nil {
+			return nil, err
+		}
+		b.read = append(b.read, part{span{from, s.off - from}, bytes})
+		from = s.end()
+	}
+	return b, nil
 }
 
 // buffer returns the unpacked bytes of a buffer other than the pictures'.
 func (b *batchReader) buffer(i int) ([]byte, error) {
 	s := b.buffers[i]
-	switch {
-	case s.end() <= b.image.off:
-		return b.unpack(b.before[s.off:s.end()])
-	case s.off >= b.image.end():
-		return b.unpack(b.after[s.off-b.image.end() : s.end()-b.image.end()])
-	case s.len == 0:
+	if s.len == 0 {
 		return nil, nil
+	}
+	for _, p := range b.read {
+		if s.off >= p.off && s.end() <= p.end() {
+			return b.unpack(p.bytes[s.off-p.off : s.end()-p.off])
+		}
 	}
 	return nil, fmt.Errorf("%w: two buffers overlap", ErrCorrupt)
 }

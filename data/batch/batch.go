@@ -10,8 +10,24 @@ type Pair struct {
 	Pixels        []uint8 // (Height, Width, 3), levels 0 to 255
 	Tokens        []int32 // bos … eos, not padded; empty where the model reads no texts
 	Label         int32   // class; only set where the recipe names classes
+	// Answers are the right answers to the sentence, each a class with its score in (0, 1]; only set where an objective learns them.
+	Answers []Answer
+	// Second is the other picture of the sentence; only set for a model that reads two.
+	Second Picture
 	// Normalized, when not nil, holds the normalised picture (3, Height, Width) that takes the place of Pixels.
 	Normalized []float32
+}
+
+// Answer is an answer to a sentence, by the number of its class, and how right it is.
+type Answer struct {
+	Class int32
+	Score float32
+}
+
+// Picture is a picture beside the pair's own.
+type Picture struct {
+	Height, Width int
+	Pixels        []uint8 // (Height, Width, 3), levels 0 to 255
 }
 
 // Batch is the global batch of one update, in the order of its positions. Its owner reuses it: what it points to is valid

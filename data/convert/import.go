@@ -31,6 +31,7 @@ type Options struct {
 	Out               string `json:"-"` // folder to make
 	Name, Description string // of the set; Name "" takes the last part of Out
 	Attributes        []string
+	Optional          []string               // columns; see arrowset.Manifest
 	Classes           []arrowset.ClassSystem // a row without label takes the name of its group's class
 	Licenses          []arrowset.License
 
@@ -107,7 +108,7 @@ func run(ctx context.Context, src Source, o Options, im Importer) (_ Result, err
 		return Result{Rows: j.rows, Skipped: len(j.skipped), Kept: j.rows}, nil
 	}
 	w, err := arrowset.Resume(o.Out, j.setDir(), arrowset.Manifest{Name: o.Name, Description: o.Description,
-		Attributes: o.Attributes, Classes: o.Classes, Licenses: o.Licenses}, j.shards)
+		Attributes: o.Attributes, Optional: o.Optional, Classes: o.Classes, Licenses: o.Licenses}, j.shards)
 	if err != nil {
 		return fail(err)
 	}
@@ -198,6 +199,7 @@ func (im *importing) count(r *arrowset.Row) {
 	for _, c := range r.Captions {
 		io.WriteString(im.digest, c.Text)
 		im.digest.Write([]byte{1})
+		io.WriteString(im.digest, c.Answer)
 	}
 }
 
@@ -243,7 +245,7 @@ func (im *importing) records(ctx context.Context) error {
 			case j.err != nil:
 				close(j.done)
 			case j.rec.Load == nil:
-				g.enter(len(j.rec.Row.Image))
+				g.enter(j.rec.bytes())
 				close(j.done)
 			default:
 				work <- j // as wide as order, which is the one to wait at
@@ -263,10 +265,8 @@ func (im *importing) records(ctx context.Context) error {
 			for j := range work {
 				if ctx.Err() == nil {
 					g.pass(j)
-					if j.rec.Row.Image, j.err = j.rec.Load(ctx); j.err == nil {
-						j.err = checkPicture(&j.rec.Row)
-					}
-					g.enter(len(j.rec.Row.Image))
+					j.err = j.rec.load(ctx)
+					g.enter(j.rec.bytes())
 				}
 				close(j.done)
 			}
@@ -282,7 +282,7 @@ func (im *importing) records(ctx context.Context) error {
 			return err
 		}
 		if j.rec != nil {
-			g.leave(len(j.rec.Row.Image))
+			g.leave(j.rec.bytes())
 		}
 		im.next++
 		if im.o.Progress != nil {
@@ -311,7 +311,7 @@ func (im *importing) record(j *job) error {
 			r.Label = im.labels[r.Group]
 		}
 		if err == nil && j.rec.Load == nil {
-			err = checkPicture(r)
+			err = checkPicture(r.ImageID, r.Image)
 		}
 		if err == nil && im.seen.get([]byte(r.ImageID)) != nil {
 			err = fmt.Errorf("%w: picture %s was there before", ErrInput, r.ImageID)

@@ -168,14 +168,8 @@ func TestReadAhead(t *testing.T) {
 		if rows++; rows > 1 {
 			return
 		}
-		for last, still := int64(0), 0; still < 10; {
-			time.Sleep(10 * time.Millisecond)
-			now := read.Load()
-			if still++; now != last {
-				last, still = now, 0
-			}
-		}
-		require.Greater(t, read.Load(), int64(gateBytes))
+		require.Eventually(t, func() bool { return read.Load() > gateBytes }, time.Minute, time.Millisecond)
+		time.Sleep(100 * time.Millisecond)                    // for what should not come
 		require.Less(t, read.Load(), int64(gateBytes+4*size)) // the picture that passed it, and what package bufio and tar read ahead
 	}})
 	require.NoError(t, err)
@@ -302,6 +296,9 @@ func TestKill(t *testing.T) {
 			timer.Stop()
 			if err == nil {
 				break
+			}
+			if _, missing := os.Stat(filepath.Join(filepath.Dir(out), ".out.import")); missing != nil && cmd.ProcessState.ExitCode() == 1 {
+				break // the kill before it came behind the end of the import, whose folder is not written over
 			}
 			require.Equal(t, -1, cmd.ProcessState.ExitCode(), "ended by itself: %v", err)
 		}

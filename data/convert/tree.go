@@ -134,6 +134,7 @@ type treeSource struct {
 	record func(f treeFile) (*Record, error) // nil, nil for a file that is passed over
 	at     int
 	walk   *walker
+	found  bool // a file that is not passed over
 }
 
 // openTree counts the pictures below the roots.
@@ -173,9 +174,13 @@ func (s *treeSource) Next() (*Record, error) {
 			}
 			rec, err := s.record(treeFile{root, name, filepath.Join(root.Path, filepath.FromSlash(name))})
 			if rec != nil || err != nil {
+				s.found = true
 				return rec, err
 			}
 		}
+	}
+	if !s.found {
+		return nil, fmt.Errorf("%w: there is no picture (%s) below %s", ErrInput, strings.Join(pictureEndings, " "), s.roots[0].Path)
 	}
 	return nil, io.EOF
 }

@@ -30,6 +30,9 @@ var ErrAddress = errors.New("not the address of a data set")
 // ErrSplit is wrapped by errors about splits that a set does not have.
 var ErrSplit = errors.New("no such split")
 
+// ErrCache is wrapped by errors about files that do not fit the cache.
+var ErrCache = errors.New("the cache is too small")
+
 // ErrCorrupt is wrapped by errors about files that are not those of the manifest.
 var ErrCorrupt = arrowset.ErrCorrupt
 
@@ -381,6 +384,17 @@ func (s *Set) Image(ctx context.Context, row int) ([]byte, error) {
 	return set.Image(ctx, row-s.index.Shards[i].First)
 }
 
+// Second is Image of the second picture.
+func (s *Set) Second(ctx context.Context, row int) ([]byte, error) {
+	i := s.shardOf(row)
+	set, done, err := s.use(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return set.Second(ctx, row-s.index.Shards[i].First)
+}
+
 // Captions are the sentences of a row.
 func (s *Set) Captions(ctx context.Context, row int) ([]arrowset.Caption, error) {
 	i := s.shardOf(row)
@@ -465,12 +479,14 @@ func (s *Set) OpenSplits(ctx context.Context, splits ...string) (*arrowset.Set, 
 		need += s.manifest.Shards[i].Bytes
 	}
 	if s.cache.Limit > 0 && need > s.cache.Limit {
-		return nil, fmt.Errorf("remote: the files of %s that are needed have %d MiB, the cache holds %d MiB; make it larger (--cache-size)", s.address, need>>20, s.cache.Limit>>20)
+		return nil, fmt.Errorf("remote: %w: the files of %s that are needed have %.1f MiB, it holds %.1f; make it larger (--cache-size)", ErrCache, s.address, mib(need), mib(s.cache.Limit))
 	}
 	s.FetchShards(shards)
 	s.cache.Note("%s: %d of its %d files, %.1f MB, are read by way of the cache in %s", s.address, len(shards), len(s.manifest.Shards), float64(need)/1e6, s.cache.Dir)
 	return arrowset.OpenShards(s.address, &s.manifest, shards, func(i int) (fs.File, error) { return s.openFile(ctx, i) })
 }
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 // Need is the size of the largest w shards: what the cache must hold so that nothing is fetched twice while a window of w is
 // used.

@@ -39,6 +39,14 @@ func (r *Report) markdown(pictures []Picture) string {
 		d.line("the candidates. Words: the share of hidden words guessed right beside the picture, another one, and an even grey.")
 		d.line("")
 	}
+	if rows := answerRows(r.Result.Splits); rows != nil {
+		d.line("## Answers")
+		d.line("")
+		d.table(rows)
+		d.line("The accuracy of vqa is the official one, beside all annotators of a question. Reach is what always choosing the best of the")
+		d.line("model's answers would give. Consistency is the share of distinct sentences that are judged right with all their pictures.")
+		d.line("")
+	}
 	d.broken(r.Result.Splits)
 	if len(pictures) > 0 {
 		d.line("## Pictures")
@@ -71,6 +79,9 @@ func Summary(r *eval.Result) string {
 	if rows := pairRows(r.Splits); rows != nil {
 		d.table(rows)
 	}
+	if rows := answerRows(r.Splits); rows != nil {
+		d.table(rows)
+	}
 	return strings.TrimRight(d.String(), "\n") + "\n"
 }
 
@@ -91,6 +102,28 @@ func pairRows(splits []eval.SplitResult) (rows [][]string) {
 			row[5], row[6], row[7] = percent(f.Picture.Top1()), percent(f.Shuffled.Top1()), percent(f.Blank.Top1())
 		}
 		rows = append(rows, row)
+	}
+	return rows
+}
+
+// answerRows is the table of questions, with a row for each kind of them, nil if there were none.
+func answerRows(splits []eval.SplitResult) (rows [][]string) {
+	for _, s := range splits {
+		a := s.Answers
+		if a == nil {
+			continue
+		}
+		if rows == nil {
+			rows = [][]string{{"task", "split", "kind", "questions", "accuracy", "reach", "consistency"}}
+		}
+		row := []string{string(a.Task), escape(s.Split), "all", thousands(a.Questions), percent(a.Accuracy), percent(a.Reach), "–"}
+		if a.Sentences > 0 {
+			row[6] = percent(a.Consistency)
+		}
+		rows = append(rows, row)
+		for _, k := range a.Kinds {
+			rows = append(rows, []string{"", "", escape(k.Kind), thousands(k.Questions), percent(k.Accuracy), "–", "–"})
+		}
 	}
 	return rows
 }
