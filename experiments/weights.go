@@ -16,6 +16,7 @@ import (
 	"diptych/checkpoints/bridge"
 	"diptych/checkpoints/safetensors"
 	"diptych/checkpoints/torchfile"
+	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
@@ -92,11 +93,15 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 	}
 	var classes []arrowset.Class
 	if m.Description.Model.Kind == "vilt" {
+		if k := m.Description.ViLT.Classes; k > 0 {
+			if classes = classesOf(m.Classes, k); len(m.Classes) > 0 {
+				for i := range classes { // as answers are compared
+					classes[i].ID = data.NormalizeAnswer(classes[i].Text)
+				}
+			}
+		}
 		if err := setWordPiece(cfg, src.Dir, o.Tokenizer); err != nil {
 			return nil, err
-		}
-		if k := m.ViLT.Classes; k > 0 {
-			classes = classesOf(m.Classes, k)
 		}
 	} else if m.Description.Model.HasTexts() {
 		if err := setTokenizer(cfg, src.Dir, o.Tokenizer); err != nil {
@@ -154,8 +159,8 @@ func headLosses(h model.ViLTHeads) (out []losses.Config, err error) {
 			out = append(out, head.loss)
 		}
 	}
-	if out == nil {
-		return nil, fmt.Errorf("%w: the file has none of the heads of ViLT (itm_score, mlm_score, mpp_score, rank_output, a classifier): nothing could be done with the model", ErrRecipe)
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: the file has none of the heads of ViLT (matching itm_score, masked words mlm_score, answers vqa_classifier or nlvr2_classifier, ranking rank_output): nothing could be done with the model", ErrRecipe)
 	}
 	return out, nil
 }

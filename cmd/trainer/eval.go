@@ -28,6 +28,7 @@ import (
 // newEval is "trainer eval": it measures a trained model on a data set.
 func newEval() *cobra.Command {
 	var data, out, start, prompts, names string
+	var second rescoring
 	ensemble := 1.0
 	var tasks []string
 	var threads int
@@ -55,10 +56,17 @@ bytes a number. Classes that the training split does not show are not counted.
 A model that reads a picture and a sentence together (kind vilt) is measured by other tasks: match tells a picture's own sentence
 from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.
 One that answers is measured by the captions' answers: vqa is VQA's official accuracy beside all annotators, by kind of question;
-nlvr2 accuracy and consistency of sentences about two pictures; classify the classes of picture and sentence together.`,
+nlvr2 accuracy and consistency of sentences about two pictures; classify the classes of picture and sentence together.
+
+Such a model, and one of kind fusion, ranks by scoring pairs: --rerank K scores the K best candidates of each query again, by the first
+scores of the model's own towers or of --first, --exact all pairs. What it loses is told: no query whose right candidates are not among
+the K best can be answered. Scores are kept in a journal in --out, or else in RUN, and an evaluation that was stopped goes on from
+there.`,
 		Example: `  trainer eval runs/clip-emoji
   trainer eval runs/clip-emoji --split test_style,test_concept --out report
   trainer eval runs/a --data DIR --split test --task retrieval --texts all --json
+  trainer eval runs/fusion-emoji --split test_style --task retrieval --rerank 32
+  trainer eval runs/vilt-emoji --split val --task retrieval --rerank 32 --first runs/clip-emoji
   trainer eval models/b32 --data DIR --task zeroshot --prompts imagenet
   trainer eval models/b32 --data DIR --split test --task linear-probe,knn --val val`,
 		Args: cobra.ExactArgs(1),
@@ -89,6 +97,11 @@ nlvr2 accuracy and consistency of sentences about two pictures; classify the cla
 				}
 			}
 			opt.Pool = m.Pool()
+			second.weighed = cmd.Flags().Changed("first-weight")
+			if err := second.open(cmd, m, args[0], out, threads, &opt); err != nil {
+				return err
+			}
+			defer second.close()
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, opt)
 			if misnamed(err) {
@@ -98,7 +111,7 @@ nlvr2 accuracy and consistency of sentences about two pictures; classify the cla
 				return err
 			}
 			defer set.Close()
-			res, err := m.Measure(cmd.Context(), set, opt)
+			res, err := second.measure(cmd.Context(), m, set, opt)
 			if err != nil {
 				return asUsage(err)
 			}
@@ -140,6 +153,7 @@ nlvr2 accuracy and consistency of sentences about two pictures; classify the cla
 	f.StringVar(&start, "start", "", "the other `model` of --ensemble, if not the one that the recipe started from")
 	f.StringVar(&opt.Lang, "lang", "", "`language` of the captions; en if not given")
 	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
+	second.addFlags(cmd)
 	addModelFlags(cmd, &threads, &asJSON)
 	return cmd
 }
