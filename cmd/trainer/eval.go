@@ -23,6 +23,7 @@ import (
 	"diptych/experiments/report"
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
+	"diptych/model"
 )
 
 // newEval is "trainer eval": it measures a trained model on a data set.
@@ -184,7 +185,7 @@ func factsOf(m measured) []report.Fact {
 	c := m.Config()
 	return []report.Fact{
 		{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)}, {Name: "updates", Value: fmt.Sprint(m.Updates())},
-		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture side", Value: fmt.Sprintf("%d pixels", c.Model.Vision.ImageSize)},
+		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture size", Value: pictureSize(&c.Model.Vision)},
 	}
 }
 
@@ -295,4 +296,13 @@ func stages(w io.Writer) func(what string, done, total int) {
 			fmt.Fprintf(w, "%s: %d of %d, ETA %s\n", what, done, total, left.Round(time.Second))
 		}
 	}
+}
+
+// pictureSize says the size of a tower's pictures.
+func pictureSize(v *model.Vision) string {
+	height, width := v.Sides()
+	if height == width {
+		return fmt.Sprintf("%d pixels", height)
+	}
+	return fmt.Sprintf("%d×%d pixels", width, height)
 }
