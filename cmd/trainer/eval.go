@@ -266,10 +266,15 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// stages shows how far each stage of a long command is: a bar on a terminal, elsewhere a line when it begins.
+// stageEvery is how often a stage says how far it is, where there is no terminal.
+const stageEvery = 30 * time.Second
+
+// stages shows how far each stage of a long command is: a bar on a terminal, elsewhere a line when it begins and now and then.
 func stages(w io.Writer) func(what string, done, total int) {
 	var bar *progressbar.ProgressBar
 	var stage string
+	var begun, said time.Time
+	var first int // done when the stage began
 	f, ok := w.(*os.File)
 	terminal := ok && term.IsTerminal(int(f.Fd()))
 	return func(what string, done, total int) {
@@ -283,7 +288,12 @@ func stages(w io.Writer) func(what string, done, total int) {
 		case terminal:
 			_ = bar.Set(done) // a bar that cannot be drawn must not stop the work
 		case begins:
+			begun, said, first = time.Now(), time.Now(), done
 			fmt.Fprintf(w, "%s: %d\n", what, total)
+		case done > first && time.Since(said) >= stageEvery:
+			said = time.Now()
+			left := time.Duration(float64(said.Sub(begun)) / float64(done-first) * float64(total-done))
+			fmt.Fprintf(w, "%s: %d of %d, ETA %s\n", what, done, total, left.Round(time.Second))
 		}
 	}
 }
