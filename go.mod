@@ -3,6 +3,7 @@ module diptych
 go 1.26
 
 require (
+	github.com/andybalholm/brotli v1.2.0
 	github.com/apache/arrow/go/v17 v17.0.0
 	github.com/chewxy/hm v1.0.0
 	github.com/goccy/go-yaml v1.18.0

@@ -189,22 +189,86 @@ func writeFile(fsys FS, dir, name string, write func(io.Writer) error) (e fileEn
 	if err != nil {
 		return e, err
 	}
-	hash := sha256.New()
-	count := &counter{}
-	err = write(io.MultiWriter(f, hash, count))
-	if err == nil {
+	w := newSumming(f)
+	err = write(w)
+	size, sum, flushed := w.end()
+	if err = errors.Join(err, flushed); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return e, err
 	}
-	return fileEntry{Name: name, Size: count.n, SHA256: hex.EncodeToString(hash.Sum(nil))}, nil
+	return fileEntry{Name: name, Size: size, SHA256: hex.EncodeToString(sum)}, nil
 }
 
-// counter counts bytes.
-type counter struct{ n int64 }
+// summing writes to a file in blocks, whose checksum another thread computes meanwhile.
+type summing struct {
+	f     io.Writer
+	block []byte      // that is being filled
+	full  chan []byte // to the hashing thread
+	free  chan []byte // and back
+	sum   chan []byte
 
-func (c *counter) Write(b []byte) (int, error) { c.n += int64(len(b)); return len(b), nil }
+	blocks int // that there are
+	n      int64
+	err    error // the first one sticks
+}
+
+// Blocks stay in a core's cache from when they are filled until they are written and hashed.
+const (
+	blockSize = 128 << 10
+	numBlocks = 4
+)
+
+func newSumming(f io.Writer) *summing {
+	s := &summing{f: f, block: make([]byte, 0, blockSize), full: make(chan []byte, numBlocks), free: make(chan []byte, numBlocks), sum: make(chan []byte, 1), blocks: 1}
+	go func() {
+		hash := sha256.New()
+		for b := range s.full {
+			hash.Write(b)
+			s.free <- b
+		}
+		s.sum <- hash.Sum(nil)
+	}()
+	return s
+}
+
+// Write fills blocks.
+func (s *summing) Write(b []byte) (int, error) {
+	n := len(b)
+	for len(b) > 0 && s.err == nil {
+		k := copy(s.block[len(s.block):cap(s.block)], b)
+		s.block, b = s.block[:len(s.block)+k], b[k:]
+		if len(s.block) == cap(s.block) {
+			s.flush()
+		}
+	}
+	return n - len(b), s.err
+}
+
+// flush writes the block and hands it on.
+func (s *summing) flush() {
+	s.full <- s.block
+	if s.err == nil {
+		_, s.err = s.f.Write(s.block)
+	}
+	s.n += int64(len(s.block))
+	if s.blocks < numBlocks {
+		s.block = make([]byte, 0, blockSize)
+		s.blocks++
+		return
+	}
+	s.block = (<-s.free)[:0]
+}
+
+// end writes what is left and returns the bytes in all and their SHA-256.
+func (s *summing) end() (size int64, sum []byte, err error) {
+	if len(s.block) > 0 {
+		s.flush()
+	}
+	close(s.full)
+	return s.n, <-s.sum, s.err
+}
 
 func sum(b []byte) []byte { s := sha256.Sum256(b); return s[:] }
 

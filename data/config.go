@@ -25,6 +25,10 @@ type Config struct {
 	// of a set that is read in windows each row must have one. Captions are then only needed by a model that reads texts.
 	Classes string `yaml:"classes,omitempty"`
 
+	// LeastAnswers is how many questions an answer must be the most common one of to be a class of a model that learns answers; 0
+	// counts as 1.
+	LeastAnswers int `yaml:"leastAnswers,omitempty"`
+
 	// WindowShards is how many shards are shuffled together, so that no more are needed at a time; 0 is the whole set. It is the
 	// recipe's, not the machine's: the order is the same wherever the set lies. Remote sets have RemoteWindow without it.
 	WindowShards int `yaml:"windowShards,omitempty"`
@@ -144,6 +148,9 @@ func (c *Config) Validate() error {
 		if s.WindowShards < 0 {
 			bad("sources[%d].windowShards: %d, want 0 or more", i, s.WindowShards)
 		}
+	}
+	if c.LeastAnswers < 0 {
+		bad("leastAnswers: %d, want 0 or more", c.LeastAnswers)
 	}
 	if c.Split == "" {
 		bad("split: empty")

@@ -25,6 +25,11 @@ type Rows interface {
 	Image(ctx context.Context, row int) ([]byte, error)
 }
 
+// Seconder is Rows of which each has a second picture.
+type Seconder interface {
+	Second(ctx context.Context, row int) ([]byte, error)
+}
+
 // Fetcher is Rows that lie elsewhere and can be brought near before they are asked for.
 type Fetcher interface {
 	// Fetch is told of a row of each shard that will be needed, the nearest first; nil means all. It does not wait.
@@ -38,9 +43,11 @@ type Part struct {
 	Captions func(ctx context.Context, row int) ([]string, error) // those that may be drawn, at least one
 	ID       func(row int) string                                 // the picture's name or "", for messages; may be nil
 	Label    func(ctx context.Context, row int) (int32, error)    // class of a row; nil where the recipe names no classes
-	Order    *Order                                               // of the part's share of each batch
-	Len      int                                                  // rows of the whole set: those of the next part are numbered from here on
-	Samples  int                                                  // rows that the order is over
+	// Answers are the right answers to each of Captions; nil where no objective learns any.
+	Answers func(ctx context.Context, row int) ([][]batch.Answer, error)
+	Order   *Order // of the part's share of each batch
+	Len     int    // rows of the whole set: those of the next part are numbered from here on
+	Samples int    // rows that the order is over
 }
 
 // part is a Part at its place among the others.
@@ -53,11 +60,12 @@ type part struct {
 
 // Sample is a row of the split with what training needs of it beside the picture.
 type Sample struct {
-	Row      int      // in the data set
-	ID       string   // of its picture, for messages; may be empty
-	Group    string   // empty: its own group
-	Captions []string // at least one, unless Options have no tokenizer
-	Label    int32    // class; of no meaning unless Options ask for it
+	Row      int              // in the data set
+	ID       string           // of its picture, for messages; may be empty
+	Group    string           // empty: its own group
+	Captions []string         // at least one, unless Options have no tokenizer
+	Label    int32            // class; of no meaning unless Options ask for it
+	Answers  [][]batch.Answer // to each caption; of no meaning unless Options ask for them
 }
 
 // Source gives the batch of any update. It is safe for concurrent use.
@@ -76,6 +84,7 @@ type Source struct {
 	cache   cache
 	limit   int     // of broken rows
 	dropout float64 // of merges
+	second  bool    // pictures are read
 
 	mu     sync.Mutex
 	broken map[int]string // row -> why, of all that were met, also in batches that are prepared ahead
@@ -89,6 +98,8 @@ type Options struct {
 	Pipeline    *transform.Pipeline
 	Tokenizer   tokenizer.Tokenizer // nil: pairs have no tokens
 	Labels      bool                // NewSource: pairs have the samples' labels
+	Answers     bool                // NewSource: pairs have the answers to their captions
+	Second      bool                // pairs have a second picture: Rows are Seconders
 	BrokenLimit float64             // share of the samples
 	CacheBytes  int
 	// MergeDropout is the chance of each merge of byte pairs to be passed over while a caption is encoded (BPE-dropout). A
@@ -134,6 +145,9 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 	if o.Labels {
 		part.Label = func(_ context.Context, row int) (int32, error) { return index[row].Label, nil }
 	}
+	if o.Answers {
+		part.Answers = func(_ context.Context, row int) ([][]batch.Answer, error) { return index[row].Answers, nil }
+	}
 	return NewMixed([]Part{part}, o)
 }
 
@@ -141,13 +155,16 @@ func NewSource(rows Rows, samples []Sample, o Options) (*Source, error) {
 func NewMixed(parts []Part, o Options) (*Source, error) {
 	s := &Source{
 		batch: o.Batch, seed: o.Seed, pipe: o.Pipeline, tok: o.Tokenizer, dropout: o.MergeDropout,
-		cache: cache{left: o.CacheBytes}, broken: map[int]string{}, taken: map[int]string{},
+		cache: cache{left: o.CacheBytes}, broken: map[int]string{}, taken: map[int]string{}, second: o.Second,
 	}
 	if _, ok := o.Tokenizer.(subwords); !ok && o.MergeDropout > 0 {
 		return nil, fmt.Errorf("data: mergeDropout %v wants a byte-pair tokenizer, of kind bpe or clip", o.MergeDropout)
 	}
 	base, slots := 0, 0
 	for _, p := range parts {
+		if _, ok := p.Rows.(Seconder); o.Second && !ok {
+			return nil, fmt.Errorf("data: %s has no second pictures", p.Name)
+		}
 		s.parts = append(s.parts, part{Part: p, base: base, slots: slots})
 		base, slots, s.samples = base+p.Len, slots+p.Order.batch, s.samples+p.Samples
 	}
@@ -267,8 +284,8 @@ func (s *Source) prepare(u int, b *batch.Batch) {
 		return
 	}
 	b.Pairs = make([]batch.Pair, s.batch)
-	if side := s.pipe.Side(); side > 0 {
-		n := side * side * 3
+	if w, h := s.pipe.Size(); w > 0 {
+		n := w * h * 3
 		b.Pixels = make([]uint8, n*s.batch)
 		for i := range b.Pairs {
 			b.Pairs[i].Pixels = b.Pixels[i*n : (i+1)*n : (i+1)*n]
@@ -367,34 +384,19 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 	if known {
 		return reason, nil
 	}
-	im := s.cache.get(number)
-	if im == nil {
-		raw, err := from.Rows.Image(ctx, row)
-		if err != nil {
-			return "", err
-		}
-		err = s.pipe.Decode(raw, &w.decoded, &w.scratch)
-		if err == nil {
-			err = s.pipe.Prepare(&w.decoded, &w.prepared, &w.scratch)
-		}
-		if errors.Is(err, transform.ErrBadPicture) {
-			return err.Error(), nil
-		}
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", s.RowName(number), err)
-		}
-		im = s.cache.put(number, &w.prepared)
-	}
 	at := func(purpose string) uint64 { return addr.Hash(s.seed, addr.Name(purpose), uint64(u), uint64(i)) }
-	w.out.Pix = p.Pixels
-	err = s.pipe.Finish(im, at("transform"), &w.out, &w.scratch)
+	own := batch.Picture{Pixels: p.Pixels}
+	err = s.picture(number, at("transform"), func() ([]byte, error) { return from.Rows.Image(ctx, row) }, &own, w)
+	if err == nil && s.second {
+		err = s.picture(^number, at("transform.second"), func() ([]byte, error) { return from.Rows.(Seconder).Second(ctx, row) }, &p.Second, w)
+	}
 	if errors.Is(err, transform.ErrBadPicture) {
 		return err.Error(), nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", s.RowName(number), err)
 	}
-	p.Pixels, p.Height, p.Width = w.out.Pix, w.out.H, w.out.W
+	p.Pixels, p.Height, p.Width = own.Pixels, own.Height, own.Width
 	p.Row, p.Group = number, int32(from.base+group)
 	if from.Label != nil {
 		if p.Label, err = from.Label(ctx, row); err != nil {
@@ -408,13 +410,43 @@ func (s *Source) fill(ctx context.Context, u, i int, from *part, group, row int,
 	if err != nil {
 		return "", err
 	}
-	caption := captions[addr.Below(at("caption"), len(captions))]
+	drawn := addr.Below(at("caption"), len(captions))
+	caption := captions[drawn]
+	if from.Answers != nil {
+		answers, err := from.Answers(ctx, row)
+		if err != nil {
+			return "", err
+		}
+		p.Answers = answers[drawn]
+	}
 	if s.dropout > 0 {
 		p.Tokens = s.tok.(subwords).EncodeDropout(caption, p.Tokens[:0], s.dropout, at("merges"))
 	} else {
 		p.Tokens = s.tok.Encode(caption, p.Tokens[:0])
 	}
 	return "", nil
+}
+
+// picture makes a picture that read gives, by the transforms that key draws, in the memory of out. number is that of the cache.
+func (s *Source) picture(number int, key uint64, read func() ([]byte, error), out *batch.Picture, w *worker) error {
+	im := s.cache.get(number)
+	if im == nil {
+		raw, err := read()
+		if err != nil {
+			return err
+		}
+		if err := s.pipe.Decode(raw, &w.decoded, &w.scratch); err != nil {
+			return err
+		}
+		if err := s.pipe.Prepare(&w.decoded, &w.prepared, &w.scratch); err != nil {
+			return err
+		}
+		im = s.cache.put(number, &w.prepared)
+	}
+	w.out.Pix = out.Pixels
+	err := s.pipe.Finish(im, key, &w.out, &w.scratch)
+	out.Pixels, out.Height, out.Width = w.out.Pix, w.out.H, w.out.W
+	return err
 }
 
 // cache keeps pictures as Pipeline.Prepare made them, until its memory is used up.

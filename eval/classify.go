@@ -25,6 +25,17 @@ type Labelled struct {
 	Largest    float64 `json:"largestClass"` // share of the most frequent class: what always naming it reaches
 }
 
+// count fills in what follows from how many pictures each class has.
+func (l *Labelled) count(perClass []int) {
+	for _, n := range perClass {
+		l.Images += n
+	}
+	if l.Images > 0 {
+		k := float64(len(perClass))
+		l.ChanceTop1, l.ChanceTop5, l.Largest = 1/k, min(5, k)/k, float64(slices.Max(perClass))/float64(l.Images)
+	}
+}
+
 // Classification is how often a method that knows the classes from training names the right one.
 type Classification struct {
 	Method string `json:"method"`           // the Task
@@ -32,6 +43,7 @@ type Classification struct {
 	Labelled
 	Accuracy
 	PerClass []ClassAccuracy `json:"perClass"`
+	Fit      *Fit            `json:"fit,omitempty"` // of a linear probe
 }
 
 // answer is what was said of one picture.
@@ -99,13 +111,9 @@ func tally(answers []answer, labels []int, names []string) (acc Accuracy, perCla
 // classify measures the model's own scores on every split.
 func (r *runner) classify(m Classifier, splits []SplitResult) error {
 	system, classes := m.Classes()
-	at := slices.IndexFunc(r.set.Manifest().Classes, func(s arrowset.ClassSystem) bool { return s.Name == system })
-	if at < 0 {
-		return fmt.Errorf("%w: the model sorts into the classes of %q, which the data set %s does not have", ErrRequest, system, r.set.Manifest().Name)
-	}
-	value, ok := r.set.Column(r.set.Manifest().Classes[at].Column)
-	if !ok {
-		return fmt.Errorf("%w: the data set has no text column %q", ErrRequest, r.set.Manifest().Classes[at].Column)
+	value, err := classColumn(r.set, system)
+	if err != nil {
+		return err
 	}
 	names, index := classNames(classes)
 	for i := range splits {
@@ -124,6 +132,20 @@ func (r *runner) classify(m Classifier, splits []SplitResult) error {
 		splits[i].Classified = append(splits[i].Classified, c)
 	}
 	return nil
+}
+
+// classColumn returns the function that gives the class of a row in a class system.
+func classColumn(set Set, system string) (func(row int) string, error) {
+	man := set.Manifest()
+	at := slices.IndexFunc(man.Classes, func(s arrowset.ClassSystem) bool { return s.Name == system })
+	if at < 0 {
+		return nil, fmt.Errorf("%w: the model sorts into the classes of %q, which the data set %s does not have", ErrRequest, system, man.Name)
+	}
+	value, ok := set.Column(man.Classes[at].Column)
+	if !ok {
+		return nil, fmt.Errorf("%w: the data set has no text column %q", ErrRequest, man.Classes[at].Column)
+	}
+	return value, nil
 }
 
 // classNames returns the classes' names and their places by ID.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"diptych/data/transform"
 	"diptych/internal/addr"
@@ -76,12 +75,27 @@ func Pairs(ctx context.Context, m PairModel, set Set, opt Options) (*Result, err
 			return nil, fmt.Errorf("eval: %w: the model has no task %q; it has %s", ErrRequest, t, TaskList(m.Tasks()))
 		}
 	}
+	if err := opt.checkPrompts(); err != nil {
+		return nil, fmt.Errorf("eval: %w", err)
+	}
 	if opt.Lang == "" {
 		opt.Lang = "en"
 	}
 	res := &Result{Data: set.Manifest().Name, Splits: make([]SplitResult, len(opt.Splits))}
 	for i, split := range opt.Splits {
-		if err := pairSplit(ctx, m, set, opt, split, &res.Splits[i]); err != nil {
+		out := &res.Splits[i]
+		out.Split = split
+		var err error
+		if slices.Contains(opt.Tasks, TaskMatch) || slices.Contains(opt.Tasks, TaskFill) {
+			err = pairSplit(ctx, m, set, opt, split, out)
+		}
+		for _, t := range opt.Tasks {
+			if a, ok := m.(AnswerModel); ok && err == nil && (t == TaskVQA || t == TaskNLVR2 || t == TaskClassify) {
+				out.Broken = nil // which it finds again
+				err = answerSplit(ctx, a, t, set, opt, split, out)
+			}
+		}
+		if err != nil {
 			return nil, fmt.Errorf("eval: split %s: %w", split, err)
 		}
 	}
@@ -96,7 +110,6 @@ type pairSet struct {
 }
 
 func pairSplit(ctx context.Context, m PairModel, set Set, opt Options, split string, out *SplitResult) error {
-	out.Split = split
 	var rows []int
 	var texts []string
 	for i, meta := range set.Meta() {
@@ -140,21 +153,7 @@ func pairSplit(ctx context.Context, m PairModel, set Set, opt Options, split str
 
 // readPairs decodes the pictures of rows; one that does not decode is left out and named.
 func readPairs(ctx context.Context, m PairModel, set Set, rows []int, texts []string, out *SplitResult, pool *kernel.Pool) (*pairSet, error) {
-	pics, errs := make([]*transform.Image, len(rows)), make([]error, len(rows))
-	var wg sync.WaitGroup
-	gate := make(chan struct{}, max(1, pool.Threads()))
-	for i, row := range rows {
-		gate <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-gate }()
-			raw, err := set.Image(ctx, row)
-			if err == nil {
-				pics[i], err = m.Picture(raw)
-			}
-			errs[i] = err
-		})
-	}
-	wg.Wait()
+	pics, errs := readPictures(ctx, m, set, rows, pool.Threads(), true)
 	s := &pairSet{}
 	meta := set.Meta()
 	for i, row := range rows {

@@ -28,7 +28,9 @@ type Task string
 const (
 	TaskRetrieval Task = "retrieval"
 	TaskZeroShot  Task = "zeroshot"
-	TaskClassify  Task = "classify" // by a Classifier's own scores
+	TaskClassify  Task = "classify"     // by a Classifier's own scores
+	TaskProbe     Task = "linear-probe" // by logistic regression on a Featurer's features
+	TaskKNN       Task = "knn"          // by the nearest pictures among those features
 
 	TextsAuto  = ""      // TextsLabel if the split has captions of the kind label, otherwise TextsAll
 	TextsLabel = "label" // one text for each group: its first label
@@ -41,13 +43,22 @@ const labelKind = "label"
 // Options say what Run is to measure. The zero value measures everything.
 type Options struct {
 	Splits  []string // none: every split but train
-	Tasks   []Task   // none: all that the model serves
+	Tasks   []Task   // none: all that the model serves as it is, without learning anything
 	Systems []string // class systems of the set; none: all
 	K       []int    // of R@K; nil means 1, 5, 10
 	Texts   string   // TextsAuto, TextsLabel or TextsAll
 	Lang    string   // captions of this language, or of none, are used; "" means en
 	Pool    *kernel.Pool
-	Kinds   []string // of captions that a model of pairs is measured on; none: all
+	// Rescore, if not nil, ranks again by a model that reads pictures and sentences together; of the tasks retrieval alone is measured.
+	Rescore *Rescore
+	// Templates, if any, take the place of those of the class systems; see Prompts. ClassNames take that of one system's names, in its order.
+	Templates, ClassNames []string
+	// Train is the split that a linear probe and nearest neighbours learn from; "" means train. Validation is the one that chooses the
+	// regularisation, which the probe then learns from too; "" means a fifth of Train.
+	Train, Validation string
+	KNN               KNN
+	Memory            int64    // bytes that the features of these may take; 0: any
+	Kinds             []string // of captions that a model of pairs is measured on; none: all
 	// MatchPictures is how many pictures of a split choose among sentences at most; 0: all.
 	MatchPictures int
 	// Progress, if not nil, hears what is being done; calls do not overlap.
@@ -71,6 +82,7 @@ type SplitResult struct {
 	Classified []Classification `json:"classified,omitempty"`
 	Match      *MatchResult     `json:"match,omitempty"`
 	Fill       *FillResult      `json:"fill,omitempty"`
+	Answers    *AnswerResult    `json:"answers,omitempty"`
 	// Features are the embeddings that were measured, for those who draw them.
 	Features *Features `json:"-"`
 }
@@ -87,7 +99,9 @@ type SplitRetrieval struct {
 	Texts  int    `json:"texts"`
 	Groups int    `json:"groups"`     // of pictures that count as one another's answers
 	Choice string `json:"textChoice"` // TextsLabel or TextsAll
+	// RetrievalResult ranks by the product of unit rows. It has no candidates if only Rescored was measured.
 	RetrievalResult
+	Rescored *Rescored `json:"rescored,omitempty"`
 }
 
 // SystemResult is the zero-shot classification of one split by one class system.
@@ -120,7 +134,7 @@ type Features struct {
 // result; a split without any that does, a missing split or class system is an ErrRequest.
 func Run(ctx context.Context, m Model, set Set, opt Options) (*Result, error) {
 	r := &runner{Model: m, set: set, opt: opt}
-	if err := r.check(); err != nil {
+	if err := r.check(m.Tasks()); err != nil {
 		return nil, fmt.Errorf("eval: %w", err)
 	}
 	res := &Result{Data: set.Manifest().Name, EmbedDim: m.EmbedDim(), Splits: make([]SplitResult, len(r.opt.Splits))}
@@ -131,6 +145,11 @@ func Run(ctx context.Context, m Model, set Set, opt Options) (*Result, error) {
 	}
 	if slices.Contains(r.opt.Tasks, TaskClassify) {
 		if err := r.classify(m.(Classifier), res.Splits); err != nil {
+			return nil, fmt.Errorf("eval: %w", err)
+		}
+	}
+	if slices.ContainsFunc(r.opt.Tasks, learns) {
+		if err := r.learn(ctx, res.Splits); err != nil {
 			return nil, fmt.Errorf("eval: %w", err)
 		}
 	}
@@ -153,12 +172,12 @@ type runner struct {
 	opt Options // resolved by check
 }
 
-// check fills in the defaults and names what the set does not have.
-func (r *runner) check() error {
+// check fills in the defaults and names what the set does not have, or the model does not serve.
+func (r *runner) check(serves []Task) error {
 	man, o := r.set.Manifest(), &r.opt
 	have := splitNames(r.set.Meta())
 	if len(o.Splits) == 0 {
-		o.Splits = slices.DeleteFunc(slices.Clone(have), func(s string) bool { return s == "train" })
+		o.Splits = slices.DeleteFunc(slices.Clone(have), func(s string) bool { return s == "train" || slices.Contains(o.Sources(), s) })
 		if len(o.Splits) == 0 {
 			o.Splits = have
 		}
@@ -171,9 +190,11 @@ func (r *runner) check() error {
 			return fmt.Errorf("%w: the data set %s has no split %q; it has %s", ErrRequest, man.Name, s, strings.Join(have, ", "))
 		}
 	}
-	serves := r.Tasks()
 	if len(o.Tasks) == 0 {
 		o.Tasks = serves
+	}
+	if _, ok := r.Model.(Featurer); ok {
+		serves = append(slices.Clip(serves), TaskProbe, TaskKNN)
 	}
 	for _, t := range o.Tasks {
 		if !slices.Contains(serves, t) {
@@ -195,11 +216,28 @@ func (r *runner) check() error {
 	if o.Texts != TextsAuto && o.Texts != TextsLabel && o.Texts != TextsAll {
 		return fmt.Errorf("%w: there is no choice of texts %q; there are %s and %s", ErrRequest, o.Texts, TextsLabel, TextsAll)
 	}
+	if err := o.checkPrompts(); err != nil {
+		return err
+	}
+	if o.ClassNames != nil && len(o.Systems) != 1 {
+		return fmt.Errorf("%w: names of classes are for one class system; choose one of %s", ErrRequest, strings.Join(o.Systems, ", "))
+	}
 	if o.Lang == "" {
 		o.Lang = "en"
 	}
+	if err := r.checkLearning(have); err != nil {
+		return err
+	}
 	_, err := checkK(o.K)
 	return err
+}
+
+// checkPrompts refuses prompts that no task reads.
+func (o *Options) checkPrompts() error {
+	if (o.Templates != nil || o.ClassNames != nil) && !slices.Contains(o.Tasks, TaskZeroShot) {
+		return fmt.Errorf("%w: prompts and names of classes are for the task %s, which is not among %s", ErrRequest, TaskZeroShot, TaskList(o.Tasks))
+	}
+	return nil
 }
 
 // TaskList names tasks, for messages.
@@ -226,38 +264,24 @@ func splitNames(meta []arrowset.RowMeta) []string {
 
 // split embeds one split's pictures, and measures retrieval if it is asked for.
 func (r *runner) split(ctx context.Context, split string, out *SplitResult) error {
+	out.Split = split
+	if !slices.ContainsFunc(r.opt.Tasks, func(t Task) bool { return !learns(t) }) {
+		return nil
+	}
+	f, broken, err := r.embed(ctx, r, split)
+	if err != nil {
+		return err
+	}
+	out.Features, out.Images, out.Broken = f, len(f.Rows), broken
+	if !slices.Contains(r.opt.Tasks, TaskRetrieval) {
+		return nil
+	}
 	meta := r.set.Meta()
 	var rows []int
 	for i := range meta {
 		if meta[i].Split == split {
 			rows = append(rows, i)
 		}
-	}
-	out.Split = split
-	f := &Features{Dim: r.EmbedDim()}
-	out.Features = f
-	x, good, bad, err := pictures(ctx, r, len(rows), func(i int) ([]byte, error) { return r.set.Image(ctx, rows[i]) }, func(done int) {
-		if r.opt.Progress != nil {
-			r.opt.Progress("pictures of "+split, done, len(rows))
-		}
-	})
-	if err != nil {
-		return err
-	}
-	for _, b := range bad {
-		row := rows[b.Index]
-		out.Broken = append(out.Broken, Broken{Row: row, ImageID: meta[row].ImageID, Reason: b.Err.Error()})
-	}
-	if len(good) == 0 {
-		return fmt.Errorf("%w: none of its %d pictures decodes; row %d: %w", ErrRequest, len(rows), rows[bad[0].Index], bad[0].Err)
-	}
-	f.Images = x
-	for _, i := range good {
-		f.Rows = append(f.Rows, rows[i])
-	}
-	out.Images = len(good)
-	if !slices.Contains(r.opt.Tasks, TaskRetrieval) {
-		return nil
 	}
 	groups := groupsOf(meta, rows)
 	for _, row := range f.Rows {
@@ -274,12 +298,17 @@ func (r *runner) split(ctx context.Context, split string, out *SplitResult) erro
 	ranked, err := retrieval(r.opt.Pool, RetrievalInput{
 		Images: f.Images, Texts: f.TextEmbeds, Dim: f.Dim, ImageGroup: f.ImageGroup, TextGroup: f.TextGroup, K: r.opt.K,
 	})
+	out.Retrieval = &SplitRetrieval{Texts: len(f.Texts), Groups: countGroups(f.ImageGroup), Choice: choice, RetrievalResult: ranked}
+	return err
+}
+
+// countGroups returns how many different groups there are.
+func countGroups(groups []int32) int {
 	distinct := map[int32]bool{}
-	for _, g := range f.ImageGroup {
+	for _, g := range groups {
 		distinct[g] = true
 	}
-	out.Retrieval = &SplitRetrieval{Texts: len(f.Texts), Groups: len(distinct), Choice: choice, RetrievalResult: ranked}
-	return err
+	return len(distinct)
 }
 
 // groupsOf numbers the groups of rows; a row without a group is its own.
@@ -359,6 +388,12 @@ func (r *runner) sentences(ctx context.Context, split string, texts []string) ([
 // system classifies every split by one class system. Each template's class names are embedded once.
 func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits []SplitResult) error {
 	names, index := classNames(sys.Classes)
+	if r.opt.ClassNames != nil {
+		if len(r.opt.ClassNames) != len(names) {
+			return fmt.Errorf("%w: %d names for its %d classes", ErrRequest, len(r.opt.ClassNames), len(names))
+		}
+		names = r.opt.ClassNames
+	}
 	value, ok := r.set.Column(sys.Column)
 	if !ok {
 		return fmt.Errorf("%w: the data set has no text column %q", ErrRequest, sys.Column)
@@ -389,7 +424,10 @@ func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits [
 		return nil
 	}
 
-	templates := sys.Templates
+	templates := r.opt.Templates
+	if len(templates) == 0 {
+		templates = sys.Templates
+	}
 	if len(templates) == 0 {
 		templates = []string{BareTemplate}
 	}
@@ -449,12 +487,7 @@ func labelled(f *Features, value func(row int) string, index map[string]int) (Ze
 		in.Labels = append(in.Labels, c)
 		count[c]++
 	}
-	n := len(in.Labels)
-	res := Labelled{Classes: len(index), Images: n, Unlabelled: len(f.Rows) - n}
-	if n > 0 {
-		res.ChanceTop1 = 1 / float64(len(index))
-		res.ChanceTop5 = float64(min(5, len(index))) / float64(len(index))
-		res.Largest = float64(slices.Max(count)) / float64(n)
-	}
+	res := Labelled{Classes: len(index), Unlabelled: len(f.Rows) - len(in.Labels)}
+	res.count(count)
 	return in, res
 }

@@ -20,7 +20,7 @@ func (c *Config) NewTrainer(res train.Resources) (*train.Trainer, error) {
 		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
 	}
 	if res.Workers == 0 {
-		res.Workers = c.Train.FastestWorkers(res.Threads, p.model.Parameters().Size)
+		res.Workers = c.workers(p, res.Threads)
 	}
 	return c.trainer(p, res)
 }

@@ -46,7 +46,7 @@ type Config struct {
 type Eval struct {
 	Splits []string    `yaml:"splits"` // measured at the end; empty: all but train
 	During []string    `yaml:"during"` // measured every train.evalEvery updates; empty: val, or all but train where there is none
-	Tasks  []eval.Task `yaml:"tasks"`  // retrieval, zeroshot, classify; empty: all that the model can do
+	Tasks  []eval.Task `yaml:"tasks"`  // retrieval, zeroshot, classify, match, fill, vqa, nlvr2; empty: all that the model can do
 	// Texts are the candidates of retrieval: label (one text of each group), all (every caption), or empty: labels where
 	// there are any.
 	Texts string `yaml:"texts"`

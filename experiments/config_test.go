@@ -31,7 +31,7 @@ func TestBuiltIn(t *testing.T) {
 				require.ErrorContains(t, err, c.Model.Text.Weights+"/config.json")
 				return
 			}
-			if strings.HasPrefix(name, "finetune-") {
+			if c.Start.New != nil {
 				require.ErrorContains(t, err, "trainer finetune --from MODEL")
 				return
 			}

@@ -15,6 +15,7 @@ import (
 
 	"diptych/data"
 	"diptych/data/arrowset"
+	"diptych/data/batch"
 	"diptych/data/demo"
 	"diptych/data/remote"
 )
@@ -27,8 +28,35 @@ func openSet(path string) (*arrowset.Set, error) {
 	return arrowset.Open(path)
 }
 
-// readManifest reads what a data set on this machine says of itself, by the name that openSet takes.
+// OpenSet opens a data set by the name that recipes and commands use for it: a folder, demo, or an address. Of a remote set only
+// the files with rows of the splits are opened that choose returns for its manifest; a nil choose, or none returned, means all.
+// The files are fetched into the cache and stay open.
+func OpenSet(ctx context.Context, path string, cache remote.Options, choose func(m *arrowset.Manifest) []string) (*arrowset.Set, error) {
+	if !data.IsAddress(path) {
+		return openSet(path)
+	}
+	c, err := OpenCache(cache)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	far, err := remote.Open(ctx, path, c)
+	if err != nil {
+		return nil, err
+	}
+	defer far.Close()
+	var splits []string
+	if choose != nil {
+		splits = choose(far.Manifest())
+	}
+	return far.OpenSplits(ctx, splits...)
+}
+
+// readManifest reads what a data set says of itself, by the name that OpenSet takes.
 func readManifest(name string) (*arrowset.Manifest, error) {
+	if data.IsAddress(name) {
+		return remote.ReadManifest(context.Background(), name, remote.Options{Getenv: os.Getenv})
+	}
 	if name == "demo" {
 		set, err := demo.Open()
 		if err != nil {
@@ -175,8 +203,8 @@ func (r *Run) checkCache() error {
 func (r *Run) newSource() (*data.Source, error) {
 	c := r.Config
 	o := data.Options{
-		Labels: c.Data.Classes != "",
-		Seed:   c.Seed, Batch: c.Train.GlobalBatch, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
+		Labels: c.Data.Classes != "", Answers: c.learnsAnswers(), Second: c.readsTwo(),
+		Seed: c.Seed, Batch: c.Train.GlobalBatch, Pipeline: r.parts.train, Tokenizer: r.parts.tok,
 		BrokenLimit: c.Data.BrokenLimit, CacheBytes: c.Data.CacheMiB << 20, MergeDropout: c.Data.MergeDropout,
 	}
 	var weights []float64
@@ -230,6 +258,7 @@ func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 	}
 	p := data.Part{Name: m.Name, Len: m.Rows, Samples: m.Splits[d.config.Split], Label: label}
 	var index *arrowset.Index
+	class := r.Config.answerClasses(r.parts)
 	if d.far != nil {
 		index = d.far.Index()
 		p.Rows, p.ID = d.far, d.far.ID
@@ -238,7 +267,7 @@ func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 			if err != nil {
 				return nil, err
 			}
-			texts := admitted(all, &d.config)
+			texts, _ := sentences(all, &d.config, class)
 			if len(texts) == 0 {
 				return nil, noCaption(m, row, d.far.ID(row), &d.config)
 			}
@@ -252,10 +281,19 @@ func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 		}
 		captions := make(map[int][]string, len(rows))
 		for _, s := range rows {
-			captions[s.Row] = s.Captions
+			if captions[s.Row], _ = sentences(d.near.Captions(s.Row), &d.config, class); len(captions[s.Row]) == 0 && r.parts.tok != nil {
+				return p, noCaption(m, s.Row, s.ID, &d.config)
+			}
 		}
 		p.Rows, p.ID = d.near, func(row int) string { return d.near.Meta()[row].ImageID }
 		p.Captions = func(_ context.Context, row int) ([]string, error) { return captions[row], nil }
+	}
+	if class != nil {
+		p.Answers = func(ctx context.Context, row int) ([][]batch.Answer, error) {
+			all, err := d.captions(ctx, row)
+			_, answers := sentences(all, &d.config, class)
+			return answers, err
+		}
 	}
 	window := d.config.WindowShards
 	if window == 0 {
@@ -277,7 +315,7 @@ func (d *dataset) checkSplit() error {
 
 // label returns the function that gives the class of a set's row; nil where the recipe names no classes.
 func (r *Run) label(d *dataset) (func(ctx context.Context, row int) (int32, error), error) {
-	if r.parts.classes == nil {
+	if r.Config.Data.Classes == "" {
 		return nil, nil
 	}
 	sys, err := classSystem(d.manifest(), r.Config.Data.Classes)
@@ -310,8 +348,14 @@ func (r *Run) label(d *dataset) (func(ctx context.Context, row int) (int32, erro
 func (r *Run) samples(d *dataset) ([]data.Sample, error) {
 	rows, err := samples(d.near, &d.config, r.parts.tok != nil)
 	label, labelErr := r.label(d)
-	if err = errors.Join(err, labelErr); err != nil || label == nil {
-		return rows, err
+	if err = errors.Join(err, labelErr); err != nil {
+		return nil, err
+	}
+	if class := r.Config.answerClasses(r.parts); class != nil {
+		return answered(rows, d, class), nil
+	}
+	if label == nil {
+		return rows, nil
 	}
 	kept := rows[:0]
 	for _, s := range rows {
@@ -348,7 +392,7 @@ func samples(set *arrowset.Set, c *data.SourceConfig, texts bool) ([]data.Sample
 func admitted(captions []arrowset.Caption, c *data.SourceConfig) []string {
 	var out []string
 	for _, cp := range captions {
-		if admits(c.CaptionKinds, cp.Kind) && admits(c.CaptionLangs, cp.Lang) {
+		if admitsCaption(c, cp) {
 			out = append(out, cp.Text)
 		}
 	}

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"diptych/checkpoints"
-	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/remote"
 	"diptych/data/transform"
@@ -22,13 +22,16 @@ import (
 const encodeChunk = 128
 
 // encoder gives pictures and sentences the rows of a model: unit rows in one space, or a classifier's scores. It implements
-// eval.Model and, for a classifier, eval.Classifier. One call at a time.
+// eval.Featurer and, for a classifier, eval.Classifier. One call at a time.
 type encoder struct {
 	config  *Config
 	parts   *parts
 	pool    *kernel.Pool
+	weights []float32
 	runner  *model.Runner
-	scratch sync.Pool // of *decodeScratch
+	tower   *model.Runner        // of the image tower's features, made when they are first asked for
+	scratch sync.Pool            // of *decodeScratch
+	known   map[string][]float32 // rows of sentences that a frozen tower gave before; nil if the tower learns
 }
 
 type decodeScratch struct {
@@ -57,7 +60,11 @@ func tasks(c *Config) []eval.Task {
 		return pairTasks(c)
 	}
 	if c.Model.HasTexts() {
-		return []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
+		both := []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
+		if c.Model.Kind == "fusion" {
+			both = append(both, pairTasks(c)...)
+		}
+		return both
 	}
 	return []eval.Task{eval.TaskClassify}
 }
@@ -73,22 +80,31 @@ func newEncoder(c *Config, p *parts, weights []float32, pool *kernel.Pool) (*enc
 	if err != nil {
 		return nil, err
 	}
-	return &encoder{config: c, parts: p, pool: pool, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}, nil
+	e := &encoder{config: c, parts: p, pool: pool, weights: weights, runner: r, scratch: sync.Pool{New: func() any { return new(decodeScratch) }}}
+	if m, ok := p.model.(*model.CLIP); ok && m.TextFrozen() {
+		e.known = map[string][]float32{}
+	}
+	return e, nil
 }
 
 func (e *encoder) measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
 	return eval.Run(ctx, e, set, o)
 }
 
-func (e *encoder) close() { e.runner.Close() }
+func (e *encoder) close() {
+	e.runner.Close()
+	if e.tower != nil {
+		e.tower.Close()
+	}
+}
 
 // EmbedDim returns the numbers of a row: E, or K of a classifier.
 func (e *encoder) EmbedDim() int { return e.runner.Dim() }
 
-// ImageSide returns S, in pixels.
-func (e *encoder) ImageSide() int { return e.config.Model.Vision.ImageSize }
+// ImageSides returns the size of a picture in pixels.
+func (e *encoder) ImageSides() (height, width int) { return e.config.Model.Vision.Sides() }
 
-// Prepare decodes a picture and runs the recipe's evaluation transforms: (S, S, 3) levels. It is safe for concurrent use.
+// Prepare decodes a picture and runs the recipe's evaluation transforms: (height, width, 3) levels. It is safe for concurrent use.
 func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 	s := e.scratch.Get().(*decodeScratch)
 	defer e.scratch.Put(s)
@@ -103,8 +119,34 @@ func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 // Images encodes n pictures into (n, EmbedDim). at fills picture i, from several goroutines at once; while one chunk is
 // encoded the next is filled.
 func (e *encoder) Images(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
-	size := 3 * e.ImageSide() * e.ImageSide()
-	out := make([]float32, n*e.EmbedDim())
+	return e.encode(ctx, e.runner, n, at)
+}
+
+// featurer is a model with an image tower whose pooled rows can be had.
+type featurer interface {
+	FeatureDim() int
+	Features(g *ops.Graph, in *model.ImageInput) *ops.Node
+}
+
+// FeatureDim returns D, the numbers of a picture's features.
+func (e *encoder) FeatureDim() int { return e.parts.model.(featurer).FeatureDim() }
+
+// Features gives n pictures' features before they are projected or scored: (n, D).
+func (e *encoder) Features(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
+	if e.tower == nil {
+		var err error
+		e.tower, err = model.NewRunner(e.parts.model, e.parts.model.(featurer).Features, nil, e.weights, encodeChunk, e.parts.eval.Mean, e.parts.eval.Std, e.pool)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return e.encode(ctx, e.tower, n, at)
+}
+
+func (e *encoder) encode(ctx context.Context, r *model.Runner, n int, at func(i int, dst []uint8) error) ([]float32, error) {
+	height, width := e.ImageSides()
+	size := 3 * height * width
+	out := make([]float32, n*r.Dim())
 	fill := func(lo int, pixels []uint8) error {
 		k := min(encodeChunk, n-lo)
 		errs := make([]error, k)
@@ -134,7 +176,7 @@ func (e *encoder) Images(ctx context.Context, n int, at func(i int, dst []uint8)
 			next <- nil
 		}
 		k := min(encodeChunk, n-lo)
-		if err := e.runner.Images(pixels[:k*size], k, out[lo*e.EmbedDim():]); err != nil {
+		if err := r.Images(pixels[:k*size], k, out[lo*r.Dim():]); err != nil {
 			return nil, errors.Join(err, <-next)
 		}
 	}
@@ -146,18 +188,35 @@ func (e *encoder) Texts(ctx context.Context, texts []string) ([]float32, error) 
 	if e.parts.tok == nil {
 		return nil, fmt.Errorf("experiments: a model of kind %s reads no texts: %w", e.config.Model.Kind, eval.ErrRequest)
 	}
-	out := make([]float32, len(texts)*e.EmbedDim())
-	tokens := make([][]int32, 0, encodeChunk)
-	for lo := 0; lo < len(texts); lo += encodeChunk {
+	dim := e.EmbedDim()
+	out := make([]float32, len(texts)*dim)
+	var todo []int // texts that are not known yet
+	for i, t := range texts {
+		if row, ok := e.known[t]; ok {
+			copy(out[i*dim:], row)
+		} else {
+			todo = append(todo, i)
+		}
+	}
+	tokens, rows := make([][]int32, 0, encodeChunk), make([]float32, encodeChunk*dim)
+	for lo := 0; lo < len(todo); lo += encodeChunk {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		chunk := todo[lo:min(lo+encodeChunk, len(todo))]
 		tokens = tokens[:0]
-		for _, t := range texts[lo:min(lo+encodeChunk, len(texts))] {
-			tokens = append(tokens, e.parts.tok.Encode(t, nil))
+		for _, i := range chunk {
+			tokens = append(tokens, e.parts.tok.Encode(texts[i], nil))
 		}
-		if err := e.runner.Texts(tokens, out[lo*e.EmbedDim():]); err != nil {
+		if err := e.runner.Texts(tokens, rows); err != nil {
 			return nil, err
+		}
+		for k, i := range chunk {
+			row := rows[k*dim : (k+1)*dim]
+			copy(out[i*dim:], row)
+			if e.known != nil {
+				e.known[texts[i]] = slices.Clone(row)
+			}
 		}
 	}
 	return out, nil
@@ -178,6 +237,15 @@ type opened struct {
 type Model struct {
 	*encoder
 	*opened
+	fused *pairEncoder // of a model with a fusion, made when first asked for
+}
+
+// pairs is what reads pictures and sentences together.
+func (m *Model) pairs() *pairEncoder {
+	if m.fused == nil {
+		m.fused = newFusionEncoder(m.opened.config, m.opened.parts, m.opened.parts.model.(*model.Fusion), m.opened.weights, m.opened.pool)
+	}
+	return m.fused
 }
 
 // ErrPairs marks a model that reads pictures and sentences together, so that neither has features of its own.
@@ -223,12 +291,15 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 		o.free()
 		return nil, err
 	}
-	return &Model{e, o}, nil
+	return &Model{encoder: e, opened: o}, nil
 }
 
 // Close gives memory and threads back.
 func (m *Model) Close() {
-	m.runner.Close()
+	if m.fused != nil {
+		m.fused.close()
+	}
+	m.close()
 	m.free()
 }
 
@@ -245,12 +316,14 @@ func OpenPairs(dir string, threads int) (_ *Pairs, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m, ok := o.parts.model.(*model.ViLT)
-	if !ok {
-		o.free()
-		return nil, fmt.Errorf("experiments: %s holds a model of kind %s: %w", dir, o.config.Model.Kind, ErrFeatures)
+	switch m := o.parts.model.(type) {
+	case *model.ViLT:
+		return &Pairs{newPairEncoder(o.config, o.parts, m, o.weights, o.pool), o}, nil
+	case *model.Fusion:
+		return &Pairs{newFusionEncoder(o.config, o.parts, m, o.weights, o.pool), o}, nil
 	}
-	return &Pairs{newPairEncoder(o.config, o.parts, m, o.weights, o.pool), o}, nil
+	o.free()
+	return nil, fmt.Errorf("experiments: %s holds a model of kind %s: %w", dir, o.config.Model.Kind, ErrFeatures)
 }
 
 // Close gives memory and threads back.
@@ -271,7 +344,13 @@ func (m *Pairs) Measure(ctx context.Context, set eval.Set, o eval.Options) (*eva
 
 // Measure measures the model on splits of a data set.
 func (m *Model) Measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
-	return m.measure(ctx, set, o)
+	if m.opened.config.Model.Kind != "fusion" {
+		return m.measure(ctx, set, o)
+	}
+	if len(o.Splits) == 0 {
+		o.Splits = m.Config().evalOptions(set.Manifest(), m.Config().Train.Steps).Splits
+	}
+	return measureBoth(ctx, m.encoder, m.pairs, set, o)
 }
 
 // Updates returns how many updates the model has seen.
@@ -284,28 +363,18 @@ func (o *opened) Config() *Config { return o.config }
 func (o *opened) Pool() *kernel.Pool { return o.pool }
 
 // OpenData opens a data set by path; an empty one is the run's own, or the first of several. Of a remote set, which cache
-// holds, the shards with rows of splits are opened; no splits are all but train.
-func (o *opened) OpenData(ctx context.Context, path string, cache remote.Options, splits ...string) (*arrowset.Set, error) {
+// holds, the shards with rows of the splits that are measured or learnt from are opened.
+func (o *opened) OpenData(ctx context.Context, path string, cache remote.Options, opt eval.Options) (*arrowset.Set, error) {
 	if path == "" {
 		path = o.config.Data.All()[0].Path
 	}
-	if !data.IsAddress(path) {
-		return openSet(path)
-	}
-	c, err := OpenCache(cache)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	far, err := remote.Open(ctx, path, c)
-	if err != nil {
-		return nil, err
-	}
-	defer far.Close()
-	if len(splits) == 0 {
-		splits = o.config.evalOptions(far.Manifest(), o.config.Train.Steps).Splits
-	}
-	return far.OpenSplits(ctx, splits...)
+	return OpenSet(ctx, path, cache, func(m *arrowset.Manifest) []string {
+		splits := opt.Splits
+		if len(splits) == 0 {
+			splits = o.config.evalOptions(m, o.config.Train.Steps).Splits
+		}
+		return append(slices.Clip(splits), opt.Sources()...)
+	})
 }
 
 // Files of a checkpoint.
@@ -319,6 +388,9 @@ const (
 func tensors(l *model.Layout, prefix string, slab []float32) []checkpoints.Tensor {
 	var out []checkpoints.Tensor
 	for _, p := range l.Params {
+		if p.Frozen && len(slab) == l.Trained { // of moments, which it has none of
+			continue
+		}
 		out = append(out, checkpoints.Tensor{Name: prefix + p.Name, Shape: p.Shape, Data: p.Slice(slab)})
 	}
 	return out

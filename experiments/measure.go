@@ -103,6 +103,11 @@ func scores(o eval.Options) []string {
 		if slices.Contains(o.Tasks, eval.TaskFill) {
 			names = append(names, s+".fill.top1")
 		}
+		for _, t := range []eval.Task{eval.TaskVQA, eval.TaskNLVR2} {
+			if slices.Contains(o.Tasks, t) {
+				names = append(names, fmt.Sprintf("%s.%s.accuracy", s, t))
+			}
+		}
 		if slices.Contains(o.Tasks, eval.TaskClassify) {
 			names = append(names, s+".classify.top1", s+".classify.top5")
 		}

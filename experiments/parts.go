@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
@@ -21,7 +20,7 @@ type parts struct {
 	train, eval *transform.Pipeline
 	model       model.Model
 	vocabulary  []byte           // what the tokenizer's file holds, if it is not in the program
-	classes     []arrowset.Class // of the labels, where the recipe names them
+	classes     []arrowset.Class // of the labels, where the recipe names them; or the answers that the model learns
 }
 
 // build resolves what one room takes from another (the vocabulary's size, the context's length, the number of classes), checks
@@ -35,7 +34,7 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 			errs = append(errs, err)
 		}
 	}
-	if c.Start.From == "" && len(c.Start.New) > 0 { // and the rest is wanting too
+	if c.Start.From == "" && c.Start.New != nil { // and the rest is wanting too
 		return nil, fmt.Errorf("%w %s: start.from: empty, but start.new names what begins anew; name the model to start from (trainer finetune --from MODEL)", ErrRecipe, c.Name)
 	}
 	c.Data.Resolve()
@@ -50,12 +49,12 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 	check(c.Train.Validate())
 	check(c.Start.validate())
 	check(c.Engine.Validate())
-	if side := c.Model.Vision.ImageSize; side > 0 {
+	if height, width := c.Model.Vision.Sides(); height > 0 {
 		pipeline := func(specs []transform.Spec) (*transform.Pipeline, error) {
 			if c.Model.HasShapes() {
-				return transform.NewPatches(specs, side, c.Model.Vision.PatchSize)
+				return transform.NewPatches(specs, height, c.Model.Vision.PatchSize)
 			}
-			return transform.New(specs, side)
+			return transform.New(specs, height, width)
 		}
 		var err error
 		if p.train, err = pipeline(c.Data.Transforms); err != nil {
@@ -124,18 +123,22 @@ func (c *Config) buildTexts(p *parts) error {
 
 // resolveClasses finds the classes that labels are of, and gives a classifier their number.
 func (c *Config) resolveClasses(p *parts) error {
-	if c.Data.Classes == "" {
-		if losses.NeedsOf(c.Losses).Labels {
-			return errors.New("data.classes: empty, but an objective learns classes: name a class system of the data set")
+	needs := losses.NeedsOf(c.Losses)
+	switch {
+	case needs.Answers && c.Data.Classes != "":
+		return fmt.Errorf("data.classes: %s, but an objective learns the answers to captions: leave it out", c.Data.Classes)
+	case c.learnsAnswers() && p.classes == nil:
+		var err error
+		if p.classes, err = c.readAnswers(); err != nil {
+			return err
 		}
+	case c.learnsAnswers():
+	case needs.Labels && c.Data.Classes == "":
+		return errors.New("data.classes: empty, but an objective learns classes: name a class system of the data set")
+	case c.Data.Classes == "":
 		return nil
-	}
-	if p.classes == nil {
-		first := c.Data.All()[0].Path
-		if data.IsAddress(first) {
-			return fmt.Errorf("data.classes: the classes of %s are not known before it is fetched: name a copy on this machine", first)
-		}
-		man, err := readManifest(first)
+	case p.classes == nil:
+		man, err := readManifest(c.Data.All()[0].Path)
 		if err != nil {
 			return fmt.Errorf("data.path: %w", err)
 		}
@@ -145,12 +148,12 @@ func (c *Config) resolveClasses(p *parts) error {
 		}
 		p.classes = sys.Classes
 	}
-	if c.Model.Kind == "vit" {
+	if c.Model.Kind == "vit" || losses.Heads(c.Losses).Answers != "" {
 		switch k := &c.Model.NumClasses; {
 		case *k == 0:
 			*k = len(p.classes)
 		case *k != len(p.classes):
-			return fmt.Errorf("model.numClasses: %d, the class system %s has %d classes; leave the first out", *k, c.Data.Classes, len(p.classes))
+			return fmt.Errorf("model.numClasses: %d, the data set has %d classes (%s); leave the first out", *k, len(p.classes), or(c.Data.Classes, "answers"))
 		}
 	}
 	return nil

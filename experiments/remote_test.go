@@ -17,6 +17,7 @@ import (
 	"diptych/data/arrowset"
 	"diptych/data/demo"
 	"diptych/data/remote"
+	"diptych/eval"
 	"diptych/train"
 )
 
@@ -145,7 +146,7 @@ func TestRemoteRun(t *testing.T) {
 	m, err := OpenModel(out, 1)
 	require.NoError(t, err)
 	defer m.Close()
-	val, err := m.OpenData(t.Context(), "", remote.Options{Dir: t.TempDir()})
+	val, err := m.OpenData(t.Context(), "", remote.Options{Dir: t.TempDir()}, eval.Options{})
 	require.NoError(t, err)
 	defer val.Close()
 	require.Equal(t, 8, val.Manifest().Splits["val"])

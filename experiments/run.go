@@ -241,7 +241,7 @@ func (r *Run) resources() (train.Resources, error) {
 		res.Threads = kernel.DefaultThreads()
 	}
 	if res.Workers == 0 {
-		res.Workers = c.Train.FastestWorkers(res.Threads, r.parts.model.Parameters().Size)
+		res.Workers = c.workers(r.parts, res.Threads)
 	}
 	if res.Memory == 0 {
 		res.Memory = machine.AvailableMemory()
@@ -259,6 +259,13 @@ func (r *Run) resources() (train.Resources, error) {
 	return res, nil
 }
 
+// workers returns how many are best on so many threads.
+func (c *Config) workers(p *parts, threads int) int {
+	l := p.model.Parameters()
+	l.Freeze(c.Optim.Freezes) // what is frozen has no gradients
+	return c.Train.FastestWorkers(threads, l.Trained)
+}
+
 // trainer plans and allocates the run's trainer.
 func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
 	return r.Config.trainer(r.parts, res)
@@ -273,7 +280,11 @@ func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) 
 
 // batchBytes returns the memory of one global batch's pictures.
 func (r *Run) batchBytes() int64 {
-	return 3 * int64(r.parts.train.MaxPixels()) * int64(r.Config.Train.GlobalBatch)
+	one := 3 * int64(r.parts.train.MaxPixels()) * int64(r.Config.Train.GlobalBatch)
+	if r.Config.readsTwo() {
+		return 2 * one
+	}
+	return one
 }
 
 // ahead returns how many batches are prepared before they are asked for: one is enough for a long update.

@@ -16,8 +16,11 @@ import (
 // Start says where a run's first weights come from. Its recipe then takes from there what it leaves out: the model, the
 // tokenizer and the transforms.
 type Start struct {
-	From string   `yaml:"from,omitempty"` // a run directory, a checkpoint or a model's folder; empty: initial values
-	New  []string `yaml:"new,omitempty"`  // patterns of parameters that begin with initial values all the same, such as head.*
+	From string `yaml:"from,omitempty"` // a run directory, a checkpoint or a model's folder; empty: initial values
+	// Words is a folder with a BertModel in Hugging Face's names, from which a vilt that starts from a vit takes its embeddings of words, places and
+	// segments with their norm; empty: they begin anew, as in the paper.
+	Words string   `yaml:"words,omitempty"`
+	New   []string `yaml:"new,omitempty"` // patterns of parameters that begin with initial values all the same, such as head.*
 	// Positions is how learned positions come to another number of patches: open_clip, hf, google or timm_npz (spec 1.4), as the
 	// weights' source does it.
 	Positions string `yaml:"positions,omitempty"`
@@ -69,19 +72,21 @@ func startDefaults(from string, tree map[string]any) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if preset == "" && (kind == "" || kind == t.config.Model.Kind) {
+	c.Start.Positions = bridge.MethodOpenCLIP
+	if kind != "" && kind != t.config.Model.Kind { // of another kind only weights can be had
+		c.Start.Positions = bridge.MethodGoogle // as a vilt does it for each picture
+		return c, nil
+	}
+	if preset == "" {
 		c.Model = t.config.Model
 	}
 	d, _ := tree["data"].(map[string]any)
-	if d["classes"] != nil {
-		c.Model.NumClasses = 0 // those of the new data
-	}
+	c.Model.NumClasses = 0 // those of the new data
 	if tok, _ := d["tokenizer"].(map[string]any); tok["kind"] == nil && tok["file"] == nil {
 		c.Data.Tokenizer = t.config.Data.Tokenizer
 		c.Data.Tokenizer.ContextLength = 0 // the model's
 	}
 	c.Data.Transforms, c.Data.EvalTransforms = t.config.Data.Transforms, t.config.Data.EvalTransforms
-	c.Start.Positions = bridge.MethodOpenCLIP
 	return c, nil
 }
 
@@ -98,21 +103,40 @@ func (s *Start) begin(m model.Model, weights []float32) (notes []string, err err
 	}
 	defer kernel.FreeSlab(source)
 	from := t.parts.model.Parameters()
+	toPairs := t.config.Model.Kind == "vit" && m.Parameters().Find(viltTrunk+"cls_token") != nil
 	var errs []error
 	taken := map[string]bool{}
+	inherit := func(p *model.Param) string {
+		if h, ok := m.(heir); ok {
+			return h.Inherit(p, p.Slice(weights), from, source)
+		}
+		return ""
+	}
 	for _, p := range m.Parameters().Params {
 		isNew := slices.ContainsFunc(s.New, func(pattern string) bool { ok, _ := path.Match(pattern, p.Name); return ok })
-		q := from.Find(p.Name)
-		taken[p.Name] = true
+		name := p.Name
+		if toPairs { // the trunk is the image tower (spec/vilt 2), and nothing else is there
+			var trunk bool
+			name, trunk = strings.CutPrefix(name, viltTrunk)
+			isNew = isNew || !trunk
+		}
+		q := from.Find(name)
+		taken[name] = true
+		how := ""
+		if !isNew && (q == nil || q.Len() != p.Len()) {
+			how = inherit(p)
+		}
 		switch {
 		case isNew:
 			notes = append(notes, p.Name+" begins anew")
+		case how != "":
+			notes = append(notes, p.Name+" begins as "+how)
 		case q == nil:
-			errs = append(errs, fmt.Errorf("start.from: %s has no parameter %s; name it in start.new to begin it anew", s.From, p.Name))
-		case slices.Equal(p.Shape, q.Shape):
+			errs = append(errs, fmt.Errorf("start.from: %s has no parameter %s; name it in start.new to begin it anew", s.From, name))
+		case slices.Equal(trimmed(p), trimmed(q)) && p.Grid == q.Grid:
 			copy(p.Slice(weights), q.Slice(source))
-		case q.Frozen && p.Grid > 0: // a fixed table, of which the model has its own
-		case (p.Grid > 0 || p.Context) && p.Shape[1] == q.Shape[1]:
+		case q.Frozen && p.Grid != [2]int{}: // a fixed table, of which the model has its own
+		case (p.Grid != [2]int{} || p.Context) && width(p) == width(q):
 			if err := s.resample(p, q, p.Slice(weights), q.Slice(source)); err != nil {
 				errs = append(errs, err)
 				continue
@@ -124,6 +148,17 @@ func (s *Start) begin(m model.Model, weights []float32) (notes []string, err err
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	if s.Words != "" {
+		if !toPairs {
+			return nil, fmt.Errorf("%w: start.words: only a vilt that starts from a vit takes words from a BERT", ErrRecipe)
+		}
+		more, err := s.words(m, weights)
+		if err != nil {
+			return nil, fmt.Errorf("%w: start.words: %w", ErrRecipe, err)
+		}
+		notes = slices.DeleteFunc(notes, func(n string) bool { return strings.HasPrefix(n, textEmbeddings) })
+		notes = append(notes, more...)
 	}
 	var left []string
 	for _, q := range from.Params {
@@ -137,16 +172,56 @@ func (s *Start) begin(m model.Model, weights []float32) (notes []string, err err
 	return notes, nil
 }
 
-// resample brings positions to another grid or length.
-func (s *Start) resample(p, q *model.Param, dst, src []float32) error {
-	method, skip, from, to := bridge.MethodTimmNPZ, 0, [2]int{1, q.Shape[0]}, [2]int{1, p.Shape[0]} // a text's, as open_clip does it
-	if p.Grid > 0 {
-		method, skip, from, to = s.Positions, q.Shape[0]-q.Grid*q.Grid, [2]int{q.Grid, q.Grid}, [2]int{p.Grid, p.Grid}
-		if have := p.Shape[0] - p.Grid*p.Grid; have != skip {
-			return fmt.Errorf("start.from: %s has %d rows before its grid, the recipe's model %d", q.Name, skip, have)
+// heir is a model of which some parameters begin as others of the model that the recipe starts from.
+type heir interface {
+	// Inherit fills dst, the elements of p, from the slab of a model that lacks p or has it in another shape; it says how, or
+	// returns "" where there is no rule.
+	Inherit(p *model.Param, dst []float32, from *model.Layout, slab []float32) string
+}
+
+// The parts of a vilt that a vit and a BERT have too.
+const (
+	viltTrunk      = "transformer."
+	textEmbeddings = "text_embeddings."
+)
+
+// words fills the embeddings of sentences from a BertModel. Of a longer table of places the first rows are taken.
+func (s *Start) words(m model.Model, weights []float32) (notes []string, err error) {
+	b, err := bridge.OpenBERT(s.Words)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	for _, p := range m.Parameters().Params {
+		if name, ok := strings.CutPrefix(p.Name, textEmbeddings); ok {
+			if err := b.LoadParam(p, "embeddings."+name, p.Slice(weights)); err != nil {
+				return nil, err
+			}
+			notes = append(notes, fmt.Sprintf("%s is that of %s", p.Name, s.Words))
 		}
 	}
-	table, err := bridge.ResizePositions(method, src, p.Shape[1], skip, from, to)
+	return notes, nil
+}
+
+// trimmed returns a parameter's shape without axes of length 1: tables of positions and class tokens have one more in some libraries.
+func trimmed(p *model.Param) []int {
+	return slices.DeleteFunc(slices.Clone(p.Shape), func(d int) bool { return d == 1 })
+}
+
+// width returns the length of the last axis.
+func width(p *model.Param) int { return p.Shape[len(p.Shape)-1] }
+
+// resample brings positions to another grid or length.
+func (s *Start) resample(p, q *model.Param, dst, src []float32) error {
+	have, want := q.Len()/width(q), p.Len()/width(p)                                    // rows
+	method, skip, from, to := bridge.MethodTimmNPZ, 0, [2]int{1, have}, [2]int{1, want} // a text's, as open_clip does it
+	if p.Grid != [2]int{} {
+		method, skip, from, to = s.Positions, have-q.Grid[0]*q.Grid[1], q.Grid, p.Grid
+		if before := want - p.Grid[0]*p.Grid[1]; before != skip {
+			return fmt.Errorf("start.from: %s has %d rows before its grid, the recipe's model %d", q.Name, skip, before)
+		}
+	}
+	table, err := bridge.ResizePositions(method, src, width(p), skip, from, to)
 	if err != nil {
 		return fmt.Errorf("start.positions: %w", err)
 	}
@@ -157,6 +232,9 @@ func (s *Start) resample(p, q *model.Param, dst, src []float32) error {
 // validate checks the patterns.
 func (s *Start) validate() error {
 	var errs []error
+	if s.Words != "" && s.From == "" {
+		errs = append(errs, errors.New("start.words: only a vilt that starts from a vit takes words from a BERT, but start.from is empty"))
+	}
 	for i, p := range s.New {
 		if _, err := path.Match(p, ""); err != nil || p == "" {
 			errs = append(errs, fmt.Errorf("start.new[%d]: %q, want a pattern of names such as head.*", i, p))

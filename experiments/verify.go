@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,18 +17,16 @@ import (
 	"diptych/losses"
 	"diptych/model"
 	"diptych/ops"
-	"diptych/optim"
-	"diptych/train"
 )
 
 // Verified is a stored tensor of a reference beside what the model here makes of its inputs.
 type Verified struct {
-	Name     string  `json:"name"`
-	Computed bool    `json:"computed"` // false: nothing here corresponds to it
-	Largest  float64 `json:"largest"`  // difference; infinite where the shapes differ
-	Relative float64 `json:"relative"` // to the largest stored magnitude
-	Atol     float64 `json:"atol"`
-	OK       bool    `json:"ok"`
+	Name     string     `json:"name"`
+	Computed bool       `json:"computed"` // false: nothing here corresponds to it
+	Largest  Difference `json:"largest"`
+	Relative Difference `json:"relative"` // to the largest stored magnitude
+	Atol     float64    `json:"atol"`
+	OK       bool       `json:"ok"`
 }
 
 // Fixture is a folder of inputs and outputs of a reference: golden.json with tolerances, io.safetensors with in.*, out.*, loss.* and grad.*,
@@ -75,7 +72,10 @@ func OpenFixture(dir string) (*Fixture, error) {
 // Close closes its files.
 func (f *Fixture) Close() error { return f.io.Close() }
 
-// first reads the first of some tensors that is there.
+// has reports whether the fixture stores a tensor.
+func (f *Fixture) has(name string) bool { _, err := f.io.Info(name); return err == nil }
+
+// first finds the first of some tensors that is there.
 func (f *Fixture) first(names ...string) (name string, shape []int) {
 	for _, n := range names {
 		if info, err := f.io.Info(n); err == nil {
@@ -115,123 +115,36 @@ func Verify(f *Fixture, weights string, sets []string, threads int) (_ []Verifie
 				return nil, err
 			}
 			v.Largest, v.Relative = farthest(got, want)
-			v.OK = v.Largest <= v.Atol
+			v.OK = float64(v.Largest) <= v.Atol
 		}
 		out = append(out, v)
 	}
 	return out, nil
 }
 
-// farthest returns the largest difference, and its ratio to the largest magnitude in want. NaN equals only NaN.
-func farthest(got, want []float32) (abs, rel float64) {
-	if len(got) != len(want) {
-		return math.Inf(1), math.Inf(1)
-	}
-	most := 0.0
-	for i := range got {
-		g, w := float64(got[i]), float64(want[i])
-		d := math.Abs(g - w)
-		if g == w || g != g && w != w {
-			d = 0
-		} else if d != d {
-			d = math.Inf(1)
-		}
-		abs = max(abs, d)
-		if !math.IsNaN(w) {
-			most = max(most, math.Abs(w))
-		}
-	}
-	if abs == 0 {
-		return 0, 0
-	}
-	return abs, abs / most
-}
-
-// tables computes a fixture of position tables: in.CASE.pos resampled to the grids that its config.json gives, and fixed tables.
-func (f *Fixture) tables(results map[string][]float32) error {
-	text, err := os.ReadFile(filepath.Join(f.Dir, "config.json"))
-	if err != nil {
-		return fmt.Errorf("experiments: %s has no weights: %w", f.Dir, err)
-	}
-	var cfg struct {
-		Cases []struct {
-			Name string
-			Old  int
-			New  [2]int
-		}
-		Text []struct {
-			Name     string
-			Old, New int
-		} `json:"text_cases"`
-		SinCos [][2]int
-	}
-	if err := json.Unmarshal(text, &cfg); err != nil || len(cfg.Cases) == 0 {
-		return fmt.Errorf("experiments: %s has neither weights nor cases of position tables: give the weights", f.Dir)
-	}
-	resize := func(name, suffix, method string, skip int, from, to [2]int) error {
-		table, shape, err := f.io.Float32("in." + name + ".pos")
-		if err != nil {
-			return err
-		}
-		results["out."+name+"."+suffix], err = bridge.ResizePositions(method, table, shape[1], skip, from, to)
-		return err
-	}
-	for _, c := range cfg.Cases {
-		for suffix, method := range map[string]string{
-			"open_clip": bridge.MethodOpenCLIP, "timm": bridge.MethodOpenCLIP, "timm_npz": bridge.MethodTimmNPZ, "hf_clip": bridge.MethodHF, "google": bridge.MethodGoogle,
-		} {
-			if err := resize(c.Name, suffix, method, 1, [2]int{c.Old, c.Old}, c.New); err != nil {
-				return err
-			}
-		}
-	}
-	for _, c := range cfg.Text {
-		if err := resize(c.Name, "open_clip_text", bridge.MethodTimmNPZ, 0, [2]int{1, c.Old}, [2]int{1, c.New}); err != nil {
-			return err
-		}
-	}
-	for _, c := range cfg.SinCos {
-		for suffix, positions := range map[string]string{"open_clip": "sincos2d", "timm": "sincos2d_timm"} {
-			m := model.DefaultViT()
-			v := &m.Vision
-			v.Width, v.Depth, v.NumHeads, v.ImageSize, v.PatchSize, v.Positions, m.NumClasses = c[0], 1, 1, c[1], 1, positions, 1
-			if suffix == "timm" {
-				v.ClassToken, v.Pool = false, "avg"
-			}
-			vit, err := model.NewViT(m)
-			if err != nil {
-				return err
-			}
-			pool := kernel.NewPool(1)
-			slab := make([]float32, vit.Layout.Size)
-			vit.Layout.Init(pool, slab, 0)
-			pool.Close()
-			results[fmt.Sprintf("out.sincos.%dx%d.%s", c[0], c[1], suffix)] = vit.Layout.Find("pos_embed").Slice(slab)
-		}
-	}
-	return nil
-}
-
-// load fills a slab with the weights of a run or a public file.
-func (f *Fixture) load(path string, sets []string) (m model.Model, cfg model.Config, slab []float32, err error) {
+// load opens the weights of a run or a public file as a model that runs the fixture's inputs, and fills a slab with them.
+func (f *Fixture) load(path string, sets []string) (m model.Model, slab []float32, err error) {
 	if c, _, err := checkpoints.Find(path); err == nil {
-		root, p, err := open(c)
+		root, _, err := open(c)
 		if err != nil {
-			return nil, cfg, nil, err
+			return nil, nil, err
 		}
-		l := p.model.Parameters()
-		slab = make([]float32, l.Size)
+		f.fit(&root.Model)
+		if m, err = model.New(root.Model, losses.Heads(root.Losses)); err != nil {
+			return nil, nil, err
+		}
+		slab = newSlab(m)
 		file := fileModel
 		if c.Has(fileAverage) {
 			file = fileAverage
 		}
-		return p.model, root.Model, slab, c.Load(file, tensors(l, "", slab))
+		return m, slab, c.Load(file, tensors(m.Parameters(), "", slab))
 	} else if errors.Is(err, checkpoints.ErrCorrupt) || errors.Is(err, checkpoints.ErrVersion) {
-		return nil, cfg, nil, err
+		return nil, nil, err
 	}
 	src, err := bridge.Open(path)
 	if err != nil {
-		return nil, cfg, nil, err
+		return nil, nil, err
 	}
 	defer src.Close()
 	if src.Config == nil {
@@ -249,56 +162,151 @@ func (f *Fixture) load(path string, sets []string) (m model.Model, cfg model.Con
 		return err
 	})
 	if err != nil {
-		return nil, cfg, nil, err
+		return nil, nil, err
 	}
-	cfg = read.Description.Model
-	if m, err = model.New(cfg, model.Heads{LogitBias: read.LogitBias}); err != nil {
-		return nil, cfg, nil, err
+	f.fit(&read.Description.Model)
+	if m, err = read.Description.Build(); err != nil {
+		return nil, nil, err
 	}
-	slab = make([]float32, m.Parameters().Size)
+	slab = newSlab(m)
 	for _, t := range read.Tensors {
 		v, err := t.Float32()
 		if err != nil {
-			return nil, cfg, nil, err
+			return nil, nil, err
 		}
 		copy(m.Parameters().Find(t.Name).Slice(slab), v)
 	}
-	return m, cfg, slab, nil
+	return m, slab, nil
+}
+
+// newSlab makes a model's slab in the layout that its trainer will have.
+func newSlab(m model.Model) []float32 {
+	m.Parameters().Freeze(func(string) bool { return false })
+	return make([]float32, m.Parameters().Size)
+}
+
+// fit takes out of a model what training draws at random, which references were run without, and lets a model of pairs read all of the fixture's pictures,
+// whatever their proportions. No parameter depends on either.
+func (f *Fixture) fit(c *model.Config) {
+	v := &c.Vision
+	v.Dropout, v.DropPath, v.PatchDropout, c.Text.Dropout, c.Text.DropPath = 0, 0, 0, 0, 0
+	if !c.HasShapes() || v.PatchSize == 0 {
+		return
+	}
+	if _, shape := f.first("in.pixel_values", "in.image", "in.image_0"); len(shape) > 2 {
+		patches := (shape[len(shape)-2] / v.PatchSize) * (shape[len(shape)-1] / v.PatchSize)
+		grid := v.ImageSize / v.PatchSize
+		c.ViLT.LongestSide, c.ViLT.MaxPatches = v.PatchSize*max((patches+grid-1)/grid, grid), 0
+	}
 }
 
 // model runs a fixture's inputs through a model and puts what corresponds to its stored tensors into results.
 func (f *Fixture) model(path string, sets []string, threads int, results map[string][]float32) error {
-	m, cfg, slab, err := f.load(path, sets)
+	m, slab, err := f.load(path, sets)
 	if err != nil {
 		return err
 	}
-	name, shape := f.first("in.image", "in.pixel_values")
-	side := cfg.Vision.ImageSize
-	if len(shape) != 4 || shape[1] != 3 || shape[2] != side || shape[3] != side {
-		return fmt.Errorf("experiments: %s: in.image or in.pixel_values has shape %v, the model takes (B, 3, %d, %d)", f.Dir, shape, side, side)
+	pool := kernel.NewPool(threads)
+	defer pool.Close()
+	switch m := m.(type) {
+	case *model.CLIP:
+		b, err := f.pictures(&m.Config.Vision, "in.image", "in.pixel_values")
+		if err != nil {
+			return err
+		}
+		if err := f.large(m, m.Config, slab, pool, results); err != nil {
+			return err
+		}
+		objective, err := f.clip(m, b, slab, pool, results)
+		if err != nil || objective == "" {
+			return err
+		}
+		return f.gradient(m, objective, b, slab, threads, results)
+	case *model.ViT:
+		b, err := f.pictures(&m.Config.Vision, "in.image", "in.pixel_values")
+		if err != nil {
+			return err
+		}
+		if err := f.large(m, m.Config, slab, pool, results); err != nil {
+			return err
+		}
+		objective, err := f.vit(m, b, slab, pool, results)
+		if err != nil || objective == "" {
+			return err
+		}
+		return f.gradient(m, objective, b, slab, threads, results)
+	case *model.ViLT:
+		c := &pairCase{f: f, m: m, slab: slab, pool: pool, threads: threads, results: results}
+		if err := c.compute(); err != nil {
+			return fmt.Errorf("experiments: %s: %w", f.Dir, err)
+		}
+		return nil
 	}
-	b := &batch.Batch{Pairs: make([]batch.Pair, shape[0])}
-	if b.Normalized, _, err = f.io.Float32(name); err != nil {
-		return err
+	return fmt.Errorf("experiments: %s: models of this kind have no verification", path)
+}
+
+// pictures returns the fixture's pictures, which a tower takes, under the first of some names.
+func (f *Fixture) pictures(v *model.Vision, names ...string) (b *batch.Batch, err error) {
+	name, shape := f.first(names...)
+	height, width := v.Sides()
+	if len(shape) != 4 || shape[1] != 3 || shape[2] != height || shape[3] != width {
+		return nil, fmt.Errorf("experiments: %s: %s has shape %v, the model takes (B, 3, %d, %d)", f.Dir, strings.Join(names, " or "), shape, height, width)
 	}
+	b = &batch.Batch{Pairs: make([]batch.Pair, shape[0])}
 	for i := range b.Pairs {
 		b.Pairs[i] = batch.Pair{Row: i, Group: int32(i), Label: -1}
 	}
-	pool := kernel.NewPool(threads)
-	defer pool.Close()
-	objective := ""
-	switch m := m.(type) {
-	case *model.CLIP:
-		objective, err = f.clip(m, b, slab, pool, results)
-	case *model.ViT:
-		objective, err = f.vit(m, b, slab, pool, results)
-	default:
-		err = fmt.Errorf("experiments: %s: models of kind %s have no verification", path, cfg.Kind)
+	b.Normalized, _, err = f.io.Float32(name)
+	return b, err
+}
+
+// large computes what a fixture has of larger pictures, of any shape, by the same weights with resampled positions: as transformers does when
+// a model is run, or as timm does when it reads Google's files.
+func (f *Fixture) large(m model.Model, c model.Config, slab []float32, pool *kernel.Pool, results map[string][]float32) error {
+	result, _ := f.first("out.logits.resized", "out.logits.interpolated", "out.image_raw.interpolated")
+	_, shape := f.first("in.image_large", "in.pixel_values_large")
+	if result == "" || len(shape) != 4 {
+		return nil
 	}
-	if err != nil || objective == "" {
+	s := &Start{Positions: bridge.MethodHF}
+	if strings.HasSuffix(result, ".resized") {
+		s.Positions = bridge.MethodTimmNPZ
+	}
+	c.Vision.ImageSize, c.Vision.ImageWidth = shape[2], shape[3]
+	larger, err := model.New(c, model.Heads{LogitBias: m.Parameters().Find("logit_bias") != nil})
+	if err != nil {
+		return fmt.Errorf("experiments: %s: larger pictures: %w", f.Dir, err)
+	}
+	weights := make([]float32, larger.Parameters().Size)
+	for _, p := range larger.Parameters().Params {
+		q := m.Parameters().Find(p.Name)
+		if slices.Equal(p.Shape, q.Shape) && p.Grid == q.Grid {
+			copy(p.Slice(weights), q.Slice(slab))
+		} else if err := s.resample(p, q, p.Slice(weights), q.Slice(slab)); err != nil {
+			return err
+		}
+	}
+	b, err := f.pictures(&c.Vision, "in.image_large", "in.pixel_values_large")
+	if err != nil {
 		return err
 	}
-	return f.gradient(m, objective, b, slab, threads, results)
+	out, err := forward(weights, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
+		in := larger.NewImages(g, "image", len(b.Pairs), [3]float32{}, [3]float32{1, 1, 1})
+		set := func(p *ops.Program) error { in.SetFloat(p, b.Normalized, len(b.Pairs)); return nil }
+		if vit, ok := larger.(*model.ViT); ok {
+			return []*ops.Node{vit.Scores(g, vit.Features(g, in))}, set
+		}
+		return []*ops.Node{larger.(*model.CLIP).Features(g, in)}, set
+	})
+	if err != nil {
+		return err
+	}
+	results[result] = out[0]
+	if clip, ok := larger.(*model.CLIP); ok {
+		matrix, _ := clip.Projections()
+		results[result] = project(out[0], matrix, weights)
+	}
+	return nil
 }
 
 // forward computes outputs of a graph that build makes.
@@ -324,258 +332,4 @@ func forward(slab []float32, pool *kernel.Pool, build func(g *ops.Graph) (output
 		out = append(out, slices.Clone(p.Value(n)))
 	}
 	return out, nil
-}
-
-// clip computes the outputs of a dual encoder, under open_clip's and transformers' names, and says which objective the fixture differentiates.
-func (f *Fixture) clip(m *model.CLIP, b *batch.Batch, slab []float32, pool *kernel.Pool, results map[string][]float32) (string, error) {
-	n := len(b.Pairs)
-	images, err := forward(slab, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
-		in := m.NewImages(g, "image", n, [3]float32{}, [3]float32{1, 1, 1})
-		return []*ops.Node{m.Features(g, in), m.EncodeImage(g, in)}, func(p *ops.Program) error { in.SetFloat(p, b.Normalized, n); return nil }
-	})
-	if err != nil {
-		return "", err
-	}
-	imageProject, textProject := m.Projections()
-	put := func(values []float32, names ...string) {
-		for _, name := range names {
-			results[name] = values
-		}
-	}
-	raw := project(images[0], imageProject, slab)
-	put(f.pooler("out.vision_pooler", images[0], raw), "out.vision_pooler")
-	put(images[1], "out.image_features", "out.image_embeds")
-	put(raw, "out.image_raw")
-	var textEmbed []float32
-	for _, key := range []string{"in.text", "in.input_ids", "in.input_ids.zero", "in.input_ids.one", "in.input_ids.eot"} { // the last is what the rest refers to
-		ids, err := f.io.Ints(key)
-		if err != nil {
-			continue
-		}
-		for i := range b.Pairs {
-			b.Pairs[i].Tokens = upToLargest(ids[i*len(ids)/n : (i+1)*len(ids)/n])
-		}
-		texts, err := forward(slab, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
-			in := m.NewTexts(g, "text", n)
-			return []*ops.Node{m.TextFeatures(g, in), m.EncodeText(g, in)}, func(p *ops.Program) error {
-				rows := make([][]int32, n)
-				for i := range rows {
-					rows[i] = b.Pairs[i].Tokens
-				}
-				return in.Set(p, rows)
-			}
-		})
-		if err != nil {
-			return "", err
-		}
-		textEmbed = texts[1]
-		put(texts[1], "out.text_features", "out.text_embeds")
-		raw := project(texts[0], textProject, slab)
-		put(f.pooler("out.text_pooler", texts[0], raw), "out.text_pooler")
-		put(raw, "out.text_raw")
-		if kind, ok := strings.CutPrefix(key, "in.input_ids."); ok {
-			put(raw, "out.text_raw."+kind)
-			if kind == "eot" { // a mask and the old way of finding the end change nothing
-				put(raw, "out.text_raw.eot_mask", "out.text_raw.legacy_eos")
-			}
-		}
-	}
-	if err := f.clipMiddle(m, b, slab, pool, results); err != nil {
-		return "", err
-	}
-	if textEmbed == nil {
-		return "", nil
-	}
-	scale := math.Exp(float64(m.LogitScale.Slice(slab)[0]))
-	logits, transposed := make([]float32, n*n), make([]float32, n*n)
-	e := m.EmbedDim()
-	for i := range n {
-		for j := range n {
-			dot := 0.0
-			for k := range e {
-				dot += float64(images[1][i*e+k]) * float64(textEmbed[j*e+k])
-			}
-			logits[i*n+j], transposed[j*n+i] = float32(scale*dot), float32(scale*dot)
-		}
-	}
-	put([]float32{float32(scale)}, "out.logit_scale")
-	put(logits, "out.logits_per_image")
-	put(transposed, "out.logits_per_text")
-	if name, _ := f.first("loss.contrastive", "loss.clip"); name != "" {
-		return "itc", nil
-	}
-	return "", nil
-}
-
-// clipMiddle computes the tokens of the first sample after the norm before the blocks, after each block and after the text's last norm. A stored text row has its padding,
-// which a causal tower computes after the text.
-func (f *Fixture) clipMiddle(m *model.CLIP, b *batch.Batch, slab []float32, pool *kernel.Pool, results map[string][]float32) error {
-	one := b.Normalized[:len(b.Normalized)/len(b.Pairs)]
-	for k := range m.Config.Vision.Depth + 1 {
-		out, err := forward(slab, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
-			in := m.NewImages(g, "image", 1, [3]float32{}, [3]float32{1, 1, 1})
-			return []*ops.Node{m.ImageTokens(g, in, k)}, func(p *ops.Program) error { in.SetFloat(p, one, 1); return nil }
-		})
-		if err != nil {
-			return err
-		}
-		if k == 0 {
-			results["out.mid.visual.ln_pre"] = out[0]
-		} else {
-			results[fmt.Sprintf("out.mid.visual.block%d", k-1)] = out[0]
-		}
-	}
-	ids, err := f.io.Ints("in.text")
-	if err != nil {
-		return nil // only open_clip's fixtures have them
-	}
-	row := make([]int32, len(ids)/len(b.Pairs))
-	for i := range row {
-		row[i] = int32(ids[i])
-	}
-	depth := m.Config.Text.Depth
-	for k := range depth + 1 {
-		out, err := forward(slab, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
-			in := m.NewTexts(g, "text", 1)
-			x := m.TextTokens(g, in, min(k+1, depth))
-			if k == depth {
-				x = m.TextNorm(g, x)
-			}
-			return []*ops.Node{x}, func(p *ops.Program) error { return in.Set(p, [][]int32{row}) }
-		})
-		if err != nil {
-			return err
-		}
-		if k == depth {
-			results["out.mid.text.ln_final"] = out[0]
-		} else {
-			results[fmt.Sprintf("out.mid.text.block%d", k)] = out[0]
-		}
-	}
-	return nil
-}
-
-// pooler returns what transformers calls a tower's pooler_output: the row before the projection, or, from version 5 on in what get_image_features and
-// get_text_features return, the projected one. The stored width tells which.
-func (f *Fixture) pooler(name string, pooled, projected []float32) []float32 {
-	if info, err := f.io.Info(name); err == nil && info.Len() == len(projected) {
-		return projected
-	}
-	return pooled
-}
-
-// upToLargest cuts a row of token ids after its largest, which ends the text; what follows is padding.
-func upToLargest(row []int64) []int32 {
-	end := 0
-	for j, id := range row {
-		if id > row[end] {
-			end = j
-		}
-	}
-	out := make([]int32, end+1)
-	for j := range out {
-		out[j] = int32(row[j])
-	}
-	return out
-}
-
-// project multiplies rows (B, D) with a matrix (D, E) of the slab.
-func project(x []float32, p *model.Param, slab []float32) []float32 {
-	d, e := p.Shape[0], p.Shape[1]
-	w := p.Slice(slab)
-	out := make([]float32, len(x)/d*e)
-	for i := range len(x) / d {
-		for j := range e {
-			dot := 0.0
-			for k := range d {
-				dot += float64(x[i*d+k]) * float64(w[k*e+j])
-			}
-			out[i*e+j] = float32(dot)
-		}
-	}
-	return out
-}
-
-// vit computes the outputs of a classifier.
-func (f *Fixture) vit(m *model.ViT, b *batch.Batch, slab []float32, pool *kernel.Pool, results map[string][]float32) (string, error) {
-	n := len(b.Pairs)
-	out, err := forward(slab, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
-		in := m.NewImages(g, "image", n, [3]float32{}, [3]float32{1, 1, 1})
-		pooled := m.Features(g, in)
-		return []*ops.Node{pooled, m.Scores(g, pooled)}, func(p *ops.Program) error { in.SetFloat(p, b.Normalized, n); return nil }
-	})
-	if err != nil {
-		return "", err
-	}
-	results["out.pooled"], results["out.logits"] = out[0], out[1]
-	depth := m.Config.Vision.Depth
-	for k := range depth + 1 {
-		tokens, err := forward(slab, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
-			in := m.NewImages(g, "image", n, [3]float32{}, [3]float32{1, 1, 1})
-			return []*ops.Node{m.Tokens(g, in, min(k+1, depth), k == depth)}, func(p *ops.Program) error { in.SetFloat(p, b.Normalized, n); return nil }
-		})
-		if err != nil {
-			return "", err
-		}
-		if k == depth {
-			results["out.features"], results["out.last_hidden_state"] = tokens[0], tokens[0]
-		} else {
-			results[fmt.Sprintf("out.mid.block%d", k)] = tokens[0][:len(tokens[0])/n]
-		}
-	}
-	name, _ := f.first("in.label", "in.labels")
-	if loss, _ := f.first("loss.cross_entropy"); name == "" || loss == "" {
-		return "", nil
-	}
-	labels, err := f.io.Ints(name)
-	if err != nil {
-		return "", err
-	}
-	if len(labels) != n {
-		return "", fmt.Errorf("experiments: %s: %s has %d classes for %d pictures", f.Dir, name, len(labels), n)
-	}
-	for i, l := range labels {
-		b.Pairs[i].Label = int32(l)
-	}
-	return "classify", nil
-}
-
-// gradient computes the objective's value and every parameter's gradient.
-func (f *Fixture) gradient(m model.Model, objective string, b *batch.Batch, slab []float32, threads int, results map[string][]float32) error {
-	n := len(b.Pairs)
-	tr, err := train.New(train.Config{Steps: 1, GlobalBatch: n, GrainSize: n, Lanes: 1, KeepLast: 1}, train.Options{
-		Model: m, Losses: []losses.Config{{Name: objective, Weight: 1}}, Optim: optim.Default(), Std: [3]float32{1, 1, 1},
-		Resources: train.Resources{Workers: 1, Threads: threads},
-	})
-	if err != nil {
-		return err
-	}
-	defer tr.Close()
-	copy(tr.Weights(), slab)
-	terms, grads, err := tr.Gradient(b)
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{"loss.contrastive", "loss.clip", "loss.cross_entropy"} {
-		results[name] = []float32{float32(terms[0])}
-	}
-	var wanted []string
-	for _, name := range f.io.Names() {
-		if param, ok := strings.CutPrefix(name, "grad."); ok {
-			wanted = append(wanted, param)
-		}
-	}
-	if len(wanted) == 0 {
-		return nil
-	}
-	named, err := bridge.Named(wanted, m.Parameters().Params, grads)
-	if err != nil {
-		return err
-	}
-	for _, param := range wanted {
-		if v, ok := named[param]; ok {
-			results["grad."+param] = v
-		}
-	}
-	return nil
 }

@@ -21,3 +21,13 @@ func TestViLTRecipes(t *testing.T) {
 		}
 	}
 }
+
+// The recipe of two towers and a fusion builds, and stays within 10 million parameters.
+func TestFusionRecipe(t *testing.T) {
+	c, err := Load("fusion-emoji", nil)
+	require.NoError(t, err)
+	p, err := c.build(nil)
+	require.NoError(t, err)
+	require.IsType(t, &model.Fusion{}, p.model)
+	require.LessOrEqual(t, p.model.Parameters().Count(), 10_000_000)
+}

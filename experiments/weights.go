@@ -1,6 +1,7 @@
 package experiments
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,10 +16,12 @@ import (
 	"diptych/checkpoints/bridge"
 	"diptych/checkpoints/safetensors"
 	"diptych/checkpoints/torchfile"
+	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
 	"diptych/losses"
+	"diptych/model"
 )
 
 // ErrExists marks an output that is there already.
@@ -70,6 +73,10 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 		case d.Model.Kind == "vit":
 			cfg.Losses = []losses.Config{{Name: "classify", Weight: 1}}
 			cfg.Data.Classes = importedClasses
+		case d.Model.Kind == "vilt":
+			if cfg.Losses, err = headLosses(d.ViLT); err != nil {
+				return err
+			}
 		}
 		changed, err := parse(cfg.YAML(), path, o.Sets, false)
 		if err != nil {
@@ -85,7 +92,18 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 		return nil, err
 	}
 	var classes []arrowset.Class
-	if m.Description.Model.HasTexts() {
+	if m.Description.Model.Kind == "vilt" {
+		if k := m.Description.ViLT.Classes; k > 0 {
+			if classes = classesOf(m.Classes, k); len(m.Classes) > 0 {
+				for i := range classes { // as answers are compared
+					classes[i].ID = data.NormalizeAnswer(classes[i].Text)
+				}
+			}
+		}
+		if err := setWordPiece(cfg, src.Dir, o.Tokenizer); err != nil {
+			return nil, err
+		}
+	} else if m.Description.Model.HasTexts() {
 		if err := setTokenizer(cfg, src.Dir, o.Tokenizer); err != nil {
 			return nil, err
 		}
@@ -126,6 +144,27 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 	return &Imported{Model: m, Out: out, Config: cfg}, nil
 }
 
+// headLosses are the objectives that read the heads of a model of pairs: the imported model's recipe lists them, and so its heads are laid out.
+func headLosses(h model.ViLTHeads) (out []losses.Config, err error) {
+	for _, head := range []struct {
+		there bool
+		loss  losses.Config
+	}{
+		{h.Match, losses.Config{Name: "itm"}}, {h.Words, losses.Config{Name: "mlm", WholeWords: true}}, {h.Color, losses.Config{Name: "mpp"}},
+		{h.Rank, losses.Config{Name: "rank"}}, {h.ClassName == model.AnswersOfQuestion, losses.Config{Name: "vqa"}},
+		{h.Classes > 0 && h.ClassName != model.AnswersOfQuestion, losses.Config{Name: "pairclass"}},
+	} {
+		if head.there {
+			head.loss.Weight = 1
+			out = append(out, head.loss)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: the file has none of the heads of ViLT (matching itm_score, masked words mlm_score, answers vqa_classifier or nlvr2_classifier, ranking rank_output): nothing could be done with the model", ErrRecipe)
+	}
+	return out, nil
+}
+
 // importedClasses names the class system of an imported classifier, which no data set here has.
 const importedClasses = "imported"
 
@@ -164,12 +203,53 @@ func setTokenizer(cfg *Config, dir, file string) error {
 	return nil
 }
 
-// setTransforms makes the pictures as the weights' library does; for training the crop is a random one of at least nine tenths, as CLIP's.
+// setWordPiece opens BERT's vocabulary: the tokenizer.json or vocab.txt beside the weights, or, where it has the size of that, bert-base-uncased.
+func setWordPiece(cfg *Config, dir, file string) error {
+	t, vocab := &cfg.Data.Tokenizer, cfg.Model.Text.VocabSize
+	*t = tokenizer.Config{Kind: "wordpiece", File: file}
+	for _, name := range []string{"tokenizer.json", "vocab.txt"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil && t.File == "" {
+			t.File = filepath.Join(dir, name)
+		}
+	}
+	if t.File == "" {
+		const size = 30522
+		if vocab != size {
+			return fmt.Errorf("%w: the vocabulary has %d entries, bert-base-uncased %d, and there is neither a tokenizer.json nor a vocab.txt beside the weights; give --tokenizer FILE", ErrRecipe, vocab, size)
+		}
+		t.File = "bert-base-uncased"
+		return nil
+	}
+	if strings.HasSuffix(t.File, ".txt") { // a tokenizer.json says it itself
+		var config struct {
+			Lowercase *bool `json:"do_lower_case"`
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "tokenizer_config.json")); err == nil {
+			if err := json.Unmarshal(b, &config); err != nil {
+				return fmt.Errorf("%w: %s: %w", ErrRecipe, filepath.Join(dir, "tokenizer_config.json"), err)
+			}
+		}
+		t.Cased = config.Lowercase != nil && !*config.Lowercase
+	}
+	b, err := t.ReadFile()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	t.Content = b
+	return nil
+}
+
+// setTransforms makes the pictures as the weights' library does; for training the crop is a random one of at least nine tenths, as CLIP's, and pictures
+// that keep their shape are trained on as they are measured.
 func setTransforms(cfg *Config, p *bridge.Preprocess) {
 	if p == nil {
 		p = bridge.DefaultPreprocess(cfg.Model.Vision.ImageSize)
 	}
 	cfg.Data.EvalTransforms = p.Specs()
+	if cfg.Model.HasShapes() {
+		cfg.Data.Transforms = cfg.Data.EvalTransforms
+		return
+	}
 	last := cfg.Data.EvalTransforms[len(cfg.Data.EvalTransforms)-1]
 	cfg.Data.Transforms = []transform.Spec{{"op": "random_resized_crop", "scale": []any{0.9, 1.0}, "filter": p.Filter}, last}
 }
@@ -181,6 +261,7 @@ type Exported struct {
 	Files   []string
 	Tensors int
 	Bytes   int64
+	Notes   []string // what the library has otherwise
 }
 
 // ExportOptions say how a model is written.
@@ -213,30 +294,35 @@ func Export(dir, out string, o ExportOptions) (*Exported, error) {
 		return nil, err
 	}
 	defer stored.Close()
-	info, stream, err := converted(stored, o.DType)
+	from, err := converted(stored, o.DType)
 	if err != nil {
 		return nil, err
 	}
 	d := &bridge.Description{Model: cfg.Model, LogitBias: losses.Heads(cfg.Losses).LogitBias}
-	d.Preprocess = bridge.PreprocessOf(cfg.Data.EvalTransforms, cfg.Model.Vision.ImageSize, p.eval.Mean, p.eval.Std)
+	if m, ok := p.model.(*model.ViLT); ok {
+		d.ViLT = m.Heads
+	}
+	d.Preprocess = bridge.PreprocessOf(cfg.Data.EvalTransforms, cfg.Model.Vision.ImageSize, cfg.Model.Vision.PatchSize, p.eval.Mean, p.eval.Std)
 	d.Tokenizer = p.tok
 	for _, c := range p.classes {
 		d.Classes = append(d.Classes, c.Text)
 	}
-	tensors, files, weights, err := bridge.Public(o.Family, d, stored.Names(), info, stream)
+	public, err := bridge.Publish(o.Family, d, from)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
 	}
-	write := func(w io.Writer) error { return safetensors.Write(w, tensors, map[string]string{"format": "pt"}) }
-	if o.Pickle || strings.HasSuffix(weights, ".pt") {
-		write = func(w io.Writer) error { return torchfile.Write(w, tensors) }
-		if o.Pickle {
-			weights = strings.TrimSuffix(weights, filepath.Ext(weights)) + ".bin"
-			weights = strings.NewReplacer("open_clip_model.bin", "open_clip_pytorch_model.bin", "model.bin", "pytorch_model.bin").Replace(weights)
+	weights := public.Weights
+	write := func(w io.Writer) error { return torchfile.Write(w, public.Tensors, public.Within) }
+	if ext := filepath.Ext(weights); ext == ".safetensors" && o.Pickle {
+		weights = strings.TrimSuffix(weights, ext) + ".bin"
+		weights = strings.NewReplacer("open_clip_model.bin", "open_clip_pytorch_model.bin", "model.bin", "pytorch_model.bin").Replace(weights)
+	} else if ext == ".safetensors" {
+		write = func(w io.Writer) error {
+			return safetensors.Write(w, public.Tensors, map[string]string{"format": "pt"})
 		}
 	}
-	res := &Exported{Out: out, Family: o.Family, Tensors: len(tensors)}
-	for _, t := range tensors {
+	res := &Exported{Out: out, Family: o.Family, Tensors: len(public.Tensors), Notes: public.Notes}
+	for _, t := range public.Tensors {
 		res.Bytes += t.Size()
 	}
 	// Written aside and renamed, so that a folder of that name is always whole.
@@ -248,8 +334,8 @@ func Export(dir, out string, o ExportOptions) (*Exported, error) {
 		return nil, fmt.Errorf("experiments: %w", err)
 	}
 	defer os.RemoveAll(aside)
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := os.WriteFile(filepath.Join(aside, name), files[name], 0o666); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(public.Files)) {
+		if err := os.WriteFile(filepath.Join(aside, name), public.Files[name], 0o666); err != nil {
 			return nil, fmt.Errorf("experiments: %w", err)
 		}
 		res.Files = append(res.Files, name)
@@ -275,32 +361,42 @@ func writeWeights(path string, write func(w io.Writer) error) error {
 // dtypes are the types that weights are written in, by the names that the command takes.
 var dtypes = map[string]safetensors.DType{"fp32": safetensors.F32, "fp16": safetensors.F16, "bf16": safetensors.BF16}
 
-// converted describes and reads a file's tensors in another type, or as they are.
-func converted(f *safetensors.File, dtype string) (func(string) (safetensors.Info, error), func(string, func([]byte) error) error, error) {
+// converted gives a file's tensors in another type, or as they are.
+func converted(f *safetensors.File, dtype string) (bridge.Stored, error) {
 	if dtype == "" {
-		return f.Info, f.Stream, nil
+		return f, nil
 	}
 	to, ok := dtypes[dtype]
 	if !ok {
-		return nil, nil, fmt.Errorf("%w: --dtype %s is unknown; known: %s", ErrRecipe, dtype, strings.Join(slices.Sorted(maps.Keys(dtypes)), ", "))
+		return nil, fmt.Errorf("%w: --dtype %s is unknown; known: %s", ErrRecipe, dtype, strings.Join(slices.Sorted(maps.Keys(dtypes)), ", "))
 	}
-	info := func(name string) (safetensors.Info, error) {
-		i, err := f.Info(name)
-		i.DType = to
-		return i, err
+	return &inType{f, to}, nil
+}
+
+// inType are a file's tensors in another type.
+type inType struct {
+	*safetensors.File
+	to safetensors.DType
+}
+
+// Info has that type.
+func (t *inType) Info(name string) (safetensors.Info, error) {
+	i, err := t.File.Info(name)
+	i.DType = t.to
+	return i, err
+}
+
+// Stream converts piece by piece.
+func (t *inType) Stream(name string, use func([]byte) error) error {
+	i, err := t.File.Info(name)
+	if err != nil || i.DType == t.to {
+		return errors.Join(err, t.File.Stream(name, use))
 	}
-	stream := func(name string, use func([]byte) error) error {
-		i, err := f.Info(name)
-		if err != nil || i.DType == to {
-			return errors.Join(err, f.Stream(name, use))
-		}
-		return f.Stream(name, func(b []byte) error {
-			v := make([]float32, len(b)/i.DType.Size())
-			i.DType.Widen(v, b)
-			return use(to.Narrow(v))
-		})
-	}
-	return info, stream, nil
+	return t.File.Stream(name, func(b []byte) error {
+		v := make([]float32, len(b)/i.DType.Size())
+		i.DType.Widen(v, b)
+		return use(t.to.Narrow(v))
+	})
 }
 
 // open builds what a checkpoint's recipe describes.

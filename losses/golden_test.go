@@ -8,6 +8,7 @@ import (
 
 	"diptych/internal/golden"
 	"diptych/internal/kernel"
+	"diptych/ops"
 )
 
 // Values and gradients equal open_clip's and torch's on the stored rows (golden/losses).
@@ -79,4 +80,26 @@ func TestGolden(t *testing.T) {
 		})
 	}
 	require.Greater(t, done, 25)
+}
+
+// The loss of question answering equals torch's on the stored scores and soft targets (golden/losses).
+func TestGoldenAnswers(t *testing.T) {
+	f := golden.Load(t, "testdata/losses")
+	shape := f.Shape("in.vqa.logits")
+	g := ops.NewGraph[float32]()
+	x := g.Input("logits", g.NewDim("rows", shape[0]), shape[1])
+	q := g.Input("targets", x.Rows(), shape[1])
+	sums := g.BinaryCrossEntropy(x, q)
+	p, err := g.Compile(ops.CompileOpt[float32]{Outputs: []*ops.Node{sums}, Wrt: []*ops.Node{x}})
+	require.NoError(t, err)
+	defer p.Close()
+	p.Bind(&ops.Run[float32]{Arena: kernel.NewSlab(p.ArenaSize()), Train: true})
+	p.SetInput(x, f.Float32("in.vqa.logits"))
+	p.SetInput(q, f.Float32("in.vqa.targets"))
+	require.NoError(t, p.Forward())
+	n := float32(shape[0])
+	f.Check(t, "loss.vqa", []float32{p.Value(sums)[0] / n})
+	p.SetOutputGrad(sums, []float32{1 / n, 0})
+	require.NoError(t, p.Backward())
+	f.Check(t, "grad.vqa.logits", p.InputGrad(x))
 }

@@ -6,6 +6,7 @@
 package losses
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,9 +20,9 @@ import (
 
 // Config is one objective of a recipe.
 type Config struct {
-	Name   string  `yaml:"name"`   // itc, sigmoid, classify, itm, mlm, wpa or mpp
+	Name   string  `yaml:"name"`   // itc, sigmoid, classify, itm, mlm, wpa, mpp, vqa, pairclass or rank
 	Weight float64 `yaml:"weight"` // factor in the total loss
-	// LabelSmoothing ε spreads that share of the target over all rows (itc) or classes (classify).
+	// LabelSmoothing ε spreads that share of the target over all rows (itc) or classes (classify, pairclass).
 	LabelSmoothing float64 `yaml:"labelSmoothing,omitempty"`
 	// GroupTargets makes every pair of the same group a positive. The order of samples of package data puts no group twice into
 	// a batch, so with it this changes nothing; it is for other sources of batches.
@@ -29,9 +30,16 @@ type Config struct {
 	// Mixup and CutMix are α of the Beta distribution that a picture's share of another is drawn from (classify); 0: none.
 	Mixup  float64 `yaml:"mixup,omitempty"`
 	CutMix float64 `yaml:"cutmix,omitempty"`
+	// HardNegatives draws false partners by how alike the towers find them (itm).
+	HardNegatives bool `yaml:"hardNegatives,omitempty"`
+	// MaskProb is the share of the tokens that are hidden (mlm); 0: 0.15, as in BERT. The words of a short sentence tell one
+	// another; the more are hidden the more must come from the picture.
+	MaskProb float64 `yaml:"maskProb,omitempty"`
 	// WholeWords hides words instead of tokens (mlm), in a budget that counts padding up to PadTo tokens.
 	WholeWords bool `yaml:"wholeWords,omitempty"`
 	PadTo      int  `yaml:"padTo,omitempty"`
+	// Negatives is how many false sentences a picture's own is ranked with (rank); 0: 15, as the paper.
+	Negatives int `yaml:"negatives,omitempty"`
 }
 
 // UnmarshalYAML gives an objective the weight 1 when its recipe names none.
@@ -47,7 +55,9 @@ func (c *Config) UnmarshalYAML(decode func(any) error) error {
 
 // Needs is what objectives need of a batch beside pictures and sentences.
 type Needs struct {
-	Labels bool // the class of each pair
+	Labels  bool // the class of each pair
+	Answers bool // the right answers to each sentence
+	Classes bool // one of the two: labels where the recipe names classes, else answers
 }
 
 // objective is an entry of the table. One of global and local is not nil.
@@ -64,11 +74,15 @@ type objective struct {
 var objectives = map[string]objective{
 	"itc":      {global: itc, keys: []string{"labelSmoothing", "groupTargets"}},
 	"sigmoid":  {global: sigmoid, heads: model.Heads{LogitBias: true}, keys: []string{"groupTargets"}},
-	"itm":      {local: itm, heads: model.Heads{Match: true}, metrics: []string{"accuracy"}},
-	"mlm":      {local: mlm, heads: model.Heads{Words: true}, metrics: []string{"top1"}, keys: []string{"wholeWords", "padTo"}},
+	"itm":      {local: itm, heads: model.Heads{Match: true}, metrics: []string{"accuracy"}, keys: []string{"hardNegatives"}},
+	"mlm":      {local: mlm, heads: model.Heads{Words: true}, metrics: []string{"top1"}, keys: []string{"maskProb", "wholeWords", "padTo"}},
 	"wpa":      {local: wpa, heads: model.Heads{Match: true}, metrics: []string{"distance"}},
 	"mpp":      {local: mpp, heads: model.Heads{Colors: true}, metrics: []string{"top1"}},
 	"classify": {local: classify, needs: Needs{Labels: true}, metrics: []string{"top1"}, keys: []string{"labelSmoothing", "mixup", "cutmix"}},
+	"vqa":      {local: vqa, heads: model.Heads{Answers: model.AnswersOfQuestion}, needs: Needs{Answers: true}, metrics: []string{"score"}},
+	"pairclass": {local: pairClass, heads: model.Heads{Answers: model.AnswersOfPair}, needs: Needs{Classes: true}, metrics: []string{"top1"},
+		keys: []string{"labelSmoothing"}},
+	"rank": {local: rank, heads: model.Heads{Rank: true}, metrics: []string{"top1"}, keys: []string{"negatives"}},
 }
 
 // Default is plain ITC.
@@ -101,14 +115,27 @@ func Validate(cfgs []Config) error {
 		}
 		for key, set := range map[string]bool{
 			"labelSmoothing": c.LabelSmoothing != 0, "groupTargets": c.GroupTargets, "mixup": c.Mixup != 0, "cutmix": c.CutMix != 0,
-			"wholeWords": c.WholeWords, "padTo": c.PadTo != 0,
+			"maskProb": c.MaskProb != 0, "wholeWords": c.WholeWords, "padTo": c.PadTo != 0, "hardNegatives": c.HardNegatives,
+			"negatives": c.Negatives != 0,
 		} {
 			if ok && set && !slices.Contains(o.keys, key) {
 				bad("%s: the objective %s has none", key, c.Name)
 			}
 		}
+		if c.HardNegatives && !HasGlobal(cfgs) {
+			bad("hardNegatives: they are drawn by the similarity of the towers, which no objective of the recipe trains: add itc or sigmoid")
+		}
+		if !(c.MaskProb >= 0 && c.MaskProb <= 1) {
+			bad("maskProb: %v, want 0 (0.15) to 1", c.MaskProb)
+		}
 		if c.PadTo < 0 || c.PadTo > 0 && !c.WholeWords {
 			bad("padTo: %d, want 0 or more, with wholeWords", c.PadTo)
+		}
+		if c.Negatives < 0 || c.Negatives > 1000 {
+			bad("negatives: %d, want 0 (15) to 1000", c.Negatives)
+		}
+		if h := Heads(cfgs[:i]).Answers; ok && h != "" && o.heads.Answers != "" && h != o.heads.Answers {
+			bad("name: %q learns answers, as an objective before it does; a model has one kind of them", c.Name)
 		}
 		if slices.ContainsFunc(cfgs[:i], func(d Config) bool { return d.Name == c.Name }) {
 			bad("name: %q stands twice", c.Name)
@@ -123,7 +150,8 @@ func Heads(cfgs []Config) model.Heads {
 	for _, c := range cfgs {
 		o := objectives[c.Name].heads
 		h.LogitBias, h.Match = h.LogitBias || o.LogitBias, h.Match || o.Match
-		h.Words, h.Colors = h.Words || o.Words, h.Colors || o.Colors
+		h.Words, h.Colors, h.Rank = h.Words || o.Words, h.Colors || o.Colors, h.Rank || o.Rank
+		h.Answers = cmp.Or(h.Answers, o.Answers)
 	}
 	return h
 }
@@ -133,7 +161,7 @@ func NeedsOf(cfgs []Config) Needs {
 	var n Needs
 	for _, c := range cfgs {
 		o := objectives[c.Name].needs
-		n.Labels = n.Labels || o.Labels
+		n.Labels, n.Answers, n.Classes = n.Labels || o.Labels, n.Answers || o.Answers, n.Classes || o.Classes
 	}
 	return n
 }

@@ -22,10 +22,10 @@ type wordFiller interface {
 //
 //	L = -1/M Σ_m log softmax(z_m)[token m]
 //
-// By default each token but the marks is chosen with probability 0.15. With wholeWords words are chosen instead, in random order
-// as long as their tokens fit into a budget of 15 % of the sentence, at least one (Kim et al. 2021, §3.2); with padTo L both are as
-// if the sentence were padded to L tokens, each padding a word of its own, as the authors' code has it (spec/vilt 3.3). Of the
-// chosen tokens 80 % read [MASK], 10 % another id of the vocabulary, 10 % stay, each token for itself.
+// By default each token but the marks is chosen with probability maskProb. With wholeWords words are chosen instead, in random
+// order as long as their tokens fit into a budget of that share of the sentence, at least one (Kim et al. 2021, §3.2); with padTo L
+// both are as if the sentence were padded to L tokens, each padding a word of its own, as the authors' code has it (spec/vilt 3.3).
+// Of the chosen tokens 80 % read [MASK], 10 % another id of the vocabulary, 10 % stay, each token for itself.
 func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 	m, ok := gr.Model.(wordFiller)
 	if !ok {
@@ -34,7 +34,8 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 	if o.Vocabulary == nil || o.Vocabulary.Mask() < 0 {
 		return Local{}, errors.New("the tokenizer has no token that hides another; choose data.tokenizer.kind wordpiece")
 	}
-	texts, images := gr.NewTexts("mlm.text"), gr.NewImages("mlm.image")
+	texts := gr.NewTexts("mlm.text")
+	images, setImages := o.ownPictures(gr, "mlm")
 	most := gr.N * c.mostHidden(texts.Context())
 	rows := gr.G.Ints("mlm.rows", most)
 	t := ops.Targets{Classes: gr.G.Ints("mlm.classes", most)}
@@ -45,10 +46,9 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 		tokens         [][]int32
 		where, classes []int32
 		weights        []float32
-		own            []ops.Picture
 	)
 	bind := func(p *ops.Program, v View) (int, error) {
-		tokens, where, classes, own = tokens[:0], where[:0], classes[:0], v.own(own[:0])
+		tokens, where, classes = tokens[:0], where[:0], classes[:0]
 		at := 0
 		for i := range v.N {
 			ids := v.Pair(i).Tokens
@@ -76,24 +76,32 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 		if err := texts.Set(p, tokens); err != nil {
 			return 0, fmt.Errorf("losses: mlm: %w", err)
 		}
-		return items, v.setPictures(p, images, "mlm", own, o)
+		return items, setImages(p, v)
 	}
 	return Local{Sums: gr.G.CrossEntropy(scores, t), Bind: bind}, nil
 }
 
-// maskProb is the share of tokens that are hidden.
+// maskProb is the share of what is hidden where the recipe names none, BERT's.
 const maskProb = 0.15
+
+// hidden returns the share of tokens that are hidden.
+func (c *Config) hidden() float64 {
+	if c.MaskProb == 0 {
+		return maskProb
+	}
+	return c.MaskProb
+}
 
 // mostHidden returns how many tokens of a sentence of at most length tokens can be hidden.
 func (c *Config) mostHidden(length int) int {
 	if c.WholeWords {
-		return min(length, budget(max(length, c.PadTo)))
+		return min(length, c.budget(max(length, c.PadTo)))
 	}
 	return length
 }
 
 // budget is how many tokens of a sentence of so many are hidden at most where whole words are.
-func budget(length int) int { return max(1, int(math.Round(maskProb*float64(length)))) }
+func (c *Config) budget(length int) int { return max(1, int(math.Round(c.hidden()*float64(length)))) }
 
 // masker hides tokens of sentences.
 type masker struct {
@@ -126,8 +134,9 @@ func (m *masker) choose(ids []int32, key uint64) (chosen []int) {
 	if m.cfg.WholeWords {
 		m.chooseWords(take, key)
 	} else {
+		prob := m.cfg.hidden()
 		for i, w := range m.words {
-			take[i] = w >= 0 && addr.Float64(addr.Hash(key, 0, uint64(i))) < maskProb
+			take[i] = w >= 0 && addr.Float64(addr.Hash(key, 0, uint64(i))) < prob
 		}
 	}
 	for i, yes := range take {
@@ -171,7 +180,7 @@ func (m *masker) chooseWords(take []bool, key uint64) {
 		}
 	}
 	length := max(len(m.words), m.cfg.PadTo)
-	budget := budget(length)
+	budget := m.cfg.budget(length)
 	m.order = shuffle(m.order[:0], addr.Hash(key, 0), len(m.begin)+length-len(m.words))
 	used := 0
 	for _, k := range m.order {

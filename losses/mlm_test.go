@@ -113,6 +113,21 @@ func TestHidePadded(t *testing.T) {
 	require.Equal(t, 6, (&Config{WholeWords: true, PadTo: 40}).mostHidden(40))
 }
 
+// Of so many tokens as maskProb says; of a short sentence all words may go.
+func TestMaskProb(t *testing.T) {
+	c := Config{MaskProb: 0.5}
+	plain, whole := masker{vocabulary: pieces{}, cfg: c}, masker{vocabulary: pieces{}, cfg: Config{MaskProb: 0.5, WholeWords: true}}
+	ids, chosen := sentence(20, false), 0
+	const draws = 2000
+	for key := range uint64(draws) {
+		chosen += len(plain.choose(ids, key))
+		require.Len(t, whole.choose(ids, key), 11, "half of 22 tokens")
+	}
+	require.InDelta(t, 0.5, float64(chosen)/float64(20*draws), 0.01)
+	require.Len(t, whole.choose(sentence(2, false), 1), 2)
+	require.Equal(t, 20, whole.cfg.mostHidden(40))
+}
+
 func TestHider(t *testing.T) {
 	h := NewHider([]Config{{Name: "itm"}, {Name: "mlm", WholeWords: true}}, pieces{})
 	ids := sentence(10, false)
@@ -130,6 +145,8 @@ func TestHider(t *testing.T) {
 func TestValidatePairs(t *testing.T) {
 	for want, c := range map[string]Config{
 		"wholeWords: the objective itm has none": {Name: "itm", Weight: 1, WholeWords: true},
+		"maskProb: the objective itm has none":   {Name: "itm", Weight: 1, MaskProb: 0.5},
+		"maskProb: 2, want 0 (0.15) to 1":        {Name: "mlm", Weight: 1, MaskProb: 2},
 		"padTo: 40, want 0 or more, with whole":  {Name: "mlm", Weight: 1, PadTo: 40},
 		"padTo: the objective wpa has none":      {Name: "wpa", Weight: 1, PadTo: 40},
 	} {

@@ -57,6 +57,20 @@ func (v View) setPictures(p *ops.Program, in *model.ImageInput, pass string, pic
 	return in.Shapes.Set(p, pics, func(i int) uint64 { return v.At(pass+".patches", i) })
 }
 
+// ownPictures returns the input of the pairs' own pictures for a pass, and what binds it. Where pictures have their own shape each
+// pass draws patches for itself; else all passes share what the loop binds.
+func (o *Options) ownPictures(gr *model.Grain, pass string) (*model.ImageInput, func(p *ops.Program, v View) error) {
+	if _, shared := gr.Model.(fuser); shared {
+		return gr.Images(), func(*ops.Program, View) error { return nil }
+	}
+	images := gr.NewImages(pass + ".image")
+	var own []ops.Picture
+	return images, func(p *ops.Program, v View) error {
+		own = v.own(own[:0])
+		return v.setPictures(p, images, pass, own, o)
+	}
+}
+
 // own appends the pairs' own pictures to pics.
 func (v View) own(pics []ops.Picture) []ops.Picture {
 	for i := range v.N {

@@ -89,7 +89,7 @@ func newCLIPText(l *Layout, cfg *Text, s initScheme) (textTower, error) {
 }
 
 func (t *clipText) forward(g *ops.Graph, in *TextInput) *ops.Node {
-	x := t.trunk.forward(g, t.embed(g, in), in.seqs, in.read)
+	x := t.trunk.forward(g, t.embed(g, in), in.seqs, in.read, in.pass)
 	if in.read != nil {
 		return t.lnFinal.forward(g, x) // (B, D); the reference normalises all rows and then picks: the same row
 	}
@@ -100,7 +100,7 @@ func (t *clipText) forward(g *ops.Graph, in *TextInput) *ops.Node {
 func (t *clipText) embed(g *ops.Graph, in *TextInput) *ops.Node {
 	x := g.Embed(in.ids, t.table.node(g), t.pos.node(g), in.seqs) // (R, D)
 	if t.cfg.Dropout > 0 {
-		x = g.Dropout(x, t.cfg.Dropout, "text.embed", in.seqs)
+		x = g.Dropout(x, t.cfg.Dropout, in.pass+"text.embed", in.seqs)
 	}
 	return x
 }
@@ -164,7 +164,7 @@ func (m *CLIP) ImageTokens(g *ops.Graph, in *ImageInput, blocks int) *ops.Node {
 
 // TextTokens adds the text tower's first blocks to g: packed token ids -> all their rows (R, D), before the next block's norm.
 func (m *CLIP) TextTokens(g *ops.Graph, in *TextInput, blocks int) *ops.Node {
-	return m.clipText.trunk.first(blocks).forward(g, m.clipText.embed(g, in), in.seqs, nil)
+	return m.clipText.trunk.first(blocks).forward(g, m.clipText.embed(g, in), in.seqs, nil, in.pass)
 }
 
 // TextNorm adds the text tower's last norm to g.
@@ -177,7 +177,9 @@ func (m *CLIP) Projections() (image, text *Param) { return m.project, m.textProj
 var MaxLogitScale = float32(math.Log(100))
 
 // Clamp keeps the scale within [0, ln 100] after an update.
-func (m *CLIP) Clamp(weights []float32) {
-	s := m.LogitScale.Slice(weights)
+func (m *CLIP) Clamp(weights []float32) { clampScale(m.LogitScale, weights) }
+
+func clampScale(logScale *Param, weights []float32) {
+	s := logScale.Slice(weights)
 	s[0] = min(max(s[0], 0), MaxLogitScale)
 }

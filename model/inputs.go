@@ -21,6 +21,33 @@ type ImageInput struct {
 
 	vision                *Vision
 	offsets, patchOffsets []int32
+
+	encoded
+	tokenSeqs *ops.Seqs // of the encoded tokens
+}
+
+// encoded is what models have made of an input: one tower's result that several objectives read.
+type encoded struct {
+	pass  string // tells dropout on this input from that on others of the graph; empty for the pairs' own
+	nodes map[string]*ops.Node
+}
+
+// encodedAs names an input's dropout. The pairs' own pictures and sentences are called image and text.
+func encodedAs(name string) encoded {
+	if name == "image" || name == "text" {
+		return encoded{nodes: map[string]*ops.Node{}}
+	}
+	return encoded{name + ".", map[string]*ops.Node{}}
+}
+
+// once returns what build gave when it was first asked for under key.
+func (e *encoded) once(key string, build func() *ops.Node) *ops.Node {
+	n, ok := e.nodes[key]
+	if !ok {
+		n = build()
+		e.nodes[key] = n
+	}
+	return n
 }
 
 // kept is the rows that patch dropout leaves: those of each picture's other tokens and of some of its patches.
@@ -35,8 +62,9 @@ type kept struct {
 // newImageInput makes an input of at most n pictures. name tells it from others of the graph; mean and std are those of the
 // pixel levels divided by 255.
 func newImageInput(g *ops.Graph, name string, v *Vision, n int, mean, std [3]float32) *ImageInput {
-	in := &ImageInput{vision: v, offsets: every(v.NumTokens(), n)}
-	in.image = g.Image(name, n, v.ImageSize, mean, std)
+	in := &ImageInput{vision: v, offsets: every(v.NumTokens(), n), encoded: encodedAs(name)}
+	height, width := v.Sides()
+	in.image = g.Image(name, n, height, width, mean, std)
 	in.seqs = g.Seqs(name+".seqs", n, n*v.NumTokens())
 	if v.Pool == "cls" {
 		in.class = g.Ints(name+".class", n)
@@ -93,13 +121,13 @@ func (in *ImageInput) Draw(p *ops.Program, seed uint64, step, base int) {
 	}
 }
 
-// Set binds the pictures of the next run: pixels (n, S, S, 3), levels 0 to 255. The slice must stay until the backward pass.
+// Set binds the pictures of the next run: pixels (n, height, width, 3), levels 0 to 255. The slice must stay until the backward pass.
 func (in *ImageInput) Set(p *ops.Program, pixels []uint8, n int) {
 	p.SetImageU8(in.image, pixels)
 	in.setCount(p, n)
 }
 
-// SetFloat binds normalised pictures (n, 3, S, S).
+// SetFloat binds normalised pictures (n, 3, height, width).
 func (in *ImageInput) SetFloat(p *ops.Program, pixels []float32, n int) {
 	p.SetImageF32(in.image, pixels)
 	in.setCount(p, n)
@@ -124,6 +152,7 @@ type TextInput struct {
 	vocab, context         int
 	first                  bool // of the tokens of a text the first is read, not the last
 	tokens, offsets, reads []int32
+	encoded
 
 	// Of a frozen tower whose pooled rows are known.
 	cache *TextCache
@@ -137,7 +166,7 @@ func (in *TextInput) Context() int { return in.context }
 
 // newTextInput makes an input of at most n texts. name tells it from others of the graph.
 func newTextInput(g *ops.Graph, name string, t *Text, n int) *TextInput {
-	in := &TextInput{vocab: t.VocabSize, context: t.ContextLength, first: t.Pool == "cls"}
+	in := &TextInput{vocab: t.VocabSize, context: t.ContextLength, first: t.Pool == "cls", encoded: encodedAs(name)}
 	rows := n * t.ContextLength
 	in.ids = g.Ints(name+".ids", rows)
 	in.seqs = g.Seqs(name+".seqs", n, rows)

@@ -29,7 +29,17 @@ type Heads struct {
 	Match     bool // scores of whether a picture and a sentence belong together
 	Words     bool // scores of hidden words
 	Colors    bool // scores of the colours of hidden patches
+	Rank      bool // the score by which sentences are ranked for a picture
+	// Answers is what the scores of answers, model.numClasses of them, are called in files; empty: there are none.
+	Answers string
 }
+
+// What the scores of answers are called in files: the authors' for questions, Hugging Face's for other sentences; of two
+// pictures they are the authors' nlvr2_classifier.
+const (
+	AnswersOfQuestion = "vqa_classifier"
+	AnswersOfPair     = "classifier"
+)
 
 // kind is one form of model.
 type kind struct {
@@ -46,9 +56,17 @@ var kinds map[string]kind
 
 func init() { // in a function, for the constructors ask the table what is valid
 	kinds = map[string]kind{
-		"clip": {Default, Presets, (*Config).validateCLIP, func(c Config, h Heads) (Model, error) { return NewCLIP(c, h.LogitBias) }, true, false},
+		"clip":   {Default, Presets, (*Config).validateCLIP, func(c Config, h Heads) (Model, error) { return NewCLIP(c, h.LogitBias) }, true, false},
+		"fusion": {DefaultFusion, FusionPresets, (*Config).validateFusion, func(c Config, h Heads) (Model, error) { return NewFusion(c, h) }, true, false},
 		"vilt": {DefaultViLT, ViLTPresets, (*Config).validateViLT, func(c Config, h Heads) (Model, error) {
-			return NewViLT(c, ViLTHeads{Match: h.Match, Words: h.Words, Color: h.Colors})
+			heads := ViLTHeads{Match: h.Match, Words: h.Words, Color: h.Colors, Rank: h.Rank}
+			if h.Answers != "" {
+				heads.Classes, heads.ClassName = c.NumClasses, h.Answers
+			}
+			if h.Answers == AnswersOfPair && c.ViLT.PictureTypes == 2 {
+				heads.ClassName = "nlvr2_classifier"
+			}
+			return NewViLT(c, heads)
 		}, true, true},
 		"vit": {DefaultViT, ViTPresets, (*Config).validateViT, func(c Config, _ Heads) (Model, error) { return NewViT(c) }, false, false},
 	}

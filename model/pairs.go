@@ -18,6 +18,7 @@ type PairRunner struct {
 	weights      []float32
 	match, words *pairProgram // built when first asked for
 	align        *pairProgram
+	answer       *pairProgram
 	arena        []float32
 }
 
@@ -25,6 +26,8 @@ type PairRunner struct {
 type pairProgram struct {
 	prog   *ops.Program
 	images *ImageInput
+	second *ImageInput   // nil where one picture is read
+	others []ops.Picture // those of second
 	texts  *TextInput
 	rows   *ops.Ints
 	out    *ops.Node
@@ -41,7 +44,7 @@ func NewPairRunner(m *ViLT, weights []float32, chunk int, mean, std [3]float32, 
 
 // Close gives the memory back.
 func (r *PairRunner) Close() {
-	for _, p := range []*pairProgram{r.match, r.words, r.align} {
+	for _, p := range []*pairProgram{r.match, r.words, r.align, r.answer} {
 		if p != nil {
 			p.prog.Close()
 		}
@@ -88,6 +91,11 @@ func (p *pairProgram) forward(pics []ops.Picture, texts [][]int32, rows []int32)
 	if err := p.images.Shapes.Set(p.prog, pics, nil); err != nil {
 		return err
 	}
+	if p.second != nil {
+		if err := p.second.Shapes.Set(p.prog, p.others, nil); err != nil {
+			return err
+		}
+	}
 	if p.rows != nil {
 		p.prog.SetInts(p.rows, rows)
 	}
@@ -97,10 +105,14 @@ func (p *pairProgram) forward(pics []ops.Picture, texts [][]int32, rows []int32)
 	return nil
 }
 
-// Match returns, for each picture and the sentence of the same number, the log odds that they belong together, and appends them to
-// out.
+// Match returns, for each picture and the sentence of the same number, the log odds that they belong together, or the score of a
+// model that was trained to rank, and appends them to out.
 func (r *PairRunner) Match(pics []ops.Picture, texts [][]int32, out []float32) ([]float32, error) {
 	p, err := r.program(&r.match, func(p *pairProgram, g *ops.Graph) {
+		if r.m.Heads.Rank {
+			p.out = r.m.Rank(g, "rank", p.texts, p.images)
+			return
+		}
 		p.out, _, _ = r.m.Match(g, "match", p.texts, p.images, false)
 	})
 	if err != nil {
@@ -110,6 +122,10 @@ func (r *PairRunner) Match(pics []ops.Picture, texts [][]int32, out []float32) (
 		hi := min(lo+r.chunk, len(pics))
 		if err := p.forward(pics[lo:hi], texts[lo:hi], nil); err != nil {
 			return nil, err
+		}
+		if r.m.Heads.Rank {
+			out = append(out, p.prog.Value(p.out)...)
+			continue
 		}
 		for v := range slices.Chunk(p.prog.Value(p.out), 2) {
 			out = append(out, v[1]-v[0])

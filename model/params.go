@@ -13,12 +13,12 @@ import (
 type Param struct {
 	Name    string
 	Shape   []int
-	Offset  int  // in elements, a multiple of 16 (one cache line of float32)
-	Decay   bool // weight decay applies: matrices and tables, not gains, biases, the class embedding or the scale
-	Frozen  bool // fixed: no gradient, no update
-	Grid    int  // not 0: its last Grid² rows are the positions of a grid of patches
-	Context bool // its rows are the positions of a text's tokens
-	Above   int  // layers of its tower that follow its own, for a learning rate that falls with depth; 0 for heads
+	Offset  int    // in elements, a multiple of 16 (one cache line of float32)
+	Decay   bool   // weight decay applies: matrices and tables, not gains, biases, the class embedding or the scale
+	Frozen  bool   // fixed: no gradient, no update; see Layout.Freeze
+	Grid    [2]int // not 0: its last rows are the positions of a grid of patches of so many rows and columns
+	Context bool   // its rows are the positions of a text's tokens
+	Above   int    // layers of its tower that follow its own, for a learning rate that falls with depth; 0 for heads
 	init    initializer
 }
 
@@ -35,6 +35,32 @@ func (p *Param) Len() int {
 type Layout struct {
 	Params []*Param
 	Size   int // elements of a slab
+	// Trained is how many of them come before the first frozen parameter, once Freeze was called: gradients and moments need no more.
+	Trained int
+}
+
+// Freeze marks the parameters that frozen names and lays what is frozen behind all else. No slab of the layout may exist yet, and
+// no graph.
+func (l *Layout) Freeze(frozen func(name string) bool) {
+	l.Size = 0
+	for _, p := range l.Params {
+		if p.Frozen = p.Frozen || frozen(p.Name); !p.Frozen {
+			l.place(p)
+		}
+	}
+	l.Trained = l.Size
+	for _, p := range l.Params {
+		if p.Frozen {
+			l.place(p)
+		}
+	}
+}
+
+// place puts a parameter at the end of the slab.
+func (l *Layout) place(p *Param) {
+	const align = 16
+	p.Offset = l.Size
+	l.Size += (p.Len() + align - 1) / align * align
 }
 
 // Count returns the number of parameters' elements, without gaps.
@@ -61,10 +87,9 @@ func (p *Param) Slice(slab []float32) []float32 { return slab[p.Offset : p.Offse
 
 // add appends a parameter.
 func (l *Layout) add(name string, init initializer, shape ...int) *Param {
-	const align = 16
-	p := &Param{Name: name, Shape: shape, Offset: l.Size, Decay: len(shape) > 1, init: init}
+	p := &Param{Name: name, Shape: shape, Decay: len(shape) > 1, init: init}
 	l.Params = append(l.Params, p)
-	l.Size += (p.Len() + align - 1) / align * align
+	l.place(p)
 	return p
 }
 

@@ -30,8 +30,7 @@ const cacheChunk = 64
 // another it returns nil. round makes its matrix products those of bfloat16.
 func NewTextCache(m Model, round bool) (*TextCache, error) {
 	tower, ok := m.(*CLIP)
-	if !ok || tower.Config.Text.Dropout != 0 || tower.Config.Text.DropPath != 0 ||
-		slices.ContainsFunc(tower.textParams, func(p *Param) bool { return !p.Frozen }) {
+	if !ok || tower.Config.Text.Dropout != 0 || tower.Config.Text.DropPath != 0 || !frozen(tower.textParams...) {
 		return nil, nil
 	}
 	c := &TextCache{tower: tower, rows: map[string][]float32{}, width: tower.Config.Text.Width}
@@ -47,6 +46,15 @@ func NewTextCache(m Model, round bool) (*TextCache, error) {
 	}
 	c.run.Arena = kernel.NewSlab(c.prog.ArenaSize())
 	return c, nil
+}
+
+// TextFrozen tells whether what EncodeText makes of a sentence outside of training never changes.
+func (m *CLIP) TextFrozen() bool {
+	return frozen(m.textParams...) && (m.textProject == nil || m.textProject.Frozen)
+}
+
+func frozen(params ...*Param) bool {
+	return !slices.ContainsFunc(params, func(p *Param) bool { return !p.Frozen })
 }
 
 // Close gives the memory back.

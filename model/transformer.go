@@ -105,20 +105,22 @@ func (t *transformer) first(n int) *transformer {
 
 // forward runs the stack on packed rows: (R, D) -> (R, D). With pooled, the rows of which one is read of each sequence, the
 // last block computes only those -> (B, D). A pooled row must see its whole sequence: it is the last one if the stack is causal.
-func (t *transformer) forward(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, pooled *ops.Ints) *ops.Node {
+// pass tells this use of the stack from others in the graph, for dropout.
+func (t *transformer) forward(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, pooled *ops.Ints, pass string) *ops.Node {
 	last := len(t.blocks) - 1
 	for i := range t.blocks {
-		b := &t.blocks[i]
+		b := t.blocks[i]
+		b.name = pass + b.name
 		g.BeginBlock()
 		h := b.ln1.forward(g, x)
 		if pooled != nil && i == last {
-			x, h = g.Gather(x, pooled), t.pooledAttention(g, b, h, seqs, pooled)
+			x, h = g.Gather(x, pooled), t.pooledAttention(g, &b, h, seqs, pooled)
 			seqs = nil // from here on a row is a pair
 		} else {
 			h = b.qkv.forward(g, h, ops.LinearOpt{})           // (R, 3·D)
 			h = g.Attention(h, seqs, t.cfg.NumHeads, t.causal) // (R, D)
 		}
-		x = t.finish(g, b, x, h, seqs)
+		x = t.finish(g, &b, x, h, seqs)
 		g.EndBlock(x)
 	}
 	return x

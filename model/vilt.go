@@ -101,8 +101,8 @@ func (c *Config) validateViLT(bad func(format string, args ...any)) {
 	absent(bad, c.Kind, "embedDim", c.EmbedDim)
 	absent(bad, c.Kind, "initLogitScale", c.InitLogitScale)
 	absent(bad, c.Kind, "initLogitBias", c.InitLogitBias)
-	absent(bad, c.Kind, "numClasses", c.NumClasses)
 	absent(bad, c.Kind, "representation", c.Representation)
+	absent(bad, c.Kind, "fusion", c.Fusion)
 }
 
 // Grid returns the patches along a side that positions are learned for.
@@ -179,6 +179,7 @@ func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
 	m.types = table("token_type_embeddings.weight", 1+cfg.PictureTypes, d)
 	m.class = table("transformer.cls_token", 1, 1, d)
 	m.pos = table("transformer.pos_embed", 1, 1+cfg.Grid()*cfg.Grid(), d)
+	m.pos.Grid = [2]int{cfg.Grid(), cfg.Grid()}
 	m.patch = linear{l.add("transformer.patch_embed.proj.weight", fanIn(3*p*p), d, 3, p, p), l.add("transformer.patch_embed.proj.bias", fanIn(3*p*p), d)}
 	if heads.Color {
 		m.maskToken = table("transformer.mask_token", 1, 1, d)
@@ -303,7 +304,7 @@ func (t *transformer) forwardRead(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, rea
 		if read.One() {
 			h = g.PooledAttention(q, kv, seqs, t.cfg.NumHeads)
 		} else {
-			h = g.CrossAttention(q, read.Seqs, kv, seqs, t.cfg.NumHeads)
+			h = g.CrossAttention(q, read.Seqs, kv, seqs, nil, t.cfg.NumHeads)
 		}
 		x = t.finish(g, &b, g.Gather(x, read.Rows), h, read.Seqs)
 		g.EndBlock(x)

@@ -1,6 +1,10 @@
 package model
 
-import "diptych/ops"
+import (
+	"strings"
+
+	"diptych/ops"
+)
 
 // Parameters returns the order of the parameters in a slab.
 func (m *ViLT) Parameters() *Layout { return &m.Layout }
@@ -31,6 +35,64 @@ func (m *ViLT) Match(g *ops.Graph, pass string, texts *TextInput, images *ImageI
 	}
 	rows = m.Encode(g, s, nil)
 	return m.MatchLogits(g, m.Pool(g, g.Gather(rows, first.Rows))), rows, s.Joined
+}
+
+// NumClasses returns K, the number of answers.
+func (m *ViLT) NumClasses() int { return m.Heads.Classes }
+
+// Pictures returns how many pictures a sentence has whose answers are scored: 1 or 2.
+func (m *ViLT) Pictures() int { return m.cfg.PictureTypes }
+
+// pooled adds a pass over pairs; picture is 0, or 1 for the second one of a sentence -> (B, D).
+func (m *ViLT) pooled(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, picture int) *ops.Node {
+	s := m.Embed(g, texts, images.Shapes, pass, picture, nil)
+	if g.Err() != nil {
+		return nil
+	}
+	return m.Pool(g, m.Encode(g, s, g.First(s.Joined.Seqs)))
+}
+
+// Answer adds a pass over sentences and each of their Pictures, and the scores of the answers (B, K).
+func (m *ViLT) Answer(g *ops.Graph, pass string, texts *TextInput, images ...*ImageInput) *ops.Node {
+	pooled := m.pooled(g, pass, texts, images[0], 0)
+	if len(images) == 2 {
+		pooled = g.SideBySide(pooled, m.pooled(g, pass+".second", texts, images[1], 1))
+	}
+	if g.Err() != nil {
+		return nil
+	}
+	return m.ClassLogits(g, pooled)
+}
+
+// Rank adds a pass over pairs and the score (B, 1) by which sentences are ranked for a picture.
+func (m *ViLT) Rank(g *ops.Graph, pass string, texts *TextInput, images *ImageInput) *ops.Node {
+	pooled := m.pooled(g, pass, texts, images, 0)
+	if g.Err() != nil {
+		return nil
+	}
+	return m.RankScore(g, pooled)
+}
+
+// Inherit fills dst, the elements of parameter p, from those of a model that lacks it or has it in another form; slab holds
+// that model's. The score of ranking begins as the odds of matching, the row of a second picture as that of the first (Kim et
+// al. 2021, §4; spec/vilt 2 and 7). It tells how, or returns "" where there is no such rule.
+func (m *ViLT) Inherit(p *Param, dst []float32, from *Layout, slab []float32) string {
+	d := m.cfg.Width
+	switch p.Name {
+	case "rank_output.weight", "rank_output.bias":
+		name := strings.Replace(p.Name, "rank_output", "itm_score.fc", 1)
+		if q := from.Find(name); q != nil && q.Len() == 2*p.Len() {
+			copy(dst, q.Slice(slab)[p.Len():])
+			return "row 1 of " + name
+		}
+	case m.types.Name:
+		if q := from.Find(p.Name); q != nil && q.Len() == 2*d && p.Len() == 3*d {
+			copy(dst, q.Slice(slab))
+			copy(dst[2*d:], q.Slice(slab)[d:])
+			return "its row of the first picture also for the second"
+		}
+	}
+	return ""
 }
 
 // FillWords adds a pass over pairs and the scores of every word (rows, V) at the listed rows of the packed sentences, which ascend.

@@ -35,6 +35,10 @@ var (
 		patch: "patch_embed.proj", class: "cls_token", pos: "pos_embed", preNorm: "norm_pre", norm: "norm", pool: "attn_pool",
 		blocks: "blocks.%d", block: timmBlock,
 	}
+	albefVision = visionNames{
+		patch: "visual_encoder.patch_embed.proj", class: "visual_encoder.cls_token", pos: "visual_encoder.pos_embed",
+		preNorm: "visual_encoder.norm_pre", norm: "visual_encoder.norm", blocks: "visual_encoder.blocks.%d", block: timmBlock,
+	}
 )
 
 // newVisionTower adds the parameters of a tower.
@@ -58,13 +62,13 @@ func newVisionTower(l *Layout, cfg *Vision, s initScheme, names visionNames) (*v
 	}
 	switch table, fixed := positionTables[cfg.Positions]; {
 	case fixed:
-		t.pos = l.add(names.pos, table.values(cfg.ImageSize/cfg.PatchSize, d, rows-cfg.NumPatches()), rows, d)
+		t.pos = l.add(names.pos, table.values(cfg.Grid()[1], d, rows-cfg.NumPatches()), rows, d)
 		t.pos.Frozen = true
 	case cfg.Positions == "learned":
 		t.pos = l.add(names.pos, s.visionPos(d), rows, d)
 	}
 	if t.pos != nil {
-		t.pos.Grid = cfg.ImageSize / cfg.PatchSize
+		t.pos.Grid = cfg.Grid()
 	}
 	if cfg.PreNorm {
 		t.preNorm = l.addNorm(names.preNorm, d, cfg.LayerNormEps)
@@ -84,7 +88,7 @@ func newVisionTower(l *Layout, cfg *Vision, s initScheme, names visionNames) (*v
 // tokens adds the tower's first blocks to g, without the last norm: pictures -> all their tokens (B·(N+1), D).
 func (t *visionTower) tokens(g *ops.Graph, in *ImageInput, blocks int) *ops.Node {
 	x, seqs := t.embed(g, in)
-	return t.trunk.first(blocks).forward(g, x, seqs, nil)
+	return t.trunk.first(blocks).forward(g, x, seqs, nil, in.pass)
 }
 
 // embed adds what comes before the blocks to g: pictures -> tokens (R, D), and where each picture's lie.
@@ -97,7 +101,7 @@ func (t *visionTower) embed(g *ops.Graph, in *ImageInput) (*ops.Node, *ops.Seqs)
 	}
 	x = g.AssembleTokens(x, t.class.node(g), pos, in.image, in.seqs) // (B·(N+1), D)
 	if v.Dropout > 0 {
-		x = g.Dropout(x, v.Dropout, "visual.embed", in.seqs)
+		x = g.Dropout(x, v.Dropout, in.pass+"visual.embed", in.seqs)
 	}
 	seqs := in.seqs
 	if in.keep != nil {
@@ -113,7 +117,7 @@ func (t *visionTower) embed(g *ops.Graph, in *ImageInput) (*ops.Node, *ops.Seqs)
 func (t *visionTower) forward(g *ops.Graph, in *ImageInput) *ops.Node {
 	v := t.cfg
 	x, seqs := t.embed(g, in)
-	x = t.trunk.forward(g, x, seqs, in.class)
+	x = t.trunk.forward(g, x, seqs, in.class, in.pass)
 	if !v.NormAfterPool || v.Pool == "cls" { // of one row it is the same
 		x = t.norm.forward(g, x)
 	}

@@ -122,4 +122,5 @@ func (c *Config) validateViT(bad func(format string, args ...any)) {
 	absent(bad, c.Kind, "initLogitBias", c.InitLogitBias)
 	absent(bad, c.Kind, "text", c.Text)
 	absent(bad, c.Kind, "vilt", c.ViLT)
+	absent(bad, c.Kind, "fusion", c.Fusion)
 }

@@ -118,13 +118,17 @@ func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
 
 // CrossAttention is attention of rows to other sequences (Vaswani et al. 2017, §3.2.3): q (Rq, D) holds queries, divided by
 // qSeqs, and kv (R, 2·D) keys and values side by side, divided by kvSeqs; the queries of sequence i see all of the keys of
-// sequence i -> (Rq, D).
-func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, heads int) *Node {
-	return g.BiasedCrossAttention(q, qSeqs, kv, kvSeqs, heads, nil)
+// sequence reads[i], or i if reads is nil -> (Rq, D).
+func (g *GraphOf[T]) CrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, reads *Ints, heads int) *Node {
+	return g.crossAttention(q, qSeqs, kv, kvSeqs, reads, heads, nil)
 }
 
-// BiasedCrossAttention is CrossAttention with a bias added to the scores Q·Kᵀ/√Dh; nil adds none.
+// BiasedCrossAttention is CrossAttention of sequence i to sequence i with a bias added to the scores Q·Kᵀ/√Dh; nil adds none.
 func (g *GraphOf[T]) BiasedCrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, heads int, bias *ScoreBias) *Node {
+	return g.crossAttention(q, qSeqs, kv, kvSeqs, nil, heads, bias)
+}
+
+func (g *GraphOf[T]) crossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs, reads *Ints, heads int, bias *ScoreBias) *Node {
 	if !g.operands("cross attention", q, kv) {
 		return nil
 	}
@@ -135,7 +139,16 @@ func (g *GraphOf[T]) BiasedCrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs
 	if qSeqs == nil || kvSeqs == nil {
 		return g.fail("%s: sequences are missing", name)
 	}
-	if !g.sameRows(name, q.buf.rows, qSeqs.Rows) || !g.sameRows(name, kv.buf.rows, kvSeqs.Rows) || !g.sameRows(name, qSeqs.Count, kvSeqs.Count) {
+	if !g.sameRows(name, q.buf.rows, qSeqs.Rows) || !g.sameRows(name, kv.buf.rows, kvSeqs.Rows) {
+		return nil
+	}
+	switch {
+	case reads != nil:
+		if !g.sameRows(name, qSeqs.Count, reads.Dim) {
+			return nil
+		}
+		g.indices(name, reads, kvSeqs.Count)
+	case !g.sameRows(name, qSeqs.Count, kvSeqs.Count):
 		return nil
 	}
 	scores, ok := g.bias(name, bias, heads, qSeqs, kvSeqs)
@@ -150,6 +163,9 @@ func (g *GraphOf[T]) BiasedCrossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs
 	a := kernel.CrossAttention[T]{Heads: heads, HeadDim: width / heads, BF16: g.bf16, Bias: g.kernelBias(scores)}
 	bind := func(dbias *buffer) {
 		a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
+		if reads != nil {
+			a.Reads = reads.data
+		}
 		g.bindBias(a.Bias, bias, dbias)
 	}
 	o.forward = func() {

@@ -103,15 +103,24 @@ func (b *builder[T]) reach() {
 	}
 	for _, o := range b.ops {
 		for _, n := range o.in {
-			if n != nil && (b.needs[n] || n.trainable()) {
+			if n != nil && !o.detached && (b.needs[n] || n.trainable()) {
 				b.needs[n], b.needs[o.out] = true, true
-				b.uses[n]++
 			}
 		}
 	}
 	for _, n := range b.opt.Outputs {
 		if b.needs[n] {
 			b.uses[n]++
+		}
+	}
+	for _, o := range slices.Backward(b.ops) {
+		if b.needs[o.out] = b.uses[o.out] > 0; !b.needs[o.out] || o.detached { // all that reads it may be detached
+			continue
+		}
+		for _, n := range o.in {
+			if n != nil && b.needs[n] {
+				b.uses[n]++
+			}
 		}
 	}
 }
@@ -147,7 +156,7 @@ func (b *builder[T]) op(o *op[T]) error {
 			continue
 		}
 		children = append(children, b.node(n))
-		s.wrt = append(s.wrt, b.needs[n])
+		s.wrt = append(s.wrt, b.needs[n] && !o.detached)
 		s.bufs = append(s.bufs, n.buf)
 	}
 	for _, d := range s.bufs[:len(o.work)+1] {

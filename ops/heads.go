@@ -54,6 +54,29 @@ func (g *GraphOf[T]) SideBySide(a, b *Node) *Node {
 	return g.add(o)
 }
 
+// Fold lays runs of rows of x (R·n, C) end to end, one run for each of rows -> (R, n·C): the opposite of Split.
+func (g *GraphOf[T]) Fold(x *Node, rows *Dim) *Node {
+	if !g.operands("fold", x) {
+		return nil
+	}
+	name := g.describe("fold")
+	if rows == nil || x.buf.rows.Max%rows.Max != 0 {
+		return g.fail("%s: %s in %s rows: %w", name, x, rows, ErrShape)
+	}
+	n := x.buf.rows.Max / rows.Max
+	if !g.sameRows(name, x.buf.rows, rows.multiple(n)) {
+		return nil
+	}
+	y := g.matrix(name, rows, n*x.Cols())
+	o := &op[T]{kind: "fold", name: name, in: []*Node{x}, out: y}
+	o.forward = func() { copy(g.at(y), g.at(x)) }
+	o.backward = func(r *reverse[T]) {
+		dx := r.grad(0)
+		r.step(0, func() { copy(g.mem.at(dx), g.mem.at(r.dy)) })
+	}
+	return g.add(o)
+}
+
 // Split cuts each row of x (R, C) into parts rows -> (R·parts, C/parts).
 func (g *GraphOf[T]) Split(x *Node, parts int) *Node {
 	if !g.operands("split", x) {

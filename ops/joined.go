@@ -11,7 +11,7 @@ type Joined struct {
 	first, second *Seqs
 }
 
-// follow makes run-time sequences that follow from others: compute fills in offsets before each run. Some may be empty.
+// follow makes run-time sequences that follow from what is given before each run: compute fills in offsets. Some may be empty.
 func (g *GraphOf[T]) follow(name string, count *Dim, maxRows int, compute func(offsets []int32) ([]int32, error)) *Seqs {
 	s := &Seqs{Count: count, Rows: g.dim(name+".rows", maxRows), name: name, set: true}
 	g.check(func() error {
@@ -89,35 +89,71 @@ type Picked struct {
 // First chooses the first row of each sequence.
 func (g *GraphOf[T]) First(seqs *Seqs) *Picked {
 	name := g.describe("first rows")
-	p := &Picked{Rows: &Ints{Dim: seqs.Count, name: name, set: true}}
-	g.check(func() error {
+	p := &Picked{Rows: &Ints{Dim: seqs.Count, name: name, set: true, late: seqs.Rows.late}}
+	g.whenKnown(func() error {
 		p.Rows.data = seqs.offsets[:len(seqs.offsets)-1]
 		return nil
-	})
+	}, seqs.Rows.late)
 	return p
+}
+
+// Every lists all rows of sequences.
+func (g *GraphOf[T]) Every(seqs *Seqs) *Ints {
+	all := &Ints{Dim: seqs.Rows, name: g.describe("all rows"), set: true, late: seqs.Rows.late}
+	g.whenKnown(func() error {
+		all.data = all.data[:0]
+		for i := range seqs.Rows.Len() {
+			all.data = append(all.data, int32(i))
+		}
+		return nil
+	}, seqs.Rows.late)
+	return all
+}
+
+// Single divides rows of which each is a sequence.
+func (g *GraphOf[T]) Single(count *Dim) *Seqs {
+	s := &Seqs{Count: count, Rows: count, name: g.describe("single rows"), set: true}
+	g.check(func() error {
+		s.offsets = s.offsets[:0]
+		for i := range count.Len() + 1 {
+			s.offsets = append(s.offsets, int32(i))
+		}
+		return nil
+	})
+	return s
 }
 
 // One says whether it is one row of each sequence.
 func (p *Picked) One() bool { return p.Seqs == nil }
 
 // Pick chooses rows of the first of two joined lists of sequences by their numbers in that list alone, which must ascend.
-func (g *GraphOf[T]) Pick(j *Joined, rows *Ints) *Picked { return g.pick(j, rows, false) }
+func (g *GraphOf[T]) Pick(j *Joined, rows *Ints) *Picked {
+	if j == nil {
+		return g.pick(nil, nil, rows, false)
+	}
+	return g.pick(j.first, j.second, rows, false)
+}
 
 // PickSecond is Pick for the second list.
-func (g *GraphOf[T]) PickSecond(j *Joined, rows *Ints) *Picked { return g.pick(j, rows, true) }
+func (g *GraphOf[T]) PickSecond(j *Joined, rows *Ints) *Picked {
+	if j == nil {
+		return g.pick(nil, nil, rows, false)
+	}
+	return g.pick(j.second, j.first, rows, true)
+}
 
-func (g *GraphOf[T]) pick(j *Joined, rows *Ints, second bool) *Picked {
+// PickFrom chooses rows of sequences by their numbers, which must ascend.
+func (g *GraphOf[T]) PickFrom(seqs *Seqs, rows *Ints) *Picked { return g.pick(seqs, nil, rows, false) }
+
+// pick chooses rows of sequences that are joined with others, if there are any, as their second part or their first.
+func (g *GraphOf[T]) pick(of, shift *Seqs, rows *Ints, second bool) *Picked {
 	name := g.describe("picked rows")
-	if j == nil || rows == nil {
+	if of == nil || rows == nil {
 		g.fail("%s: the sequences or the list of rows are missing", name)
 		return nil
 	}
-	of, shift := j.first, j.second
-	if second {
-		of, shift = j.second, j.first
-	}
 	p := &Picked{Rows: &Ints{Dim: rows.Dim, name: name, set: true}}
-	p.Seqs = g.follow(name, j.Seqs.Count, rows.Dim.Max, func(offsets []int32) ([]int32, error) {
+	p.Seqs = g.follow(name, of.Count, rows.Dim.Max, func(offsets []int32) ([]int32, error) {
 		seq := 0
 		p.Rows.data, offsets = p.Rows.data[:0], append(offsets, 0)
 		for i, r := range rows.data {
@@ -127,9 +163,12 @@ func (g *GraphOf[T]) pick(j *Joined, rows *Ints, second bool) *Picked {
 			for r >= of.offsets[seq+1] {
 				seq, offsets = seq+1, append(offsets, int32(i))
 			}
-			before := shift.offsets[seq] // rows of the other list that lie before
-			if second {
+			before := int32(0) // rows of the other list that lie before
+			switch {
+			case second:
 				before = shift.offsets[seq+1]
+			case shift != nil:
+				before = shift.offsets[seq]
 			}
 			p.Rows.data = append(p.Rows.data, r+before)
 		}

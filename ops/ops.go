@@ -40,7 +40,8 @@ type GraphOf[T Float] struct {
 	names  map[string]bool // of inputs and parameters
 	checks []func() error  // what can only be checked when the run-time lengths are known
 	mem    memory[T]
-	// addressed lists what needs the addresses of its rows in a training run.
+	late   []*late // what forward passes decide
+	// addressed lists the addresses of rows that training runs need.
 	addressed []*addresses
 	compiled  bool
 	bf16      bool // products of layers and attention multiply bfloat16
@@ -75,6 +76,7 @@ type Dim struct {
 	of    *Dim // if not nil, the length is times that of another Dim
 	times int
 	fixed bool
+	late  *late // not nil if the forward pass decides it
 }
 
 // Len returns the length of the current run.
@@ -94,7 +96,7 @@ func (d *Dim) String() string {
 
 // multiple returns the length d·times.
 func (d *Dim) multiple(times int) *Dim {
-	return &Dim{Max: d.Max * times, name: fmt.Sprintf("%s*%d", d, times), of: d, times: times}
+	return &Dim{Max: d.Max * times, name: fmt.Sprintf("%s*%d", d, times), of: d, times: times, late: d.late}
 }
 
 func fixed(n int) *Dim { return &Dim{Max: n, n: n, fixed: true} }
@@ -156,6 +158,7 @@ type op[T Float] struct {
 	again   *again // nil: forward
 	// backward describes the backward step; it runs once, while Gorgonia differentiates.
 	backward func(r *reverse[T])
+	detached bool  // no gradient flows from it
 	flops    int64 // of forward, at capacity
 	// share says which part of flops a run's lengths need; nil: in proportion to the rows of out.
 	share func() float64
@@ -251,12 +254,12 @@ func (g *GraphOf[T]) sameRows(name string, a, b *Dim) bool {
 		g.fail("%s: %s rows and %s rows: %w", name, a, b, ErrShape)
 		return false
 	}
-	g.check(func() error {
+	g.whenKnown(func() error {
 		if a.Len() != b.Len() {
 			return fmt.Errorf("ops: %s: %s is %d and %s is %d, they must be equal: %w", name, a, a.Len(), b, b.Len(), ErrShape)
 		}
 		return nil
-	})
+	}, a.late, b.late)
 	return true
 }
 

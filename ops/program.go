@@ -21,7 +21,7 @@ type CompileOpt[T Float] struct {
 // in between; several programs that do not run at once may share one.
 type Run[T Float] struct {
 	Weights []T // of every parameter, by offset
-	Grads   []T // in the layout of Weights; backward adds to it
+	Grads   []T // in the layout of Weights, up to the last parameter that is not frozen; backward adds to it
 	Arena   []T // at least ArenaSize elements, best aligned to 64 bytes; holds all activations between Forward and Backward
 	Pool    *kernel.Pool
 
@@ -43,6 +43,7 @@ type ProgramOf[T Float] struct {
 	grads   map[*Node]*buffer
 	outputs []*Node
 	weights int // elements of the weight slab that parameters reach
+	trained int // and those that are not frozen
 	stats   Stats
 	err     error // of a Set method, reported by the next run
 	ran     bool
@@ -89,6 +90,9 @@ func (g *GraphOf[T]) Compile(opt CompileOpt[T]) (p *ProgramOf[T], err error) {
 	}
 	for _, n := range g.params {
 		p.weights = max(p.weights, n.buf.off+n.len())
+		if n.trainable() {
+			p.trained = max(p.trained, n.buf.off+n.len())
+		}
 	}
 	return p, nil
 }
@@ -214,7 +218,7 @@ func (p *ProgramOf[T]) runAll(ph phase) error {
 	return err
 }
 
-// ready checks all that only a run knows, and computes the addresses of the rows.
+// ready checks all that only a run knows, and computes what follows from it.
 func (p *ProgramOf[T]) ready(back bool) error {
 	err := p.err
 	p.err = nil
@@ -230,8 +234,8 @@ func (p *ProgramOf[T]) ready(back bool) error {
 		return fmt.Errorf("ops: the arena has %d elements, %d are needed: %w", len(run.Arena), p.stats.Arena, ErrShape)
 	case len(run.Weights) < p.weights:
 		return fmt.Errorf("ops: there are %d weights, parameters reach to %d: %w", len(run.Weights), p.weights, ErrShape)
-	case back && len(run.Grads) < p.weights:
-		return fmt.Errorf("ops: there are %d gradients, parameters reach to %d: %w", len(run.Grads), p.weights, ErrShape)
+	case back && len(run.Grads) < p.trained:
+		return fmt.Errorf("ops: there are %d gradients, trained parameters reach to %d: %w", len(run.Grads), p.trained, ErrShape)
 	}
 	for _, check := range p.g.checks {
 		if err := check(); err != nil {
@@ -249,9 +253,11 @@ func (p *ProgramOf[T]) ready(back bool) error {
 			}
 		}
 	}
-	if run.Train {
-		for _, s := range p.g.addressed {
-			s.compute(run.Base)
+	if back {
+		for _, l := range p.g.late {
+			if err := l.again(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -8,7 +8,8 @@ import (
 )
 
 // addresses gives the rows of a matrix addresses that do not depend on how rows are packed or a batch is cut: the position of
-// a row's pair in the global batch, and its place in the sequence. Random numbers hang on them, not on row numbers.
+// a row's pair in the global batch, its place in the sequence and, where pairs have several sequences, which of them it is.
+// Random numbers hang on them, not on row numbers.
 type addresses struct {
 	seqs *Seqs // the rows' sequences; nil if each row is a pair
 	rows *Dim
@@ -20,15 +21,33 @@ func (a *addresses) compute(base int) {
 	a.of = a.of[:0]
 	if a.seqs == nil {
 		for i := range a.rows.Len() {
-			a.of = append(a.of, addr.Hash(uint64(base+i), 0))
+			a.of = append(a.of, a.rows.address(base, i, 0))
 		}
 		return
 	}
 	for i, end := range a.seqs.offsets[1:] {
 		for t := range end - a.seqs.offsets[i] {
-			a.of = append(a.of, addr.Hash(uint64(base+i), uint64(t)))
+			a.of = append(a.of, a.seqs.Count.address(base, i, int(t)))
 		}
 	}
+}
+
+// pair returns the pair that sequence i of d is of, and its number among those of the pair.
+func (d *Dim) pair(i int) (pair, number int) {
+	if d.of == nil {
+		return i, 0
+	}
+	return i / d.times, i % d.times
+}
+
+// address is that of token t of sequence i.
+func (d *Dim) address(base, i, t int) uint64 {
+	pair, number := d.pair(i)
+	h := addr.Hash(uint64(base+pair), uint64(t))
+	if number > 0 {
+		h = addr.Hash(h, uint64(number))
+	}
+	return h
 }
 
 // addressed returns the addresses of the rows of x, which are divided by seqs, or are one for each pair if that is nil.
@@ -40,13 +59,22 @@ func (g *GraphOf[T]) addresses(x *Node, seqs *Seqs) *addresses {
 	}
 	a := &addresses{seqs: seqs, rows: x.buf.rows}
 	g.addressed = append(g.addressed, a)
+	g.whenKnown(func() error {
+		if g.mem.run.Train {
+			a.compute(g.mem.run.Base)
+		}
+		return nil
+	}, a.rows.late)
 	return a
 }
 
-// random checks what the random operations have in common.
+// random checks what the random operations have in common. Two of one name would draw the same.
 func (g *GraphOf[T]) random(name string, x *Node, prob float64, seqs *Seqs) bool {
 	if prob < 0 || prob >= 1 || math.IsNaN(prob) {
 		g.fail("%s: probability %g must be in [0, 1)", name, prob)
+		return false
+	}
+	if prob > 0 && !g.named("random draws of", name) {
 		return false
 	}
 	return seqs == nil || g.sameRows(name, x.buf.rows, seqs.Rows)
@@ -91,21 +119,26 @@ func (g *GraphOf[T]) AddBranch(x, branch *Node, dropPath float64, name string, s
 		return nil
 	}
 	layer, width := addr.Name(name), x.Cols()
-	// factor returns what pair i's branch is multiplied by.
+	count := x.buf.rows
+	if seqs != nil {
+		count = seqs.Count
+	}
+	// factor returns what the branch of sequence i is multiplied by.
 	factor := func(i int) T {
 		run := g.mem.run
-		if addr.Float64(addr.Hash(run.Seed, layer, uint64(run.Step), uint64(run.Base+i))) < dropPath {
+		pair, number := count.pair(i)
+		key := addr.Hash(run.Seed, layer, uint64(run.Step), uint64(run.Base+pair))
+		if number > 0 {
+			key = addr.Hash(key, uint64(number))
+		}
+		if addr.Float64(key) < dropPath {
 			return 0
 		}
 		return T(1 / (1 - dropPath))
 	}
 	// scaled adds the branch, each pair by its factor, to dst.
 	scaled := func(dst, branch []T) {
-		pairs := x.buf.rows.Len()
-		if seqs != nil {
-			pairs = seqs.Count.Len()
-		}
-		g.mem.run.Pool.For(pairs, 1, func(lo, hi, _ int) {
+		g.mem.run.Pool.For(count.Len(), 1, func(lo, hi, _ int) {
 			for i := lo; i < hi; i++ {
 				from, to := i*width, (i+1)*width
 				if seqs != nil {

@@ -48,7 +48,7 @@ func TestJoinedGradients(t *testing.T) {
 		x, j := b.Concat(b.inputOf("x", a.Rows, 6, 12), a, b.inputOf("y", c.Rows, 9, 12), c)
 		picked := b.Pick(j, b.ints("rows", 0, 1, 5)) // none of the second sequence
 		q := b.Gather(b.Linear(x, b.param("wq", 4, 12), nil, LinearOpt{}), picked.Rows)
-		z := b.CrossAttention(q, picked.Seqs, b.Linear(x, b.param("wkv", 8, 12), nil, LinearOpt{}), j.Seqs, 2)
+		z := b.CrossAttention(q, picked.Seqs, b.Linear(x, b.param("wkv", 8, 12), nil, LinearOpt{}), j.Seqs, nil, 2)
 		first := b.First(j.Seqs)
 		require.True(t, first.One())
 		return b.SideBySide(b.Act(z, kernel.ActTanh), b.Act(b.Gather(x, first.Rows), kernel.ActGELU))

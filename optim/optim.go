@@ -51,7 +51,8 @@ type Optimizer struct {
 	cfg      Config
 	segments []Segment // by offset
 	runs     []run     // what is updated, by offset
-	size     int       // elements that the slabs have at least
+	size     int       // elements that the weights have at least
+	trained  int       // of them those up to the last parameter that is not frozen
 	total    int
 	m, v     []float32 // moments; v is nil for sgd
 	ema      []float32 // nil without an average
@@ -62,7 +63,7 @@ type StepInfo struct {
 	LR         float64 // before the groups' factors
 	GradNorm   float64 // global L2 norm before clipping, without what is frozen
 	Clipped    bool
-	WeightNorm float64 // global L2 norm of all weights, after the update
+	WeightNorm float64 // global L2 norm of the weights up to the last that is not frozen, after the update
 }
 
 // New makes the optimizer of a run of totalSteps updates. Segments that overlap and groups that match no parameter are errors.
@@ -87,9 +88,12 @@ func New(cfg Config, segments []Segment, totalSteps int) (*Optimizer, error) {
 			return nil, fmt.Errorf("optim: groups[%d].pattern %q matches no parameter", i, cfg.Groups[i].Pattern)
 		}
 	}
-	o.m = kernel.NewSlab(o.size)
+	if n := len(o.runs); n > 0 {
+		o.trained = o.runs[n-1].hi
+	}
+	o.m = kernel.NewSlab(o.trained)
 	if cfg.Name == "adamw" {
-		o.v = kernel.NewSlab(o.size)
+		o.v = kernel.NewSlab(o.trained)
 	}
 	if cfg.EMA.Decay > 0 {
 		o.ema = kernel.NewSlab(o.size)
@@ -153,7 +157,7 @@ func (o *Optimizer) Close() {
 // LR returns the learning rate of update step, counted from 0.
 func (o *Optimizer) LR(step int) float64 { return o.cfg.Schedule.At(o.cfg.LR, step, o.total) }
 
-// Slab is one of the optimizer's slabs, in the layout of the weights.
+// Slab is one of the optimizer's slabs, in the layout of the weights; the moments end with the last parameter that is not frozen.
 type Slab struct {
 	Name string // m, v: the moments, of sgd only m; ema: the averaged weights
 	Data []float32
@@ -180,8 +184,8 @@ func (o *Optimizer) Average() []float32 { return o.ema }
 //
 // A gradient that is not finite gives an error that wraps [ErrNotFinite] and names a parameter, and nothing is changed.
 func (o *Optimizer) Step(pool *kernel.Pool, step int, weights, grads []float32) (StepInfo, error) {
-	if len(weights) < o.size || len(grads) < o.size {
-		return StepInfo{}, fmt.Errorf("optim: weights have %d elements, gradients %d; the parameters need %d", len(weights), len(grads), o.size)
+	if len(weights) < o.size || len(grads) < o.trained {
+		return StepInfo{}, fmt.Errorf("optim: weights have %d elements, gradients %d; the parameters need %d and %d", len(weights), len(grads), o.size, o.trained)
 	}
 	info := StepInfo{LR: o.LR(step)}
 	sum := 0.0
@@ -216,9 +220,9 @@ func (o *Optimizer) Step(pool *kernel.Pool, step int, weights, grads []float32) 
 		kernel.AdamW(pool, weights[r.lo:r.hi], grads[r.lo:r.hi], o.m[r.lo:r.hi], o.v[r.lo:r.hi], h)
 	}
 	if o.ema != nil {
-		kernel.Lerp(pool, o.ema, weights[:o.size], float32(1-o.cfg.EMA.Decay))
+		kernel.Lerp(pool, o.ema[:o.trained], weights[:o.trained], float32(1-o.cfg.EMA.Decay))
 	}
-	info.WeightNorm = math.Sqrt(kernel.SumSquares(pool, weights[:o.size]))
+	info.WeightNorm = math.Sqrt(kernel.SumSquares(pool, weights[:o.trained]))
 	return info, nil
 }
 

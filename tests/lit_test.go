@@ -27,7 +27,7 @@ model:
   vision: {imageSize: 16, patchSize: 8, width: 16, depth: 1, numHeads: 2}
   text: {kind: bert, weights: %s, contextLength: 12, pool: avg, projection: %s}
 optim: {lr: 1e-3, groups: [%s], schedule: {name: cosine, warmupSteps: 1}, ema: {decay: 0.9}}
-train: {steps: 4, globalBatch: 16, grainSize: 4, lanes: 2, checkpointEvery: 2, evalEvery: 4, logSamples: true}
+train: {steps: 4, globalBatch: 16, grainSize: 4, lanes: 2, checkpointEvery: 2, evalEvery: 2, logSamples: true}
 eval: {splits: [val], tasks: [retrieval]}
 `
 

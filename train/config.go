@@ -97,7 +97,7 @@ type Resources struct {
 	Memory int64
 }
 
-// FastestWorkers returns how many workers are best on so many threads for a model of so many parameters. The loops of a small
+// FastestWorkers returns how many workers are best on so many threads for a model with so many parameters to train. The loops of a small
 // model are short, so its threads wait for each other less if each has grains of its own; a large one keeps them busy, and a
 // worker's gradients take memory.
 func (c *Config) FastestWorkers(threads, params int) int {

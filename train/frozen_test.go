@@ -43,6 +43,11 @@ func TestFrozenTowerHasNoBackwardPass(t *testing.T) {
 	require.Equal(t, backward, lockedBackward+textBackward, "each tower has its own backward pass")
 	require.Positive(t, lockedBackward)
 	require.Less(t, locked.Arena, whole.Arena)
+	l, trained := tr.Model().Parameters(), int64(lockedTr.Model().Parameters().Trained)
+	require.Less(t, trained, int64(l.Size))
+	require.EqualValues(t, 4*l.Size, whole.Gradients/2, "a lane of its own, and one that is being added")
+	require.Equal(t, 4*trained, locked.Gradients/2, "what is frozen has no gradient")
+	require.Equal(t, 4*(int64(l.Size)+2*trained), locked.Weights, "and no moments")
 	for _, p := range tr.Model().Parameters().Params {
 		q := lockedTr.Model().Parameters().Find(p.Name)
 		if strings.HasPrefix(p.Name, "visual.") {

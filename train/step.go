@@ -89,9 +89,7 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 		}
 	}()
 	l := o.Model.Parameters()
-	for _, p := range l.Params {
-		p.Frozen = p.Frozen || o.Optim.Freezes(p.Name) // the graph then computes no gradient of it, nor of what comes before it alone
-	}
+	l.Freeze(o.Optim.Freezes) // the graph then computes no gradient of it, nor of what comes before it alone
 	if t.cache, err = model.NewTextCache(o.Model, o.Engine.Precision == "bf16"); err != nil {
 		return nil, err
 	}
@@ -114,34 +112,34 @@ func New(cfg Config, o Options) (_ *Trainer, err error) {
 			return nil, err
 		}
 	}
-	slabs := 3 // weights and two moments
+	weights, moments := 1, 2
 	if o.Optim.Name == "sgd" {
-		slabs--
+		moments--
 	}
 	if o.Optim.EMA.Decay > 0 {
-		slabs++
+		weights++
 	}
-	if err := t.plan.make(t, slabs, o.Resources.Memory); err != nil {
+	if err := t.plan.make(t, weights, moments, o.Resources.Memory); err != nil {
 		return nil, err
 	}
 	if t.opt, err = optim.New(o.Optim, segments(l), cfg.Steps); err != nil {
 		return nil, err
 	}
-	t.allocate(l.Size)
+	t.allocate(l)
 	l.Init(t.pool, t.weights, o.Seed)
 	return t, nil
 }
 
-// make fills the plan: what is needed always, of it so many slabs of weights, moments and average, then as many kept grains as
-// the memory allows.
-func (p *Plan) make(t *Trainer, slabs int, memory int64) error {
+// make fills the plan: what is needed always, of it so many slabs of weights and of moments, then as many kept grains as the
+// memory allows.
+func (p *Plan) make(t *Trainer, weights, moments int, memory int64) error {
 	const float = 4
-	size := int64(t.model.Parameters().Size)
+	size, trained := int64(t.model.Parameters().Size), int64(t.model.Parameters().Trained)
 	wk := t.workers[0]
 	p.Params, p.Grains, p.Workers = t.model.Parameters().Count(), t.cfg.Grains(), len(t.workers)
 	p.Arena = float * int64(wk.prog.ArenaSize())
-	p.Weights = float * size * int64(slabs)
-	p.Gradients = float * size * int64(len(t.workers)*levels(wk.lanes))
+	p.Weights = float * (size*int64(weights) + trained*int64(moments))
+	p.Gradients = float * trained * int64(len(t.workers)*levels(wk.lanes))
 	stats := wk.prog.Stats()
 	p.StepFLOPs = float64(stats.ForwardFLOPs+stats.BackwardFLOPs) * float64(p.Grains)
 	global := 0
@@ -184,8 +182,8 @@ func (t *Trainer) features() int {
 }
 
 // allocate takes all memory and touches it.
-func (t *Trainer) allocate(size int) {
-	t.weights = kernel.NewSlab(size)
+func (t *Trainer) allocate(l *model.Layout) {
+	t.weights = kernel.NewSlab(l.Size)
 	n := t.features()
 	t.x, t.y, t.groups = kernel.NewSlab(n), kernel.NewSlab(n), make([]int32, t.cfg.GlobalBatch)
 	for range t.cfg.Grains() {
@@ -197,7 +195,7 @@ func (t *Trainer) allocate(size int) {
 			w.arenas[i] = kernel.NewSlab(w.prog.ArenaSize())
 		}
 		for range levels(w.lanes) {
-			w.slabs = append(w.slabs, kernel.NewSlab(size))
+			w.slabs = append(w.slabs, kernel.NewSlab(l.Trained))
 		}
 	}
 }
@@ -304,7 +302,7 @@ func (t *Trainer) Step(b *batch.Batch) (Record, error) {
 }
 
 // Gradient computes the objectives of one global batch, in the recipe's order and without their weights, and the gradient of their
-// weighted sum in the layout of [Trainer.Weights], which is the trainer's until the next call. Nothing is updated.
+// weighted sum in the layout of [Trainer.Weights] up to what is frozen, which is the trainer's until the next call. Nothing is updated.
 func (t *Trainer) Gradient(b *batch.Batch) (terms []float64, grads []float32, err error) {
 	res, err := t.gradient(b)
 	if err != nil {

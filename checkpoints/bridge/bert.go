@@ -105,25 +105,39 @@ func (b *BERT) Load(l *model.Layout, slab []float32) error {
 		if !ok {
 			continue
 		}
-		parts, shape := bertParts(name), slices.Clone(p.Shape)
-		shape[0] /= len(parts)
+		parts := bertParts(name)
 		size := p.Len() / len(parts)
 		for i, part := range parts {
-			v, got, err := b.file.Float32(b.prefix + part)
-			longer := err == nil && part == "embeddings.position_embeddings.weight" && len(got) == 2 && got[0] > shape[0] && got[1] == shape[1]
-			switch {
-			case err != nil:
-				faults = append(faults, err)
-			case !slices.Equal(got, shape) && !longer:
-				faults = append(faults, fmt.Errorf("%s has shape %v, the model's %s wants %v", part, got, p.Name, shape))
-			default:
-				copy(p.Slice(slab)[i*size:(i+1)*size], v)
-			}
+			faults = append(faults, b.load(p, len(parts), part, p.Slice(slab)[i*size:(i+1)*size]))
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("bridge: BERT: %w", err)
 	}
+	return nil
+}
+
+// LoadParam reads a tensor by its name in a BertModel into a parameter of the same shape; of a longer table of positions its first rows.
+func (b *BERT) LoadParam(p *model.Param, name string, dst []float32) error {
+	if err := b.load(p, 1, name, dst); err != nil {
+		return fmt.Errorf("bridge: BERT: %w", err)
+	}
+	return nil
+}
+
+// load reads a tensor into one of several parts of a parameter.
+func (b *BERT) load(p *model.Param, parts int, name string, dst []float32) error {
+	shape := slices.Clone(p.Shape)
+	shape[0] /= parts
+	v, got, err := b.file.Float32(b.prefix + name)
+	if err != nil {
+		return err
+	}
+	longer := name == "embeddings.position_embeddings.weight" && len(got) == 2 && got[0] > shape[0] && got[1] == shape[1]
+	if !slices.Equal(got, shape) && !longer {
+		return fmt.Errorf("%s has shape %v, the model's %s wants %v", name, got, p.Name, shape)
+	}
+	copy(dst, v)
 	return nil
 }
 

@@ -64,11 +64,11 @@ func Open(path string) (*Source, error) {
 	s := &Source{Path: path, Dir: filepath.Dir(path)}
 	if st.IsDir() {
 		s.Dir = path
-		i := slices.IndexFunc(weightFiles, func(name string) bool { _, err := os.Stat(filepath.Join(path, name)); return err == nil })
-		if i < 0 {
-			return nil, fmt.Errorf("bridge: %s: %w: none of %s is there", path, fs.ErrNotExist, strings.Join(weightFiles, ", "))
+		name, err := weightFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("bridge: %s: %w", path, err)
 		}
-		s.Path = filepath.Join(path, weightFiles[i])
+		s.Path = filepath.Join(path, name)
 	}
 	for _, name := range configFiles {
 		if b, err := os.ReadFile(filepath.Join(s.Dir, name)); err == nil && s.Config == nil {
@@ -79,6 +79,32 @@ func Open(path string) (*Source, error) {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
 	return s, nil
+}
+
+// weightFile finds the file of weights in a folder: one of the known names, or the only one that has the extension of one.
+func weightFile(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	var others []string
+	for _, e := range entries {
+		if slices.Contains([]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz"}, filepath.Ext(e.Name())) && !e.IsDir() {
+			others = append(others, e.Name())
+		}
+	}
+	for _, name := range weightFiles {
+		if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == name }) {
+			return name, nil
+		}
+	}
+	switch len(others) {
+	case 0:
+		return "", fmt.Errorf("%w: it holds none of %s, nor another file of weights", fs.ErrNotExist, strings.Join(weightFiles, ", "))
+	case 1:
+		return others[0], nil
+	}
+	return "", fmt.Errorf("%w: it holds several files of weights: name one of %s", ErrUnknown, strings.Join(others, ", "))
 }
 
 // open opens the file by what it is, not by its name.

@@ -2,14 +2,17 @@ package bridge
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"diptych/checkpoints/safetensors"
 	"diptych/checkpoints/torchfile"
+	"diptych/model"
 )
 
 const torchData = "../torchfile/testdata/"
@@ -88,34 +91,39 @@ func TestRead(t *testing.T) {
 	require.Empty(t, m.Notes)
 }
 
+// held are the tensors of a model.
+type held map[string]safetensors.Tensor
+
+func (h held) Names() []string { return slices.Sorted(maps.Keys(h)) }
+
+func (h held) Info(name string) (safetensors.Info, error) {
+	return safetensors.Info{Name: name, DType: h[name].DType, Shape: h[name].Shape}, nil
+}
+
+func (h held) Stream(name string, use func([]byte) error) error {
+	tensor := h[name]
+	return tensor.Write(writer(use))
+}
+
 // write writes a model in a family's names and reads it back.
 func write(t testing.TB, m *Model, family string, pickle bool) *Model {
-	byName := map[string]safetensors.Tensor{}
-	var names []string
+	from := held{}
 	for _, tensor := range m.Tensors {
-		byName[tensor.Name] = tensor
-		names = append(names, tensor.Name)
+		from[tensor.Name] = tensor
 	}
-	info := func(name string) (safetensors.Info, error) {
-		tensor := byName[name]
-		return safetensors.Info{Name: name, DType: tensor.DType, Shape: tensor.Shape}, nil
-	}
-	stream := func(name string, use func([]byte) error) error {
-		tensor := byName[name]
-		return tensor.Write(writer(use))
-	}
-	tensors, files, weights, err := Public(family, &m.Description, names, info, stream)
+	public, err := Publish(family, &m.Description, from)
 	require.NoError(t, err)
 	dir := t.TempDir()
-	for name, b := range files {
+	for name, b := range public.Files {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), b, 0o666))
 	}
 	var b bytes.Buffer
-	if pickle || weights == "model.pt" {
+	weights := public.Weights
+	if pickle || filepath.Ext(weights) != ".safetensors" {
 		weights = "pytorch_model.bin"
-		require.NoError(t, torchfile.Write(&b, tensors))
+		require.NoError(t, torchfile.Write(&b, public.Tensors, public.Within))
 	} else {
-		require.NoError(t, safetensors.Write(&b, tensors, map[string]string{"format": "pt"}))
+		require.NoError(t, safetensors.Write(&b, public.Tensors, map[string]string{"format": "pt"}))
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(dir, weights), b.Bytes(), 0o666))
 	_, again := readModel(t, dir, "")
@@ -243,7 +251,7 @@ func TestRoundTripViT(t *testing.T) {
 		path, family string
 		hf           bool
 	}{
-		{fixtures + "vit-token", "timm", true}, {fixtures + "vit-avg", "timm", false}, {fixtures + "vit-prenorm", "timm", false}, {fixtures + "vit-map", "timm", false},
+		{fixtures + "vit-token", "timm", true}, {fixtures + "vit-avg", "timm", false}, {fixtures + "vit-avg-nocls", "timm", false}, {fixtures + "vit-prenorm", "timm", false}, {fixtures + "vit-map", "timm", false},
 		{"testdata/vit-hf", "hf-vit", true}, {"testdata/vit-npz", "timm", true},
 	} {
 		_, m := readModel(t, x.path, "")
@@ -263,6 +271,90 @@ func TestRoundTripViT(t *testing.T) {
 				require.True(t, bytes.Equal(w, got[name]), "%s as %s: %s", x.path, family, name)
 			}
 		}
+	}
+}
+
+// A model of pairs with each of its heads survives the way through the authors' names and Hugging Face's, also in PyTorch's form; so does its
+// configuration where the family has a file for it. The authors' checkpoint has the bits of Hugging Face's folder.
+func TestRoundTripViLT(t *testing.T) {
+	const fixtures = "../../model/testdata/"
+	for _, x := range []struct {
+		path, family string
+		heads        model.ViLTHeads
+	}{
+		{fixtures + "vilt-mlm", "hf-vilt", model.ViLTHeads{Words: true}}, {fixtures + "vilt-itm", "hf-vilt", model.ViLTHeads{Match: true}},
+		{fixtures + "vilt-retrieval", "hf-vilt", model.ViLTHeads{Rank: true}}, {fixtures + "vilt-vqa", "hf-vilt", model.ViLTHeads{Classes: 13, ClassName: "vqa_classifier"}},
+		{fixtures + "vilt-nlvr2", "hf-vilt", model.ViLTHeads{Classes: 2, ClassName: "nlvr2_classifier"}},
+		{fixtures + "vilt-original-irtr", "vilt", model.ViLTHeads{Match: true, Rank: true}},
+		{fixtures + "vilt-original-vqa", "vilt", model.ViLTHeads{Classes: 17, ClassName: "vqa_classifier"}},
+		{fixtures + "vilt-original-nlvr2", "vilt", model.ViLTHeads{Classes: 2, ClassName: "nlvr2_classifier"}},
+		{"../../train/testdata/vilt-original-pretrain", "vilt", model.ViLTHeads{Match: true, Words: true, Color: true}},
+	} {
+		_, m := readModel(t, x.path, "")
+		require.Equal(t, x.family, m.Family, x.path)
+		require.Equal(t, x.heads, m.ViLT, x.path)
+		want := contents(t, m.Tensors)
+		for _, family := range []string{"vilt", "hf-vilt"} {
+			again := write(t, m, family, family == x.family)
+			require.Equal(t, family, again.Family)
+			require.Equal(t, m.ViLT, again.ViLT)
+			if family == "hf-vilt" {
+				again.Description.Model.Vision.LayerNormEps = m.Description.Model.Vision.LayerNormEps // it has one for all norms
+				require.Equal(t, m.Description.Model, again.Description.Model, x.path)
+				if m.Classes != nil {
+					require.Equal(t, m.Classes, again.Classes)
+				}
+			}
+			require.Equal(t, want, contents(t, again.Tensors), "%s as %s", x.path, family)
+		}
+	}
+	src, m := readModel(t, "testdata/vilt/original.ckpt", fixtures+"vilt-mlm/config.json")
+	require.Equal(t, "vilt", m.Family)
+	require.Equal(t, "state_dict.", m.Prefix)
+	_, hf := readModel(t, fixtures+"vilt-mlm", "")
+	require.Equal(t, hf.Description.Model, m.Description.Model)
+	require.Equal(t, contents(t, hf.Tensors), contents(t, m.Tensors))
+	src.Config = nil
+	m, err := Read(src, nil)
+	require.NoError(t, err)
+	require.Equal(t, []any{1e-6, 1e-12}, []any{m.Description.Model.Vision.LayerNormEps, m.Description.Model.ViLT.EmbedNormEps}, "the authors' own")
+	require.Len(t, m.Notes, 1, "heads are a guess at this width")
+}
+
+// A word head that reads the embeddings' table is written as such for transformers, and with a table of its own for the authors' code.
+func TestTiedWords(t *testing.T) {
+	_, m := readModel(t, "../../model/testdata/vilt-mlm", "")
+	m.Description.Model.ViLT.TieWords = true
+	m.Tensors = slices.DeleteFunc(m.Tensors, func(t safetensors.Tensor) bool { return t.Name == wordHead })
+	want := contents(t, m.Tensors)
+	hf := write(t, m, "hf-vilt", false)
+	require.True(t, hf.Description.Model.ViLT.TieWords)
+	require.Equal(t, want, contents(t, hf.Tensors))
+	own := write(t, m, "vilt", false)
+	require.False(t, own.Description.Model.ViLT.TieWords)
+	want[wordHead] = want[wordTable]
+	require.Equal(t, want, contents(t, own.Tensors))
+}
+
+// The positions of a model of pairs are resampled as the model itself does for each picture.
+func TestReadResizedViLT(t *testing.T) {
+	src, m := readModel(t, "../../model/testdata/vilt-mlm", "")
+	bigger, err := Read(src, func(d *Description) error {
+		d.Model.Vision.ImageSize = 48
+		return nil
+	})
+	require.NoError(t, err)
+	for i, tensor := range bigger.Tensors {
+		before, err := m.Tensors[i].Float32()
+		require.NoError(t, err)
+		if tensor.Name == "transformer.pos_embed" {
+			require.Equal(t, []int{1, 37, 40}, tensor.Shape)
+			before, err = ResizePositions(MethodGoogle, before, 40, 1, [2]int{4, 4}, [2]int{6, 6})
+			require.NoError(t, err)
+		}
+		got, err := tensor.Float32()
+		require.NoError(t, err)
+		require.Equal(t, before, got, tensor.Name)
 	}
 }
 

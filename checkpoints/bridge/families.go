@@ -23,24 +23,28 @@ type family struct {
 	config func(f *family, v *view) (*Description, error)
 	// files returns the files that its library wants beside the weights, by name; nil for a family that is only read.
 	files func(d *Description) (map[string][]byte, error)
-	// weights is the name of the file of weights that its library looks for.
-	weights string
+	// weights is the name of the file of weights that its library looks for; within, where not empty, the entry of the pickle that holds
+	// the tensors there.
+	weights, within string
 	// positions is how its library brings positions to another picture size.
 	positions string
 }
 
 // families are the ones that are known. The first whose keys a file has is its family.
-var families = []*family{openAI, openCLIP, openCLIPCustom, hfCLIP, timm, hfViT, google, bigVision, bigVisionScan}
+var families = []*family{openAI, openCLIP, openCLIPCustom, hfCLIP, vilt, hfViLT, hfViLTBare, timm, hfViT, google, bigVision, bigVisionScan}
 
 // Description is what a file says about its model.
 type Description struct {
 	Model      model.Config
 	LogitBias  bool                // it has the sigmoid loss's bias
+	ViLT       model.ViLTHeads     // of a model of pairs
 	Preprocess *Preprocess         // nil if nothing says how pictures are prepared
 	Classes    []string            // of a classifier's scores, in order; nil if they have no names
 	Tokenizer  tokenizer.Tokenizer // of the texts; for writing only
 	Positions  string              // how positions are brought to another picture size: a name of methods
 	Notes      []string            // what was assumed
+
+	grid [2]int // of the positions as they are stored
 }
 
 // Model is a model in a public file, in our names.
@@ -58,11 +62,35 @@ type Model struct {
 func (m *Model) Summary() string {
 	c := &m.Description.Model
 	v, t := &c.Vision, &c.Text
-	s := fmt.Sprintf("pictures of %d px in patches of %d, width %d, %d blocks, %d heads, %s", v.ImageSize, v.PatchSize, v.Width, v.Depth, v.NumHeads, v.Activation)
+	size := fmt.Sprint(v.ImageSize)
+	if v.ImageWidth > 0 {
+		size = fmt.Sprintf("%d×%d", v.ImageWidth, v.ImageSize)
+	}
+	s := fmt.Sprintf("pictures of %s px in patches of %d, width %d, %d blocks, %d heads, %s", size, v.PatchSize, v.Width, v.Depth, v.NumHeads, v.Activation)
+	if c.Kind == "vilt" {
+		s += fmt.Sprintf("; sentences of %d tokens of %d; heads: %s", t.ContextLength, t.VocabSize, strings.Join(m.heads(), ", "))
+	}
 	if t.Width > 0 {
 		s += fmt.Sprintf("; texts of %d tokens of %d, width %d, %d blocks, %d heads; joint space of %d", t.ContextLength, t.VocabSize, t.Width, t.Depth, t.NumHeads, c.EmbedDim)
 	}
 	return s
+}
+
+// heads names the heads of a model of pairs.
+func (m *Model) heads() (names []string) {
+	h := &m.ViLT
+	for _, head := range []struct {
+		there bool
+		name  string
+	}{{h.Match, "matching"}, {h.Words, "masked words"}, {h.Color, "masked patches"}, {h.Rank, "rank"}, {h.Classes > 0, fmt.Sprintf("%s of %d", h.ClassName, h.Classes)}} {
+		if head.there {
+			names = append(names, head.name)
+		}
+	}
+	if names == nil {
+		names = []string{"none"}
+	}
+	return names
 }
 
 // FamilyNames lists the families, and those that can be written.
@@ -121,31 +149,34 @@ func read(s *Source, adjust func(*Description) error) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", s.Path, f.about, err)
 	}
-	d.Positions = f.positions
+	d.Positions, d.grid = f.positions, d.Model.Vision.Grid()
 	if adjust != nil {
 		if err := adjust(d); err != nil {
 			return nil, err
 		}
 	}
-	layout, err := d.layout()
+	built, err := d.Build()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", s.Path, f.about, err)
 	}
 	m := &Model{Description: *d, Family: f.name, About: f.about, Prefix: v.prefix, Beside: v.beside}
 	used := map[string]bool{}
 	var faults []error
-	for _, p := range layout.Params {
+	for _, p := range built.Parameters().Params {
 		r, block, ok := resolve(f.rows, p.Name)
 		if !ok {
 			faults = append(faults, fmt.Errorf("%s %v: the family %s has no name for it", p.Name, p.Shape, f.name))
 			continue
 		}
-		for _, t := range r.theirs {
+		for _, t := range append(r.theirs, r.also) {
 			used[t] = true
 		}
+		r = v.there(r)
 		shape := p.Shape
 		stored := v.shape(f.rows, p.Name)
-		resized := positionTables[p.Name] && len(stored) == 2 && stored[0] != shape[0] && stored[1] == shape[1]
+		rows := len(shape) - 2 // the axis of a table's rows
+		resized := positionTables[p.Name] && len(stored) == len(shape) && stored[rows+1] == shape[rows+1] &&
+			(stored[rows] != shape[rows] || p.Grid != [2]int{} && p.Grid != d.grid)
 		if resized {
 			shape = stored
 		}
@@ -173,7 +204,7 @@ func read(s *Source, adjust func(*Description) error) (*Model, error) {
 }
 
 // positionTables are our parameters that are brought to another number of positions.
-var positionTables = map[string]bool{"visual.positional_embedding": true, "pos_embed": true, "positional_embedding": true}
+var positionTables = map[string]bool{"visual.positional_embedding": true, "pos_embed": true, "positional_embedding": true, "transformer.pos_embed": true}
 
 // resizeTensor brings a table of positions to the shape that the model wants. A text's is resized as open_clip does.
 func resizeTensor(t safetensors.Tensor, name string, want []int, d *Description) (safetensors.Tensor, error) {
@@ -182,89 +213,117 @@ func resizeTensor(t safetensors.Tensor, name string, want []int, d *Description)
 		return t, err
 	}
 	method, skip := d.Positions, 0
-	from, to := [2]int{1, t.Shape[0]}, [2]int{1, want[0]}
+	rows := len(want) - 2
+	from, to := [2]int{1, t.Shape[rows]}, [2]int{1, want[rows]}
 	if name != "positional_embedding" {
 		v := &d.Model.Vision
-		skip = want[0] - v.NumPatches()
-		old, err := side(t.Shape[0], skip)
-		if err != nil {
-			return t, fmt.Errorf("%s: %w", name, err)
-		}
-		from, to = [2]int{old, old}, [2]int{v.ImageSize / v.PatchSize, v.ImageSize / v.PatchSize}
+		skip = want[rows] - v.NumPatches()
+		from, to = d.grid, v.Grid()
 	} else {
 		method = MethodTimmNPZ
 	}
-	table, err = ResizePositions(method, table, want[1], skip, from, to)
+	table, err = ResizePositions(method, table, want[rows+1], skip, from, to)
 	if err != nil {
 		return t, err
 	}
 	return safetensors.Floats(name, want, table), nil
 }
 
-// layout returns the parameters of the model that is described.
-func (d *Description) layout() (*model.Layout, error) {
-	m, err := model.New(d.Model, model.Heads{LogitBias: d.LogitBias})
-	if err != nil {
-		return nil, err
+// Build lays out the model that is described.
+func (d *Description) Build() (model.Model, error) {
+	if d.Model.Kind == "vilt" {
+		return model.NewViLT(d.Model, d.ViLT)
 	}
-	return m.Parameters(), nil
+	return model.New(d.Model, model.Heads{LogitBias: d.LogitBias})
 }
 
-// Public gives our tensors in the names of a family, and the files that its library wants beside them. info and stream read our tensors.
-func Public(familyName string, d *Description, names []string, info func(name string) (safetensors.Info, error),
-	stream func(name string, use func(b []byte) error) error) (tensors []safetensors.Tensor, files map[string][]byte, weights string, err error) {
+// Stored are our tensors on disk: a checkpoint's file.
+type Stored interface {
+	Names() []string
+	Info(name string) (safetensors.Info, error)
+	Stream(name string, use func(b []byte) error) error
+}
+
+// Published is a model in a family's names.
+type Published struct {
+	Tensors []safetensors.Tensor
+	Files   map[string][]byte // that its library wants beside the weights, by name
+	Weights string            // the name of the file of weights that its library looks for
+	Within  string            // not empty: the entry of the pickle that holds the tensors
+	Notes   []string          // what the library has otherwise
+}
+
+// Publish gives our tensors in the names of a family, and the files that its library wants beside them.
+func Publish(familyName string, d *Description, from Stored) (*Published, error) {
 	i := slices.IndexFunc(families, func(f *family) bool { return f.name == familyName && f.files != nil })
 	if i < 0 {
 		_, writable := FamilyNames()
-		return nil, nil, "", fmt.Errorf("bridge: %q is no family that can be written; there are %s", familyName, strings.Join(writable, ", "))
+		return nil, fmt.Errorf("bridge: %q is no family that can be written; there are %s", familyName, strings.Join(writable, ", "))
 	}
 	f := families[i]
+	if v := &d.Model.Vision; f != timm && v.ImageWidth != 0 && v.ImageWidth != v.ImageSize {
+		return nil, fmt.Errorf("bridge: %s: pictures of %d×%d pixels: only timm's form has pictures that are not square", f.about, v.ImageWidth, v.ImageSize)
+	}
 	tower := f == timm && d.Model.Kind == "clip" // of a dual encoder the image tower alone
 	if tower {
 		f = timmCLIP
 	}
 	plain := *d
-	if d.Model.Kind == "clip" && d.Model.Vision.PatchBias {
-		if names, info, stream, err = foldBias(&plain, names, info, stream); err != nil {
-			return nil, nil, "", fmt.Errorf("bridge: %s: %w", f.about, err)
+	plain.Notes = nil
+	switch {
+	case d.Model.Kind == "clip" && d.Model.Vision.PatchBias:
+		plain.Model.Vision.PatchBias = false
+		if d.Model.Vision.Positions != "learned" {
+			return nil, fmt.Errorf("bridge: %s: a patch bias needs learned positions to go into, not %s", f.about, d.Model.Vision.Positions)
 		}
-		d = &plain
+		from = &folded{from, d.Model.Vision.NumTokens() - d.Model.Vision.NumPatches()}
+	case f == vilt && d.ViLT.Words && d.Model.ViLT.TieWords:
+		from = untied{from}
 	}
-	for _, name := range names {
+	out := &Published{Weights: f.weights, Within: f.within}
+	for _, name := range from.Names() {
 		r, block, ok := resolve(f.rows, name)
 		if tower && !ok && !strings.HasPrefix(name, "visual.") {
 			continue
 		}
 		if !ok || block >= 0 {
-			return nil, nil, "", fmt.Errorf("bridge: %s has no name for %s: the model is not of its form", f.about, name)
+			return nil, fmt.Errorf("bridge: %s has no name for %s: the model is not of its form", f.about, name)
 		}
-		in, err := info(name)
+		in, err := from.Info(name)
 		if err != nil {
-			return nil, nil, "", err
+			return nil, err
 		}
-		out, err := public(r, in, func(use func(b []byte) error) error { return stream(name, use) })
+		tensors, err := public(r, in, func(use func(b []byte) error) error { return from.Stream(name, use) })
 		if err != nil {
-			return nil, nil, "", fmt.Errorf("bridge: %w", err)
+			return nil, fmt.Errorf("bridge: %w", err)
 		}
-		tensors = append(tensors, out...)
+		out.Tensors = append(out.Tensors, tensors...)
 	}
 	if tower { // timm's head has a bias
-		tensors = append(tensors, safetensors.Floats("head.bias", []int{d.Model.EmbedDim}, make([]float32, d.Model.EmbedDim)))
+		out.Tensors = append(out.Tensors, safetensors.Floats("head.bias", []int{d.Model.EmbedDim}, make([]float32, d.Model.EmbedDim)))
 	}
-	if files, err = f.files(d); err != nil {
-		return nil, nil, "", fmt.Errorf("bridge: %s: %w", f.about, err)
+	var err error
+	if out.Files, err = f.files(&plain); err != nil {
+		return nil, fmt.Errorf("bridge: %s: %w", f.about, err)
 	}
-	return tensors, files, f.weights, nil
+	out.Notes = plain.Notes
+	return out, nil
 }
 
 // Named gives values that lie as our parameters do, such as gradients, under public names. The family is the first that has all of those that are
-// wanted; nil if none has.
+// wanted; nil if none has. What is frozen has no gradient and is left out.
 func Named(wanted []string, params []*model.Param, slab []float32) (map[string][]float32, error) {
 	for _, f := range families {
-		out := map[string][]float32{}
+		out, frozen := map[string][]float32{}, map[string]bool{}
 		for _, p := range params {
 			r, block, ok := resolve(f.rows, p.Name)
 			if !ok || block >= 0 {
+				continue
+			}
+			if p.Frozen {
+				for _, name := range r.theirs {
+					frozen[name] = true
+				}
 				continue
 			}
 			values := safetensors.Floats(p.Name, p.Shape, p.Slice(slab))
@@ -279,7 +338,7 @@ func Named(wanted []string, params []*model.Param, slab []float32) (map[string][
 				}
 			}
 		}
-		if !slices.ContainsFunc(wanted, func(n string) bool { return out[n] == nil }) {
+		if !slices.ContainsFunc(wanted, func(n string) bool { return out[n] == nil && !frozen[n] }) {
 			return out, nil
 		}
 	}
@@ -291,51 +350,13 @@ type pieces func(b []byte) error
 
 func (p pieces) Write(b []byte) (int, error) { return len(b), p(b) }
 
-// foldBias adds the bias of a dual encoder's patches, which no public CLIP has, to the positions of the patches: the sum that enters the tower is the same.
-func foldBias(d *Description, names []string, info func(name string) (safetensors.Info, error), stream func(name string, use func(b []byte) error) error,
-) ([]string, func(name string) (safetensors.Info, error), func(name string, use func(b []byte) error) error, error) {
-	const bias, positions = "visual.conv1.bias", "visual.positional_embedding"
-	if d.Model.Vision.Positions != "learned" {
-		return nil, nil, nil, fmt.Errorf("a patch bias needs learned positions to go into, not %s", d.Model.Vision.Positions)
-	}
-	d.Model.Vision.PatchBias = false
-	folded := func(name string, use func(b []byte) error) error {
-		if name != positions {
-			return stream(name, use)
-		}
-		read := func(name string) ([]float32, safetensors.Info, error) {
-			i, err := info(name)
-			if err != nil {
-				return nil, i, err
-			}
-			t := safetensors.Streamed(name, i.DType, i.Shape, func(use func(b []byte) error) error { return stream(name, use) })
-			v, err := t.Float32()
-			return v, i, err
-		}
-		b, _, err := read(bias)
-		if err != nil {
-			return err
-		}
-		table, i, err := read(positions)
-		if err != nil {
-			return err
-		}
-		skip := (d.Model.Vision.NumTokens() - d.Model.Vision.NumPatches()) * len(b)
-		for k := range table[skip:] {
-			table[skip+k] += b[k%len(b)]
-		}
-		return use(i.DType.Narrow(table))
-	}
-	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == bias })
-	return names, info, folded, nil
-}
-
 // shape returns the shape of one of our parameters as its public tensors give it, nil if they are not there.
 func (v *view) shape(rows []row, ours string) []int {
 	r, block, ok := resolve(rows, ours)
 	if !ok {
 		return nil
 	}
+	r = v.there(r)
 	info, ok := v.info(r.theirs[0])
 	if !ok {
 		return nil

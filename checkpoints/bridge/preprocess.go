@@ -20,13 +20,16 @@ type Preprocess struct {
 	Mean, Std [3]float64
 	Crop      float64 // the share of the resized side that is cut out, where less than all of it; else 0
 	Down      bool    // the crop's offset is rounded down, as Hugging Face does
+	// Divisor, where above 0, makes it ViLT's way: the shorter side gets Size pixels, nothing is cut out, and both sides are cut down to multiples of it.
+	Divisor int
 }
 
 // DefaultPreprocess is what models of CLIP's form are given when nothing else is said.
 func DefaultPreprocess(size int) *Preprocess { return clipPreprocess(size) }
 
-// PreprocessOf reads the preparation off a recipe's operations, nil if they are of another form than public libraries know.
-func PreprocessOf(specs []transform.Spec, size int, mean, std [3]float32) *Preprocess {
+// PreprocessOf reads the preparation off a recipe's operations, nil if they are of another form than public libraries know. size and patch are the
+// model's, in pixels.
+func PreprocessOf(specs []transform.Spec, size, patch int, mean, std [3]float32) *Preprocess {
 	p := &Preprocess{Size: size, Filter: "bicubic"}
 	for _, s := range specs {
 		switch s["op"] {
@@ -41,6 +44,17 @@ func PreprocessOf(specs []transform.Spec, size int, mean, std [3]float32) *Prepr
 			}
 			if n, err := strconv.ParseFloat(fmt.Sprint(s["size"]), 64); err == nil && n > float64(size) {
 				p.Crop = float64(size) / n
+			}
+		case "min_max_resize":
+			p.Mode, p.Divisor = "shortest", patch
+			if f, ok := s["filter"].(string); ok {
+				p.Filter = f
+			}
+			if n, err := strconv.Atoi(fmt.Sprint(s["multiple"])); err == nil {
+				p.Divisor = n
+			}
+			if s["size"] != nil && fmt.Sprint(s["size"]) != strconv.Itoa(size) || s["longest"] != nil {
+				return nil // the libraries have ViLT's own proportion alone
 			}
 		case "center_crop":
 			p.Down = s["rounding"] == "down"
@@ -58,6 +72,11 @@ func PreprocessOf(specs []transform.Spec, size int, mean, std [3]float32) *Prepr
 	return p
 }
 
+// viltPreprocess is ViLT's (spec/vilt 4): bicubic, levels in [-1, 1].
+func viltPreprocess(size, patch int) *Preprocess {
+	return &Preprocess{Size: size, Mode: "shortest", Filter: "bicubic", Mean: half, Std: half, Divisor: patch}
+}
+
 // clipPreprocess is OpenAI's (spec 2.13).
 func clipPreprocess(size int) *Preprocess {
 	return &Preprocess{Size: size, Mode: "shortest", Filter: "bicubic",
@@ -66,6 +85,11 @@ func clipPreprocess(size int) *Preprocess {
 
 // Specs are the operations of a recipe's evalTransforms.
 func (p *Preprocess) Specs() []transform.Spec {
+	list := func(v [3]float64) []any { return []any{v[0], v[1], v[2]} }
+	normalize := transform.Spec{"op": "normalize", "mean": list(p.Mean), "std": list(p.Std)}
+	if p.Divisor > 0 {
+		return []transform.Spec{{"op": "min_max_resize", "multiple": p.Divisor, "filter": p.Filter}, normalize}
+	}
 	resize := transform.Spec{"op": "resize", "mode": p.Mode, "filter": p.Filter}
 	if p.Crop > 0 && p.Crop < 1 {
 		resize["size"] = int(float64(p.Size) / p.Crop)
@@ -78,8 +102,7 @@ func (p *Preprocess) Specs() []transform.Spec {
 		}
 		out = append(out, crop)
 	}
-	list := func(v [3]float64) []any { return []any{v[0], v[1], v[2]} }
-	return append(out, transform.Spec{"op": "normalize", "mean": list(p.Mean), "std": list(p.Std)})
+	return append(out, normalize)
 }
 
 // openCLIPPrepare is open_clip's preprocess_cfg.
@@ -125,8 +148,10 @@ type hfPreprocess struct {
 	DoResize  *bool           `json:"do_resize,omitempty"`
 	Size      json.RawMessage `json:"size,omitempty"` // {shortest_edge}, {height, width} or a number
 	Resample  *int            `json:"resample,omitempty"`
+	Divisor   int             `json:"size_divisor,omitempty"` // of ViLT's
 	DoCrop    *bool           `json:"do_center_crop,omitempty"`
 	CropSize  json.RawMessage `json:"crop_size,omitempty"`
+	DoPad     *bool           `json:"do_pad,omitempty"`
 	DoRescale *bool           `json:"do_rescale,omitempty"`
 	Factor    float64         `json:"rescale_factor,omitempty"`
 	DoNorm    *bool           `json:"do_normalize,omitempty"`
@@ -166,6 +191,9 @@ func readHFPreprocess(dir string, size int) (*Preprocess, error) {
 	if edges.Height != nil || j.DoCrop != nil && !*j.DoCrop {
 		p.Mode = "squash"
 	}
+	if j.Divisor > 0 {
+		p.Mode, p.Down, p.Divisor = "shortest", false, j.Divisor
+	}
 	if j.Resample != nil {
 		if *j.Resample < 0 || *j.Resample >= len(filters) {
 			return nil, fmt.Errorf("%s: resample %d is no filter of Pillow", path, *j.Resample)
@@ -190,11 +218,16 @@ func (p *Preprocess) hf(processor string) []byte {
 	if !crop {
 		edge = fmt.Sprintf(`{"height": %d, "width": %[1]d}`, p.Size)
 	}
-	b, err := json.MarshalIndent(hfPreprocess{
-		Type: processor, DoResize: &yes, Size: json.RawMessage(edge), Resample: &resample, DoCrop: &crop,
-		CropSize: json.RawMessage(fmt.Sprintf(`{"height": %d, "width": %[1]d}`, p.Size)), DoRescale: &yes, Factor: 1.0 / 255, DoNorm: &yes,
+	j := hfPreprocess{
+		Type: processor, DoResize: &yes, Size: json.RawMessage(edge), Resample: &resample, DoRescale: &yes, Factor: 1.0 / 255, DoNorm: &yes,
 		Mean: p.Mean[:], Std: p.Std[:], DoRGB: &yes,
-	}, "", "  ")
+	}
+	if p.Divisor > 0 {
+		j.Divisor, j.DoPad = p.Divisor, &yes
+	} else {
+		j.DoCrop, j.CropSize = &crop, json.RawMessage(fmt.Sprintf(`{"height": %d, "width": %[1]d}`, p.Size))
+	}
+	b, err := json.MarshalIndent(j, "", "  ")
 	if err != nil {
 		panic(err) // plain values always encode
 	}

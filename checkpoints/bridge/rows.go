@@ -15,6 +15,7 @@ import (
 type row struct {
 	ours   string
 	theirs []string // more than one lie one after the other along our first axis
+	also   string   // another name of a single one, which is read where the first is not there; both are written
 	how    shaping
 }
 
@@ -66,7 +67,7 @@ func resolve(rows []row, ours string) (r row, block int, ok bool) {
 			continue
 		}
 		block = -1
-		out := row{ours: ours, how: r.how}
+		out := row{ours: ours, also: r.also, how: r.how}
 		for _, t := range r.theirs {
 			if number != "" && !strings.Contains(t, "*") {
 				block, _ = strconv.Atoi(number)
@@ -167,6 +168,14 @@ func bytesOf(stream func(use func(b []byte) error) error, size int) ([]byte, err
 	out := make([]byte, 0, size)
 	err := stream(func(b []byte) error { out = append(out, b...); return nil })
 	return out, err
+}
+
+// there gives a resolved row the name that its public tensor has in the file.
+func (v *view) there(r row) row {
+	if r.also != "" && !v.names[r.theirs[0]] && v.names[r.also] {
+		r.theirs = []string{r.also}
+	}
+	return r
 }
 
 // ours gives a resolved row's public tensors as one of our parameters. What does not fit is an error that names it with both shapes.
@@ -275,6 +284,9 @@ func public(r row, info safetensors.Info, stream func(use func(b []byte) error) 
 			})
 		}
 		out = append(out, safetensors.Streamed(name, info.DType, r.how.public(part), produce))
+		if r.also != "" {
+			out = append(out, safetensors.Streamed(r.also, info.DType, r.how.public(part), produce))
+		}
 	}
 	return out, nil
 }

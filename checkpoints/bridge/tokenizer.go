@@ -1,8 +1,10 @@
 package bridge
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"diptych/data/tokenizer"
 )
@@ -53,4 +55,41 @@ func tokenizerFiles(t tokenizer.Tokenizer) (map[string][]byte, error) {
 		"vocab.json": v, "merges.txt": bpe.Text(), "tokenizer_config.json": append(config, '\n'),
 		"special_tokens_map.json": append(special, '\n'),
 	}, nil
+}
+
+// wordPieceFiles writes a WordPiece tokenizer as Hugging Face's BertTokenizer reads it: vocab.txt, tokenizer_config.json, and the tokenizer.json that it
+// was read from, if it was.
+func wordPieceFiles(t tokenizer.Tokenizer) (map[string][]byte, error) {
+	w, ok := t.(*tokenizer.WordPiece)
+	if !ok {
+		return nil, fmt.Errorf("a tokenizer of kind %s is not a BertTokenizer", t.Config().Kind)
+	}
+	ids := make([]int32, w.VocabSize())
+	for i := range ids {
+		ids[i] = int32(i)
+	}
+	special := map[string]string{"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+	for name, id := range map[string]int32{"pad_token": w.Pad(), "mask_token": w.Mask()} {
+		if id >= 0 {
+			special[name] = w.Tokens([]int32{id})[0]
+		}
+	}
+	config := map[string]any{"tokenizer_class": "BertTokenizer", "model_max_length": w.ContextLength(), "do_lower_case": w.Lowercase()}
+	for name, text := range special {
+		config[name] = text
+	}
+	files := map[string][]byte{"vocab.txt": []byte(strings.Join(w.Tokens(ids), "\n") + "\n")}
+	for name, v := range map[string]any{"tokenizer_config.json": config, "special_tokens_map.json": special} {
+		b, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return nil, err
+		}
+		files[name] = append(b, '\n')
+	}
+	if b, err := w.Config().ReadFile(); err != nil {
+		return nil, err
+	} else if bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
+		files["tokenizer.json"] = b
+	}
+	return files, nil
 }

@@ -14,10 +14,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"os"
 	"slices"
+	"sync/atomic"
 
 	"diptych/checkpoints/safetensors"
 )
@@ -275,17 +277,38 @@ func gather(span []byte, shape, strides []int64, width int, use func(b []byte) e
 
 // region is a storage that lies in the file as it is.
 type region struct {
-	r      io.ReaderAt
-	at     int64
-	verify func() error // checks the whole record once; nil where the format has no checksum
+	r     io.ReaderAt
+	at    int64
+	rec   *record     // the record that it lies in; nil where the format has no checksum
+	whole atomic.Bool // the record was read to its end and has its checksum
 }
 
 func (s *region) bytes(lo, hi int64, use func(b []byte) error) error {
-	if s.verify != nil {
-		if err := s.verify(); err != nil {
+	if s.rec == nil || s.whole.Load() {
+		return s.read(lo, hi, use)
+	}
+	if lo > 0 || hi < s.rec.size || s.at != s.rec.at { // a part: the record is read before
+		if err := s.rec.verify(); err != nil {
 			return err
 		}
+		s.whole.Store(true)
+		return s.read(lo, hi, use)
 	}
+	sum := uint32(0)
+	err := s.read(lo, hi, func(b []byte) error {
+		sum = crc32.Update(sum, crc32.IEEETable, b)
+		return use(b)
+	})
+	if err == nil && sum != s.rec.CRC32 {
+		err = corrupt("record %q does not have its checksum", s.rec.Name)
+	}
+	if err == nil {
+		s.whole.Store(true)
+	}
+	return err
+}
+
+func (s *region) read(lo, hi int64, use func(b []byte) error) error {
 	buf := make([]byte, min(16*pieceSize, hi-lo))
 	for lo < hi {
 		buf = buf[:min(int64(len(buf)), hi-lo)]

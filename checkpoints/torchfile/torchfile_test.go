@@ -300,7 +300,7 @@ func TestWrite(t *testing.T) {
 		tensors = append(tensors, safetensors.Streamed(name, info.DType, info.Shape, func(use func([]byte) error) error { return want.Stream(name, use) }))
 	}
 	var b bytes.Buffer
-	require.NoError(t, Write(&b, tensors))
+	require.NoError(t, Write(&b, tensors, ""))
 	f, err := New(bytes.NewReader(b.Bytes()), int64(b.Len()), "test")
 	require.NoError(t, err)
 	require.Equal(t, Zip, f.Form)
@@ -316,10 +316,20 @@ func TestWrite(t *testing.T) {
 		require.Zero(t, rec.at%alignment, name)
 	}
 	again := new(bytes.Buffer)
-	require.NoError(t, Write(again, tensors))
+	require.NoError(t, Write(again, tensors, ""))
 	require.Equal(t, b.Bytes(), again.Bytes())
 
-	require.ErrorContains(t, Write(new(bytes.Buffer), append(tensors, tensors[0])), "is taken")
-	require.ErrorContains(t, Write(new(bytes.Buffer), []safetensors.Tensor{safetensors.Raw("w", safetensors.F8E5M2, nil, []byte{1})}), "no storage")
-	require.ErrorContains(t, Write(new(bytes.Buffer), []safetensors.Tensor{safetensors.Raw("w", safetensors.F32, nil, []byte{1})}), "takes 4 bytes")
+	again.Reset() // as PyTorch Lightning keeps it
+	require.NoError(t, Write(again, tensors, "state_dict"))
+	f, err = New(bytes.NewReader(again.Bytes()), int64(again.Len()), "test")
+	require.NoError(t, err)
+	for _, name := range want.Names() {
+		data, err := want.Bytes(name)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data, content(t, f, "state_dict."+name)), name)
+	}
+
+	require.ErrorContains(t, Write(new(bytes.Buffer), append(tensors, tensors[0]), ""), "is taken")
+	require.ErrorContains(t, Write(new(bytes.Buffer), []safetensors.Tensor{safetensors.Raw("w", safetensors.F8E5M2, nil, []byte{1})}, ""), "no storage")
+	require.ErrorContains(t, Write(new(bytes.Buffer), []safetensors.Tensor{safetensors.Raw("w", safetensors.F32, nil, []byte{1})}, ""), "takes 4 bytes")
 }

@@ -17,10 +17,11 @@ import (
 const alignment = 64
 
 // Write writes tensors as torch.save writes a state dict: a zip archive whose pickle holds an OrderedDict of contiguous tensors in
-// the order they are given. Each tensor is produced twice, once for its checksum; memory stays at one piece.
+// the order they are given; with a key, such as PyTorch Lightning's state_dict, in a dict that has it there. Each tensor is produced
+// twice, once for its checksum; memory stays at one piece.
 // A type that PyTorch has no storage class for, or a name that occurs twice, is an error before anything is written.
-func Write(w io.Writer, tensors []safetensors.Tensor) error {
-	text, err := statePickle(tensors)
+func Write(w io.Writer, tensors []safetensors.Tensor, key string) error {
+	text, err := statePickle(tensors, key)
 	if err != nil {
 		return fmt.Errorf("torchfile: %w", err)
 	}
@@ -41,15 +42,19 @@ func Write(w io.Writer, tensors []safetensors.Tensor) error {
 	return nil
 }
 
-// statePickle returns the pickle, protocol 2, of an OrderedDict of tensors whose storages are numbered.
-func statePickle(tensors []safetensors.Tensor) ([]byte, error) {
+// statePickle returns the pickle, protocol 2, of an OrderedDict of tensors whose storages are numbered, or of a dict that has it under key.
+func statePickle(tensors []safetensors.Tensor, key string) ([]byte, error) {
 	class := map[safetensors.DType]string{}
 	for name, d := range classes {
 		if name != "UntypedStorage" {
 			class[d] = name
 		}
 	}
-	b := []byte("\x80\x02ccollections\nOrderedDict\n)R(")
+	b := []byte("\x80\x02")
+	if key != "" {
+		b = pickleText(append(b, '}'), key)
+	}
+	b = append(b, "ccollections\nOrderedDict\n)R("...)
 	seen := map[string]bool{}
 	for i, t := range tensors {
 		if class[t.DType] == "" {
@@ -89,7 +94,11 @@ func statePickle(tensors []safetensors.Tensor) ([]byte, error) {
 		}
 		b = append(b, "t\x89ccollections\nOrderedDict\n)RtR"...)
 	}
-	return append(b, "u."...), nil
+	b = append(b, 'u')
+	if key != "" {
+		b = append(b, 's')
+	}
+	return append(b, '.'), nil
 }
 
 func pickleText(b []byte, s string) []byte {

@@ -10,7 +10,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/klauspost/compress/flate"
 )
@@ -255,18 +254,20 @@ func (rec *record) all(limit int64) ([]byte, error) {
 	return io.ReadAll(rec.reader())
 }
 
-// stored is a record that is not compressed, as a storage whose checksum is verified once, before its first byte is given out.
-func (rec *record) stored() *region {
-	return &region{r: rec.r, at: rec.at, verify: sync.OnceValue(func() error {
-		buf, content := make([]byte, min(16*pieceSize, rec.size+1)), rec.reader()
-		for {
-			if _, err := content.Read(buf); err == io.EOF {
-				return nil
-			} else if err != nil {
-				return err
-			}
+// stored is a record that is not compressed, as a storage whose checksum is verified when it is first read: of a part of it before its first byte is
+// given out, of all of it after the last.
+func (rec *record) stored() *region { return &region{r: rec.r, at: rec.at, rec: rec} }
+
+// verify reads a record and compares it with its checksum.
+func (rec *record) verify() error {
+	buf, content := make([]byte, min(16*pieceSize, rec.size+1)), rec.reader()
+	for {
+		if _, err := content.Read(buf); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
 		}
-	})}
+	}
 }
 
 // openZip opens a zip archive: a pickle with its storages beside it, or NumPy arrays.

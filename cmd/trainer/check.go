@@ -15,6 +15,7 @@ import (
 
 	"diptych/data/arrowset"
 	"diptych/data/check"
+	"diptych/data/remote"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
 	"diptych/experiments"
@@ -35,6 +36,7 @@ func newCheck() *cobra.Command {
 	var also []string
 	var asJSON, fix bool
 	var threads int
+	var cache remote.Options
 	cmd := &cobra.Command{
 		Use:   "check DIR",
 		Short: "Say what is wrong with a data set, by name, and write a cleaned copy",
@@ -58,6 +60,9 @@ Warnings: %s.`, check.NearBits, check.FixesName, kindLines(check.Error), kindLin
 			if fix != (out != "") {
 				return usagef("--fix and --out go together: the cleaned copy and its folder")
 			}
+			if threads < 0 {
+				return usagef("--threads %d: want a number of threads, or 0 for all cores", threads)
+			}
 			kinds, err := fixKinds(also)
 			if err != nil {
 				return err
@@ -77,10 +82,7 @@ Warnings: %s.`, check.NearBits, check.FixesName, kindLines(check.Error), kindLin
 					return err
 				}
 			}
-			set, err := openData(args[0])
-			if errors.Is(err, fs.ErrNotExist) {
-				return usageError{err}
-			}
+			set, err := openData(cmd, args[0], cache)
 			var r *check.Report
 			if errors.Is(err, arrowset.ErrSchema) || errors.Is(err, arrowset.ErrCorrupt) {
 				r, fix, sheetFile = check.Unreadable(args[0], err), false, ""
@@ -138,6 +140,7 @@ Warnings: %s.`, check.NearBits, check.FixesName, kindLines(check.Error), kindLin
 	f.StringSliceVar(&also, "also", nil, "`kinds` of warnings that --fix acts on as well, or all")
 	f.StringVar(&out, "out", "", "`folder` of the cleaned copy, which must not exist or be empty")
 	f.IntVar(&threads, "threads", 0, "threads; 0 takes all cores")
+	addCacheFlags(cmd, &cache)
 	return cmd
 }
 

@@ -76,7 +76,7 @@ func TestImportTable(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.png"), picture.Bytes(), 0o644))
 	require.NoError(t, os.WriteFile(table, []byte("path,text\na.png,one\nb.png,two\na.png,three\n"), 0o644))
 	out := filepath.Join(dir, "set")
-	args := []string{"data", "import", "csv", "--images", dir, "--image-column", "path", "--caption-column", "text", "--out", out, "val=" + table}
+	args := []string{"data", "import", "csv", "--image-column", "path", "--caption-column", "text", "--out", out, "val=" + table}
 	code, _, errs := trainer(t, args...)
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, table+":3: bad input: picture b.png is missing")
@@ -92,9 +92,16 @@ func TestImportTable(t *testing.T) {
 	require.Equal(t, map[string]int{"val": 1}, set.Manifest().Splits)
 	require.Equal(t, []arrowset.Caption{{Text: "one"}, {Text: "three"}}, set.Captions(0))
 
-	code, _, errs = trainer(t, "data", "import", "csv", table, "--out", out)
-	require.Equal(t, exitUsage, code)
-	require.Contains(t, errs, "--images must be given")
+	elsewhere := filepath.Join(t.TempDir(), "more.csv")
+	for want, args := range map[string][]string{
+		`there is no column "image" for the picture; the columns are ["path" "text"]`: {table},
+		"the pictures' folder must be named":                                          {table, elsewhere},
+		"--workers -1, --shard-bytes 0: want 0 or more":                               {table, "--workers", "-1"},
+	} {
+		code, _, errs = trainer(t, append([]string{"data", "import", "csv", "--out", out}, args...)...)
+		require.Equal(t, exitUsage, code)
+		require.Contains(t, errs, want)
+	}
 	code, _, errs = trainer(t, "data", "import", "flickr30k", "--images", dir, table, "--list", table, "--out", out)
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "write --list SPLIT=FILE")

@@ -12,18 +12,20 @@ import (
 
 	"diptych/data/arrowset"
 	"diptych/data/edit"
+	"diptych/data/remote"
 	"diptych/data/transform"
 )
 
 // newEdits are the commands that make data sets out of data sets.
 func newEdits() []*cobra.Command {
-	return []*cobra.Command{newMix(), newFilter(), newSample(), newSplit(), newReshard(), newResize(), newReEncode()}
+	return []*cobra.Command{newMix(), newFilter(), newSample(), newSplit(), newReshard(), newResize(), newReEncode(), newQuestions()}
 }
 
 // editFlags are common to these commands.
 type editFlags struct {
 	edit.Options
 	shardMiB int64
+	cache    remote.Options
 }
 
 func (e *editFlags) add(cmd *cobra.Command) {
@@ -32,6 +34,7 @@ func (e *editFlags) add(cmd *cobra.Command) {
 	f.StringVar(&e.Name, "name", "", "`name` of the new data set; without it, the old one's")
 	f.Int64Var(&e.shardMiB, "shard-mib", 256, "`MiB` at which a file is closed and the next begun")
 	f.IntVar(&e.Workers, "threads", 0, "threads; 0 takes all cores. They change nothing but the time")
+	addCacheFlags(cmd, &e.cache)
 }
 
 // run opens the data sets, calls do and tells what has come of it. what is what the progress says.
@@ -42,10 +45,13 @@ func (e *editFlags) run(cmd *cobra.Command, paths []string, what string, do func
 	if e.shardMiB < 1 {
 		return usagef("--shard-mib %d: want at least 1", e.shardMiB)
 	}
+	if e.Workers < 0 {
+		return usagef("--threads %d: want a number of threads, or 0 for all cores", e.Workers)
+	}
 	e.ShardBytes = e.shardMiB << 20
 	var sets []*arrowset.Set
 	for _, path := range paths {
-		set, err := openData(path)
+		set, err := openData(cmd, path, e.cache)
 		if err != nil {
 			return err
 		}
@@ -72,6 +78,31 @@ func (e *editFlags) run(cmd *cobra.Command, paths []string, what string, do func
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s: %d pictures (%s), %s in %d files, %.1f s\n", e.Out, set.Len(), counts(set.Manifest().Splits), megabytes(bytes), len(set.Manifest().Shards), time.Since(start).Seconds())
 	return nil
+}
+
+// newQuestions is "trainer data questions".
+func newQuestions() *cobra.Command {
+	var e editFlags
+	var seed uint64
+	cmd := &cobra.Command{
+		Use:   "questions DIR --out DIR",
+		Short: "Make questions and answers of what a set says of its pictures",
+		Long: `Make a set of the same pictures whose captions are questions with their answers, to train and measure a model that answers
+(objective vqa). Of every picture is asked its class in each class system of at most 200 classes; its dominant colour, computed
+from the pixels but for a white background; a colour and a class by yes or no, half of the time its own and else those of another
+picture; and the number of capital letters it shows where its label says it ("SOS button": 3), with as many pictures that show
+none. Splits, groups and pictures stay; the same seed gives the same questions.`,
+		Example: "  trainer data questions demo --out demo-questions",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.run(cmd, args, "asking", func(sets []*arrowset.Set) error {
+				return edit.Questions(cmd.Context(), sets[0], seed, e.Options)
+			})
+		},
+	}
+	e.add(cmd)
+	cmd.Flags().Uint64Var(&seed, "seed", 1, "`seed` of what is drawn")
+	return cmd
 }
 
 // newMix is "trainer data mix".

@@ -35,6 +35,10 @@ var importFormats = []importFormat{
 	importCC,
 	importSBU,
 	importVG,
+	importVQA,
+	importNLVR2,
+	importNLVR,
+	importSNLIVE,
 	importCSV,
 	importTSV,
 	importJSONL,
@@ -69,6 +73,9 @@ func newImport(format importFormat) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := wanted(cmd, append(format.wanted, "out")...); err != nil {
 				return err
+			}
+			if o.Workers < 0 || o.ShardBytes < 0 {
+				return usagef("--workers %d, --shard-bytes %d: want 0 or more", o.Workers, o.ShardBytes)
 			}
 			o.OnBad = convert.OnBad(onBad)
 			im, err := importer(args)

@@ -191,23 +191,22 @@ func bindColumns(cmd *cobra.Command, c *convert.Columns) {
 }
 
 const tableHelp = `Lines that name one picture (or have one id) make one row with all their captions, wherever they stand. Names of pictures are
-those of files below --images. Columns that no flag names are left. ` + fileArgs
+those of files below --images, or beside the tables. Columns that no flag names are left. ` + fileArgs
 
 // importTable is the format of tables with a delimiter.
 func importTable(name, what, delimiter string, quotes bool, rules, example string) importFormat {
 	return importFormat{
-		use:   name + " --images DIR [SPLIT=]FILE… --out DIR",
+		use:   name + " [SPLIT=]FILE… [--images DIR] --out DIR",
 		short: "Import " + what + " with named columns",
-		long: "Make a data set from a folder of pictures and tables, whose first line names the columns unless --header does. " + rules + `
+		long: "Make a data set from pictures and tables, whose first line names the columns unless --header does. " + rules + `
 
 ` + tableHelp,
 		example: example,
 		args:    cobra.MinimumNArgs(1),
-		wanted:  []string{"images"},
 		bind: func(cmd *cobra.Command) func([]string) (convert.Importer, error) {
 			var c convert.CSV
 			f := cmd.Flags()
-			f.StringVar(&c.Images, "images", "", "`folder` of the pictures")
+			f.StringVar(&c.Images, "images", "", "`folder` of the pictures; without it, the tables'")
 			bindColumns(cmd, &c.Columns)
 			split := f.String("split", "train", "`split` of files without one")
 			f.StringSliceVar(&c.Header, "header", nil, "`names` of the columns, parted by commas, if the first line does not give them")
@@ -226,7 +225,7 @@ func importTable(name, what, delimiter string, quotes bool, rules, example strin
 
 var importCSV = importTable("csv", "comma-separated values", ",", true,
 	"Cells may stand in double quotes, and\nquotes in them are doubled (RFC 4180).",
-	`  trainer data import csv --images pictures pairs.csv --image-column path --caption-column text --out DIR
+	`  trainer data import csv pairs.csv --image-column path --caption-column text --out DIR
   trainer data import csv --images pictures train=a.csv val=b.csv --delimiter ";" --out DIR`)
 
 var importTSV = importTable("tsv", "tab-separated values", "\t", false,
@@ -234,18 +233,17 @@ var importTSV = importTable("tsv", "tab-separated values", "\t", false,
 	`  trainer data import tsv --images pictures pairs.tsv --image-column path --caption-column title --caption-column text --out DIR`)
 
 var importJSONL = importFormat{
-	use:   "jsonl --images DIR [SPLIT=]FILE… --out DIR",
+	use:   "jsonl [SPLIT=]FILE… [--images DIR] --out DIR",
 	short: "Import JSON lines with named fields",
-	long: `Make a data set from a folder of pictures and files with a JSON object on each line. A caption is a text or a list of texts.
+	long: `Make a data set from pictures and files with a JSON object on each line. A caption is a text or a list of texts.
 
 ` + tableHelp,
 	example: `  trainer data import jsonl --images pictures pairs.jsonl --image-column file --caption-column captions --split-column split --out DIR`,
 	args:    cobra.MinimumNArgs(1),
-	wanted:  []string{"images"},
 	bind: func(cmd *cobra.Command) func([]string) (convert.Importer, error) {
 		var j convert.JSONL
 		f := cmd.Flags()
-		f.StringVar(&j.Images, "images", "", "`folder` of the pictures")
+		f.StringVar(&j.Images, "images", "", "`folder` of the pictures; without it, the files'")
 		bindColumns(cmd, &j.Columns)
 		split := f.String("split", "train", "`split` of files without one")
 		return func(args []string) (convert.Importer, error) {

@@ -71,7 +71,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef("%w; see %s --help", err, cmd.CommandPath()) })
-	root.AddCommand(newPretrain(), newFinetune(), newData(), newEval(), newScore(), newFill(), newEmbed(), newSearch(), newBench(), newWeights())
+	root.AddCommand(newPretrain(), newFinetune(), newData(), newEval(), newScore(), newFill(), newAsk(), newEmbed(), newSearch(), newBench(), newWeights())
 	markArgErrors(root)
 	return root
 }

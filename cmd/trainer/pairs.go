@@ -40,15 +40,15 @@ func openPairs(cmd *cobra.Command, dir string, threads int) (*experiments.Pairs,
 	return m, nil
 }
 
-// readPicture reads the file of --image as the model takes it.
-func readPicture(m *experiments.Pairs, file string) (*transform.Image, error) {
+// readPicture reads the file of a flag as the model takes it.
+func readPicture(m *experiments.Pairs, flag, file string) (*transform.Image, error) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return nil, usagef("--image: %w", err)
+		return nil, usagef("%s: %w", flag, err)
 	}
 	im, err := m.Picture(raw)
 	if err != nil {
-		return nil, usagef("--image %s: %w", file, err)
+		return nil, usagef("%s %s: %w", flag, file, err)
 	}
 	return im, nil
 }
@@ -61,10 +61,11 @@ func newScore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "score RUN --image FILE --text TEXT",
 		Short: "Say how well a picture and a sentence belong together, and where each word is",
-		Long: `Match a picture with a sentence by a model that reads both together, such as ViLT.
+		Long: `Match a picture with a sentence by a model that reads both together, such as ViLT or a fusion.
 
 The probability is that of the matching head. With --sheet a picture is drawn for each token of the sentence: the redder a patch,
-the more of the token's mass optimal transport moves there (word-patch alignment).`,
+the more of the token's mass optimal transport moves there (word-patch alignment); by a model of kind fusion, the more of the token's
+attention in the last block falls there.`,
 		Example: `  trainer score runs/vilt-emoji --image apple.png --text "a red apple" --sheet where.png`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,7 +82,7 @@ the more of the token's mass optimal transport moves there (word-patch alignment
 				return err
 			}
 			defer m.Close()
-			im, err := readPicture(m, file)
+			im, err := readPicture(m, "--image", file)
 			if err != nil {
 				return err
 			}
@@ -144,7 +145,7 @@ func newFill() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fill RUN --image FILE \"a [MASK] on a table\"",
 		Short: "Guess the hidden words of a sentence beside a picture",
-		Long:  `Guess every [MASK] of a sentence by a model that reads it together with a picture, such as ViLT, with probabilities.`,
+		Long:  `Guess every [MASK] of a sentence by a model that reads it together with a picture, such as ViLT or a fusion, with probabilities.`,
 		Example: `  trainer fill runs/vilt-emoji --image apple.png "a red [MASK]"
   trainer fill runs/vilt-emoji --image apple.png "[MASK], [MASK]" --top 10 --json`,
 		Args: cobra.ExactArgs(2),
@@ -160,7 +161,7 @@ func newFill() *cobra.Command {
 				return err
 			}
 			defer m.Close()
-			im, err := readPicture(m, file)
+			im, err := readPicture(m, "--image", file)
 			if err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/batch"
+	"diptych/data/remote"
 	"diptych/data/transform"
 	"diptych/experiments"
 	"diptych/internal/sheet"
@@ -20,6 +21,7 @@ func newPreview() *cobra.Command {
 	var path, out string
 	var sets []string
 	var n, draws int
+	var cache remote.Options
 	cmd := &cobra.Command{
 		Use:   "preview RECIPE",
 		Short: "Draw samples of a data set as a recipe's model will see them",
@@ -36,10 +38,11 @@ tokenizer gives it to the model, and its number of tokens. The code that trains 
 			if err != nil {
 				return err
 			}
+			first := in.Config.Data.All()[0]
 			if path == "" {
-				path = in.Config.Data.Path
+				path = first.Path
 			}
-			set, err := openData(path)
+			set, err := openData(cmd, path, cache, first.Split)
 			if err != nil {
 				return err
 			}
@@ -56,7 +59,8 @@ tokenizer gives it to the model, and its number of tokens. The code that trains 
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&path, "data", "", "`folder` of the data set, or demo; without it, the recipe's")
+	f.StringVar(&path, "data", "", "`folder` or address of the data set, or demo; without it, the recipe's")
+	addCacheFlags(cmd, &cache)
 	f.StringVar(&out, "out", "preview.png", "PNG `file` to write")
 	f.IntVar(&n, "n", 8, "samples, evenly spread over the split")
 	f.IntVar(&draws, "draws", 5, "augmented versions of each")
@@ -125,11 +129,9 @@ func preview(ctx context.Context, in *experiments.Input, set *arrowset.Set, n, d
 		heads = append(heads, fmt.Sprintf("draw %d", u+1))
 	}
 	c, size := in.Config, "different shapes"
-	side := in.Train.Side()
-	if side > 0 {
-		size = fmt.Sprintf("%d×%d pixels", side, side)
-	} else {
-		side = in.Config.Model.Vision.ImageSize
+	side := in.Config.Model.Vision.ImageSize
+	if w, h := in.Train.Size(); w > 0 {
+		size, side = fmt.Sprintf("%d×%d pixels", w, h), max(w, h)
 	}
 	ops := make([]string, len(c.Data.Transforms))
 	for i, spec := range c.Data.Transforms {

@@ -18,9 +18,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"diptych/data"
 	"diptych/data/arrowset"
-	"diptych/data/demo"
+	"diptych/data/remote"
 	"diptych/data/transform"
+	"diptych/experiments"
 	"diptych/internal/sheet"
 )
 
@@ -33,15 +35,16 @@ const (
 func newShow() *cobra.Command {
 	var asJSON, verify bool
 	var sheetFile string
+	var cache remote.Options
 	cmd := &cobra.Command{
 		Use:   "show DIR",
 		Short: "Show the columns, counts, sizes and splits of a data set, and some of its pictures",
-		Long: fmt.Sprintf(`Show what lies in a data set (or in the embedded one, "demo"): columns, splits, groups, captions, classes, licences and files.
+		Long: fmt.Sprintf(`Show what lies in a data set (a folder, the embedded one, "demo", or a remote one, by its address): columns, splits, groups, captions, classes, licences and files.
 %d pictures, evenly spread over its rows, are drawn on a contact sheet.`, sheetColumns*sheetRows),
-		Example: "  trainer data show my-data\n  trainer data show demo --json --sheet \"\"",
+		Example: "  trainer data show my-data\n  trainer data show demo --json --sheet \"\"\n  trainer data show https://example.com/pairs/manifest.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			set, err := openData(args[0])
+			set, err := openData(cmd, args[0], cache)
 			if err != nil {
 				return err
 			}
@@ -70,19 +73,25 @@ func newShow() *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	cmd.Flags().BoolVar(&verify, "verify", false, "compare the checksums of all files")
 	cmd.Flags().StringVar(&sheetFile, "sheet", "contact-sheet.png", "`file` of the contact sheet; \"\" draws none")
+	addCacheFlags(cmd, &cache)
 	return cmd
 }
 
-// openData opens the data set in a folder, or the embedded one by the name demo.
-func openData(path string) (*arrowset.Set, error) {
-	if path == "demo" {
-		return demo.Open()
-	}
-	set, err := arrowset.Open(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, arrowset.ErrSchema) {
+// openData opens a data set: a folder, demo, or an address, of which only the files with rows of some splits are fetched, all if
+// none is named.
+func openData(cmd *cobra.Command, path string, cache remote.Options, splits ...string) (*arrowset.Set, error) {
+	cache.Note = notes(cmd.ErrOrStderr())
+	set, err := experiments.OpenSet(cmd.Context(), path, cache, func(*arrowset.Manifest) []string { return splits })
+	if misnamed(err) {
 		return nil, usageError{err}
 	}
 	return set, err
+}
+
+// misnamed tells whether an error of opening a data set is the user's: what was named is none, lacks what was named of it, or
+// does not fit where it shall go.
+func misnamed(err error) bool {
+	return slices.ContainsFunc([]error{fs.ErrNotExist, remote.ErrAddress, remote.ErrSplit, remote.ErrCache, arrowset.ErrSchema}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // dataOverview is what "trainer data show --json" writes.
@@ -251,7 +260,11 @@ func (o *dataOverview) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "%s\t%s\n", o.Name, o.Description)
 	if o.Path != "" {
-		fmt.Fprintf(w, "folder\t%s\n", o.Path)
+		what := "folder"
+		if data.IsAddress(o.Path) {
+			what = "address"
+		}
+		fmt.Fprintf(w, "%s\t%s\n", what, o.Path)
 	}
 	fmt.Fprintf(w, "pictures\t%d, %s; %d to %d bytes each\n", o.Rows, megabytes(o.Pictures.Bytes), o.Pictures.MinBytes, o.Pictures.MaxBytes)
 	fmt.Fprintf(w, "  of %d looked at\t%s; %s\n", o.Pictures.LookedAt, counts(o.Pictures.Formats), counts(o.Pictures.Sizes))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"diptych/data/remote"
 	"diptych/data/tokenizer"
 )
 
@@ -17,16 +18,16 @@ import (
 func newTokenizer() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "tokenizer",
-		Short:   "Train a vocabulary, or encode texts with one",
+		Short:   "Train or reduce a vocabulary, or encode texts with one",
 		Example: "  trainer data tokenizer encode --file demo \"a red fruit\"",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTokenizerTrain(), newTokenizerEncode())
+	cmd.AddCommand(newTokenizerTrain(), newTokenizerReduce(), newTokenizerEncode())
 	return cmd
 }
 
-// trainedTokenizer is what "trainer data tokenizer train --json" writes.
+// trainedTokenizer is what "trainer data tokenizer train" and "reduce" write with --json.
 type trainedTokenizer struct {
 	File             string  `json:"file"`
 	VocabSize        int     `json:"vocabSize"`
@@ -40,6 +41,7 @@ func newTokenizerTrain() *cobra.Command {
 	var path, split, out string
 	var size int
 	var asJSON bool
+	var cache remote.Options
 	cmd := &cobra.Command{
 		Use:   "train --data DIR --size N --out FILE",
 		Short: "Learn a byte-pair vocabulary from the captions of a data set",
@@ -56,7 +58,7 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 			case size < tokenizer.MinVocabSize || size > tokenizer.MaxVocabSize:
 				return usagef("--size %d: want %d (bytes and special tokens alone) to %d", size, tokenizer.MinVocabSize, tokenizer.MaxVocabSize)
 			}
-			texts, err := captionsOf(path, split)
+			texts, err := captionsOf(cmd, path, split, cache)
 			if err != nil {
 				return err
 			}
@@ -68,7 +70,7 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 				return err
 			}
 			sum := trainedTokenizer{File: out, VocabSize: bpe.VocabSize(), Captions: len(texts)}
-			if sum.TokensPerCaption, sum.LongestCaption, err = captionLengths(out, texts); err != nil {
+			if sum.TokensPerCaption, sum.LongestCaption, err = captionLengths("bpe", out, false, texts); err != nil {
 				return err
 			}
 			if asJSON {
@@ -83,7 +85,8 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&path, "data", "", "`directory` of an Arrow data set, or demo")
+	cmd.Flags().StringVar(&path, "data", "", "`directory` or address of an Arrow data set, or demo")
+	addCacheFlags(cmd, &cache)
 	cmd.Flags().StringVar(&split, "split", "train", "split whose captions to learn from")
 	cmd.Flags().IntVar(&size, "size", 0, "entries of the vocabulary, of which 514 are bytes and special tokens")
 	cmd.Flags().StringVar(&out, "out", "", "merges `file` to write")
@@ -91,9 +94,66 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 	return cmd
 }
 
+// newTokenizerReduce is "trainer data tokenizer reduce": it keeps of a WordPiece vocabulary what a split's captions take.
+func newTokenizerReduce() *cobra.Command {
+	var path, split, file, out string
+	var cased, asJSON bool
+	var cache remote.Options
+	cmd := &cobra.Command{
+		Use:   "reduce --data DIR --out FILE",
+		Short: "Keep of a WordPiece vocabulary what the captions of a data set take",
+		Long: `Keep of a WordPiece vocabulary the entries that all captions of one split of a data set take, the special ones and the
+printable ASCII characters, and write them as a vocab.txt. Those captions are cut as before; other words are cut into smaller parts.
+In a small model the words of BERT's whole vocabulary would be most of the parameters.`,
+		Example: "  trainer data tokenizer reduce --data demo --split train --out vocab.txt",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case path == "":
+				return usagef("--data is missing: the directory of an Arrow data set, or demo")
+			case out == "":
+				return usagef("--out is missing: the vocabulary file to write")
+			}
+			tok, err := tokenizer.New(tokenizer.Config{Kind: "wordpiece", File: file, Cased: cased})
+			if err != nil {
+				return usageError{err} // all that it checks is what the user named
+			}
+			texts, err := captionsOf(cmd, path, split, cache)
+			if err != nil {
+				return err
+			}
+			part, err := tok.(*tokenizer.WordPiece).Reduce(slices.Values(texts))
+			if err != nil {
+				return usageError{err}
+			}
+			if err := part.WriteFile(out); err != nil {
+				return err
+			}
+			sum := trainedTokenizer{File: out, VocabSize: part.VocabSize(), Captions: len(texts)}
+			if sum.TokensPerCaption, sum.LongestCaption, err = captionLengths("wordpiece", out, cased, texts); err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(sum)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d of %d entries for %d captions; %.2f tokens per caption with bos and eos, at most %d\n",
+				sum.File, sum.VocabSize, tok.VocabSize(), sum.Captions, sum.TokensPerCaption, sum.LongestCaption)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&path, "data", "", "`directory` or address of an Arrow data set, or demo")
+	addCacheFlags(cmd, &cache)
+	cmd.Flags().StringVar(&split, "split", "train", "split whose captions to keep the words of")
+	cmd.Flags().StringVar(&file, "file", "bert-base-uncased", "vocab.txt or tokenizer.json `file` of BERT, or bert-base-uncased")
+	cmd.Flags().BoolVar(&cased, "cased", false, "the words of that vocab.txt keep their case and accents")
+	cmd.Flags().StringVar(&out, "out", "", "vocab.txt `file` to write")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write the summary as JSON")
+	return cmd
+}
+
 // captionsOf returns all captions of a split. It names the splits that there are when there is no such one.
-func captionsOf(path, split string) ([]string, error) {
-	set, err := openData(path)
+func captionsOf(cmd *cobra.Command, path, split string, cache remote.Options) ([]string, error) {
+	set, err := openData(cmd, path, cache, split)
 	if err != nil {
 		return nil, err
 	}
@@ -115,9 +175,9 @@ func captionsOf(path, split string) ([]string, error) {
 	return texts, nil
 }
 
-// captionLengths opens the merges file as a run will and returns the mean and the greatest number of tokens of texts.
-func captionLengths(file string, texts []string) (mean float64, longest int, err error) {
-	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: file, ContextLength: 1 << 20})
+// captionLengths opens a vocabulary's file as a run will and returns the mean and the greatest number of tokens of texts.
+func captionLengths(kind, file string, cased bool, texts []string) (mean float64, longest int, err error) {
+	tok, err := tokenizer.New(tokenizer.Config{Kind: kind, File: file, Cased: cased, ContextLength: 1 << 20})
 	if err != nil {
 		return 0, 0, err
 	}

@@ -65,6 +65,19 @@ func TestTokenizerTrainMakesDemoVocabulary(t *testing.T) {
 	require.Equal(t, string(vocab.Merges), string(made), "run the command in data/demo/vocab/vocab.go")
 }
 
+// The demo's pieces are what the command in their package comment makes of the demo's captions.
+func TestTokenizerReduceMakesDemoPieces(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "vocab.txt")
+	out, err := tokenizerCommand(t, "reduce", "--data", "demo", "--out", file, "--json")
+	require.NoError(t, err)
+	var sum trainedTokenizer
+	require.NoError(t, json.Unmarshal([]byte(out), &sum))
+	require.Less(t, sum.VocabSize, 4000)
+	made, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(vocab.Pieces), string(made), "run the command in data/demo/vocab/vocab.go")
+}
+
 func TestTokenizerTrainStopsEarly(t *testing.T) {
 	out, err := tokenizerCommand(t, "train", "--data", "demo", "--split", "val", "--size", "100000", "--out", filepath.Join(t.TempDir(), "merges.txt"))
 	require.NoError(t, err)
@@ -82,6 +95,9 @@ func TestTokenizerErrors(t *testing.T) {
 		"no size":      {[]string{"train", "--data", "demo", "--out", "x"}, "--size 0: want 514"},
 		"no such data": {[]string{"train", "--data", none, "--size", "600", "--out", "x"}, none},
 		"no split":     {[]string{"train", "--data", "demo", "--split", "dev", "--size", "600", "--out", "x"}, "--split dev: demo has no such split; it has test_both, test_concept, test_style, train, val"},
+		"reduce what":  {[]string{"reduce", "--out", "x"}, "--data is missing"},
+		"reduce to":    {[]string{"reduce", "--data", "demo"}, "--out is missing"},
+		"reduce merge": {[]string{"reduce", "--data", "demo", "--file", none, "--out", "x"}, none},
 		"no such file": {[]string{"encode", "--file", none, "x"}, none},
 		"short":        {[]string{"encode", "--context-length", "2", "x"}, "contextLength 2"},
 		"cased clip":   {[]string{"encode", "--cased", "x"}, "always lower-case"},

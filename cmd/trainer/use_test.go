@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,12 +54,34 @@ func TestUse(t *testing.T) {
 		require.Contains(t, stdout, "| test_both | image to text      |     183 |        183 |")
 		require.NotContains(t, stdout, "class system")
 	})
+	t.Run("eval learns", func(t *testing.T) {
+		code, stdout, errs := trainer(t, "eval", run, "--train", "val", "--split", "test_both", "--task", "linear-probe,knn", "--classes", "category", "--knn-k", "5", "--json", "--threads", "1")
+		require.Zero(t, code, errs)
+		var r report.Report
+		require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+		found := r.Result.Splits[0].Classified
+		require.Len(t, found, 2)
+		require.Positive(t, found[0].Fit.Lambda)
+		require.Equal(t, 8, found[0].Classes)
+		require.Equal(t, "(k = 5, τ = 0.07)", found[1].Detail)
+		_, again, _ := trainer(t, "eval", run, "--train", "val", "--split", "test_both", "--task", "linear-probe,knn", "--classes", "category", "--knn-k", "5", "--json", "--threads", "2")
+		require.Equal(t, stdout, again, "threads change no figure")
+	})
+	t.Run("eval prompts", func(t *testing.T) {
+		code, stdout, errs := trainer(t, "eval", run, "--split", "test_both", "--task", "zeroshot", "--classes", "category", "--prompts", "imagenet7", "--json")
+		require.Zero(t, code, errs)
+		var r report.Report
+		require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+		require.Len(t, r.Result.Splits[0].ZeroShot[0].Templates, 7)
+	})
 	t.Run("eval mistakes", func(t *testing.T) {
 		for _, c := range []struct{ name, flag, value, text string }{
 			{"split", "--split", "exam", "no split \"exam\"; it has test_both, test_concept"},
 			{"task", "--task", "vqa", "no task \"vqa\""},
 			{"texts", "--texts", "few", "no choice of texts \"few\""},
 			{"classes", "--classes", "colour", "no class system \"colour\"; it has concept"},
+			{"prompts", "--prompts", "imagenot", "built-in set of prompts"},
+			{"class names", "--class-names", filepath.Join(dir, "none.txt"), "none.txt"},
 			{"no data", "--data", filepath.Join(dir, "none"), "none"},
 			{"other data", "--data", pictures, "no manifest.json"},
 		} {
@@ -146,4 +170,28 @@ func exportPictures(t *testing.T, dir, split string, n int) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
 		require.NoError(t, os.WriteFile(path, b, 0o666))
 	}
+}
+
+// A classifier of pictures that are not square is trained, measured, and goes on with others, its positions resampled.
+func TestRectangles(t *testing.T) {
+	dir := t.TempDir()
+	small := []string{"--set", "train.steps=2", "--set", "train.globalBatch=32", "--set", "train.evalEvery=0", "--set", "eval.splits=[val]", "--threads", "1"}
+	sized := func(height, width int) []string {
+		return append(small, "--set", fmt.Sprintf("model.vision.imageSize=%d", height), "--set", fmt.Sprintf("model.vision.imageWidth=%d", width),
+			"--set", "data.transforms=[{op: resize, mode: squash}, {op: normalize, stats: half}]", "--set", "data.evalTransforms=[{op: resize, mode: squash}, {op: normalize, stats: half}]")
+	}
+	run, more := filepath.Join(dir, "run"), filepath.Join(dir, "more")
+	code, _, errs := trainer(t, append([]string{"pretrain", "vit-emoji", "--out", run, "--set", "model.vision.width=32", "--set", "model.vision.numHeads=2",
+		"--set", "model.vision.depth=1"}, sized(16, 32)...)...)
+	require.Zero(t, code, errs)
+	code, stdout, errs := trainer(t, "eval", run, "--split", "test_both", "--task", "classify,knn", "--train", "val", "--threads", "1", "--json")
+	require.Zero(t, code, errs)
+	var r report.Report
+	require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+	require.Equal(t, "32×16 pixels", r.About[slices.IndexFunc(r.About, func(f report.Fact) bool { return f.Name == "picture size" })].Value)
+	recipe := filepath.Join(dir, "more.yaml")
+	require.NoError(t, os.WriteFile(recipe, []byte("name: more\ndata: {path: demo, classes: category}\nlosses: [{name: classify}]\ntrain: {lanes: 1}\noptim: {lr: 0.001}\nstart: {new: [head.*]}\n"), 0o666))
+	code, stdout, errs = trainer(t, append([]string{"finetune", recipe, "--from", run, "--out", more}, sized(32, 16)...)...)
+	require.Zero(t, code, errs)
+	require.Contains(t, stdout, "pos_embed: [9 32] resampled to [9 32]")
 }

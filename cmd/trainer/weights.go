@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"math"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"diptych/checkpoints"
 	"diptych/checkpoints/bridge"
 	"diptych/checkpoints/safetensors"
 	"diptych/experiments"
@@ -39,23 +36,6 @@ func weightsError(err error) error {
 		return usageError{err}
 	}
 	return err
-}
-
-// openWeights opens a public file, or the model of a run or an imported folder, whose names are ours.
-func openWeights(path string) (*bridge.Source, error) {
-	c, _, err := checkpoints.Find(path)
-	if err == nil {
-		name := "model"
-		if c.Has("average") {
-			name = "average"
-		}
-		f, err := c.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		return &bridge.Source{Tensors: f, Path: c.Dir, Form: "a model of this program", Dir: c.Dir}, nil
-	}
-	return bridge.Open(path)
 }
 
 // shownTensor is a line of "weights show".
@@ -86,7 +66,7 @@ func newWeightsShow() *cobra.Command {
 		Example: "  trainer weights show ViT-B-32.pt\n  trainer weights show models/b32 --json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			src, err := openWeights(args[0])
+			src, err := experiments.OpenWeights(args[0])
 			if err != nil {
 				return weightsError(err)
 			}
@@ -218,6 +198,9 @@ open_clip.create_model_and_transforms("local-dir:DIR"). Formats: ` + strings.Joi
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(res)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%d tensors, %.1f MB -> %s: %s\n", res.Tensors, float64(res.Bytes)/1e6, res.Out, strings.Join(res.Files, ", "))
+			for _, n := range res.Notes {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note:", n)
+			}
 			return nil
 		},
 	}
@@ -227,15 +210,6 @@ open_clip.create_model_and_transforms("local-dir:DIR"). Formats: ` + strings.Joi
 	cmd.Flags().BoolVar(&o.Pickle, "pickle", false, "PyTorch's .bin in place of safetensors")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-// tensorDiff is a line of "weights diff".
-type tensorDiff struct {
-	Name     string   `json:"name"`
-	Only     string   `json:"only,omitempty"` // the file that has it
-	Shapes   [2][]int `json:"shapes"`
-	Largest  float64  `json:"largest"`  // difference
-	Relative float64  `json:"relative"` // to the largest magnitude in the first
 }
 
 func newWeightsDiff() *cobra.Command {
@@ -248,14 +222,14 @@ matter; else under their own. Exit code 1 if anything differs.`,
 		Example: "  trainer weights diff ViT-B-32.pt clip-vit-base-patch32/\n  trainer weights diff runs/a runs/b --json",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			diffs, err := diffWeights(args[0], args[1])
+			diffs, err := experiments.DiffWeights(args[0], args[1])
 			if err != nil {
 				return weightsError(err)
 			}
 			out := cmd.OutOrStdout()
 			different := 0
 			for _, d := range diffs {
-				if d.Only != "" || d.Largest != 0 || !slices.Equal(d.Shapes[0], d.Shapes[1]) {
+				if d.Differ() {
 					different++
 				}
 			}
@@ -286,115 +260,4 @@ matter; else under their own. Exit code 1 if anything differs.`,
 	cmd.Flags().BoolVar(&all, "all", false, "print equal tensors too")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-// namedTensors are tensors by name, read as float32.
-type namedTensors struct {
-	shapes map[string][]int
-	read   func(name string) ([]float32, error)
-}
-
-// ours gives a source's tensors under our names if it is a model that is known.
-func ours(src *bridge.Source) (namedTensors, bool) {
-	m, err := bridge.Read(src, nil)
-	if err != nil {
-		return namedTensors{}, false
-	}
-	n := namedTensors{shapes: map[string][]int{}}
-	byName := map[string]safetensors.Tensor{}
-	for _, t := range m.Tensors {
-		n.shapes[t.Name], byName[t.Name] = t.Shape, t
-	}
-	n.read = func(name string) ([]float32, error) {
-		t := byName[name]
-		return t.Float32()
-	}
-	return n, true
-}
-
-// plain gives a source's tensors under their own names.
-func plain(src *bridge.Source) (namedTensors, error) {
-	n := namedTensors{shapes: map[string][]int{}}
-	for _, name := range src.Names() {
-		info, err := src.Info(name)
-		if err != nil {
-			return n, err
-		}
-		n.shapes[name] = info.Shape
-	}
-	n.read = func(name string) ([]float32, error) {
-		v := make([]float32, safetensors.Info{Shape: n.shapes[name]}.Len())
-		return v, src.ReadFloat32(name, v)
-	}
-	return n, nil
-}
-
-func diffWeights(a, b string) ([]tensorDiff, error) {
-	var srcs [2]*bridge.Source
-	for i, path := range []string{a, b} {
-		src, err := openWeights(path)
-		if err != nil {
-			return nil, err
-		}
-		defer src.Close()
-		srcs[i] = src
-	}
-	x, ok1 := ours(srcs[0])
-	y, ok2 := ours(srcs[1])
-	if !ok1 || !ok2 {
-		var err1, err2 error
-		x, err1 = plain(srcs[0])
-		y, err2 = plain(srcs[1])
-		if err := errors.Join(err1, err2); err != nil {
-			return nil, err
-		}
-	}
-	names := maps.Clone(x.shapes)
-	maps.Copy(names, y.shapes)
-	var out []tensorDiff
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		sx, inX := x.shapes[name]
-		sy, inY := y.shapes[name]
-		d := tensorDiff{Name: name, Shapes: [2][]int{sx, sy}}
-		switch {
-		case !inX:
-			d.Only = b
-		case !inY:
-			d.Only = a
-		case slices.Equal(sx, sy):
-			v, err := x.read(name)
-			if err != nil {
-				return nil, err
-			}
-			w, err := y.read(name)
-			if err != nil {
-				return nil, err
-			}
-			d.Largest, d.Relative = largest(v, w)
-		}
-		out = append(out, d)
-	}
-	return out, nil
-}
-
-// largest returns the largest difference, and its ratio to the largest magnitude of v. NaN equals NaN; against a number it is infinite.
-func largest(v, w []float32) (abs, rel float64) {
-	most := 0.0
-	for i := range v {
-		a, b := float64(v[i]), float64(w[i])
-		d := math.Abs(a - b)
-		if a == b || a != a && b != b {
-			d = 0
-		} else if d != d {
-			d = math.Inf(1)
-		}
-		abs = max(abs, d)
-		if !math.IsNaN(a) {
-			most = max(most, math.Abs(a))
-		}
-	}
-	if abs == 0 {
-		return 0, 0
-	}
-	return abs, abs / most
 }

@@ -428,8 +428,8 @@ func TestPlainArrow(t *testing.T) {
 			require.NoError(t, err)
 			defer set.Close()
 			requireRows(t, []Row{
-				{RowMeta{ImageID: "x", Split: "train", Attributes: []string{}}, []byte{1}, []Caption{{Text: "a"}, {Text: "b"}}},
-				{RowMeta{ImageID: "y", Split: "test", Attributes: []string{}}, []byte{2, 2}, []Caption{}},
+				{RowMeta: RowMeta{ImageID: "x", Split: "train", Attributes: []string{}}, Image: []byte{1}, Captions: []Caption{{Text: "a"}, {Text: "b"}}},
+				{RowMeta: RowMeta{ImageID: "y", Split: "test", Attributes: []string{}}, Image: []byte{2, 2}, Captions: []Caption{}},
 			}, set)
 		})
 	}

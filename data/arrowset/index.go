@@ -299,11 +299,11 @@ func (d *indexReader) index(m *Manifest) (*Index, error) {
 	return x, nil
 }
 
-// BuildIndex makes the index of a set from its shards, one after the other; open gives the file of each.
-func BuildIndex(m *Manifest, open func(shard int) (fs.File, error)) (*Index, error) {
+// BuildIndex makes the index of the set at path from its shards, one after the other; open gives the file of each.
+func BuildIndex(path string, m *Manifest, open func(shard int) (fs.File, error)) (*Index, error) {
 	var b IndexBuilder
 	for i := range m.Shards {
-		set, err := OpenShards(m, []int{i}, open)
+		set, err := OpenShards(path, m, []int{i}, open)
 		if err != nil {
 			return nil, err
 		}
@@ -321,7 +321,7 @@ func BuildIndex(m *Manifest, open func(shard int) (fs.File, error)) (*Index, err
 // writeIndex leaves the index beside the finished shards in dir and names it in m. It reads the shards back, so that it is
 // right also for shards that an earlier process wrote.
 func writeIndex(dir string, m *Manifest) error {
-	x, err := BuildIndex(m, func(i int) (fs.File, error) { return os.Open(filepath.Join(dir, m.Shards[i].File)) })
+	x, err := BuildIndex(dir, m, func(i int) (fs.File, error) { return os.Open(filepath.Join(dir, m.Shards[i].File)) })
 	if err != nil {
 		return err
 	}
@@ -334,11 +334,11 @@ func writeIndex(dir string, m *Manifest) error {
 	return writeSynced(filepath.Join(dir, indexName), b)
 }
 
-// OpenShards opens some shards of a set as a set of their own, with the rows of these shards only; open gives the file of
-// each, whose size must be the manifest's. The set's manifest is m with only these shards, and the rows, splits and groups
-// they have.
-func OpenShards(m *Manifest, shards []int, open func(shard int) (fs.File, error)) (_ *Set, err error) {
-	s := &Set{path: m.Name, manifest: *m}
+// OpenShards opens some shards of the set at path as a set of their own, with the rows of these shards only; open gives the
+// file of each, whose size must be the manifest's. The set's manifest is m with only these shards, and the rows, splits and
+// groups they have.
+func OpenShards(path string, m *Manifest, shards []int, open func(shard int) (fs.File, error)) (_ *Set, err error) {
+	s := &Set{path: path, manifest: *m}
 	defer func() {
 		if err != nil {
 			s.Close()

@@ -117,7 +117,7 @@ func TestOpenShards(t *testing.T) {
 	require.NoError(t, err)
 	defer set.Close()
 	m := set.Manifest()
-	part, err := OpenShards(m, []int{1, 3}, func(i int) (fs.File, error) { return os.Open(filepath.Join(dir, m.Shards[i].File)) })
+	part, err := OpenShards("there", m, []int{1, 3}, func(i int) (fs.File, error) { return os.Open(filepath.Join(dir, m.Shards[i].File)) })
 	require.NoError(t, err)
 	defer part.Close()
 	var chosen []Row

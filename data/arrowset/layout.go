@@ -1,12 +1,15 @@
 package arrowset
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
+
+	"diptych/data/arrowset/flatbuf"
 )
 
 // This file reads the Arrow IPC file format (arrow.apache.org/docs/format/Columnar.html, format/{File,Schema,Message}.fbs)
@@ -18,68 +21,6 @@ const (
 	maxBuffer = 256 << 20 // bytes of one buffer, unpacked, so that a damaged file cannot claim all memory
 	maxMeta   = 16 << 20  // bytes of a footer or of a record batch's header
 )
-
-// flat reads flatbuffers. A read outside of b gives zeros and sets bad, which is checked once, after a structure was read.
-type flat struct {
-	b   []byte
-	bad bool
-}
-
-func (f *flat) bytes(at, n int) []byte {
-	if at < 0 || n < 0 || at > len(f.b) || n > len(f.b)-at {
-		f.bad = true
-		return make([]byte, min(max(n, 0), 8))
-	}
-	return f.b[at : at+n]
-}
-func (f *flat) u8(at int) int    { return int(f.bytes(at, 1)[0]) }
-func (f *flat) u16(at int) int   { return int(binary.LittleEndian.Uint16(f.bytes(at, 2))) }
-func (f *flat) i32(at int) int   { return int(int32(binary.LittleEndian.Uint32(f.bytes(at, 4)))) }
-func (f *flat) i64(at int) int64 { return int64(binary.LittleEndian.Uint64(f.bytes(at, 8))) }
-
-// field is the place of a table's field, 0 if the table does not have it.
-func (f *flat) field(table, slot int) int {
-	vtable := table - f.i32(table)
-	entry := 4 + 2*slot
-	if entry+2 > f.u16(vtable) {
-		return 0
-	}
-	if off := f.u16(vtable + entry); off != 0 {
-		return table + off
-	}
-	return 0
-}
-
-// table follows the reference in a field to a table, 0 if there is none.
-func (f *flat) table(table, slot int) int {
-	if at := f.field(table, slot); at != 0 {
-		return at + f.i32(at)
-	}
-	return 0
-}
-
-// vector is the place and length of a vector in a field.
-func (f *flat) vector(table, slot, elemSize int) (at, n int) {
-	if at = f.table(table, slot); at == 0 {
-		return 0, 0
-	}
-	n = f.i32(at)
-	at += 4
-	if n < 0 || n > len(f.b)/elemSize {
-		f.bad = true
-		return 0, 0
-	}
-	f.bytes(at, n*elemSize)
-	if f.bad {
-		return 0, 0
-	}
-	return at, n
-}
-
-func (f *flat) text(table, slot int) string {
-	at, n := f.vector(table, slot, 1)
-	return string(f.bytes(at, n))
-}
 
 // block is the place of a record batch in the file: its header, then its body.
 type block struct {
@@ -127,25 +68,25 @@ func readFooter(r io.ReaderAt, size int64) ([]Column, []block, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f := &flat{b: foot}
-	root := f.i32(0)
-	cols, err := readSchema(f, f.table(root, 1))
+	f := &flatbuf.Reader{B: foot}
+	root := f.Root()
+	cols, err := readSchema(f, f.Table(root, 1))
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, dicts := f.vector(root, 2, 24); dicts != 0 {
+	if _, dicts := f.Vector(root, 2, 24); dicts != 0 {
 		return nil, nil, fmt.Errorf("%w: it has dictionary-encoded columns; write them as plain utf8", ErrSchema)
 	}
-	at, count := f.vector(root, 3, 24)
+	at, count := f.Vector(root, 3, 24)
 	blocks := make([]block, count)
 	for i := range blocks {
-		b := block{offset: f.i64(at + 24*i), header: f.i32(at + 24*i + 8), body: f.i64(at + 24*i + 16)}
+		b := block{offset: f.I64(at + 24*i), header: f.I32(at + 24*i + 8), body: f.I64(at + 24*i + 16)}
 		if b.offset < 8 || b.header < 16 || b.header > maxMeta || b.body < 0 || b.offset > size || b.body > size || b.offset+int64(b.header)+b.body > size {
 			return nil, nil, fmt.Errorf("%w: record batch %d claims bytes %d to %d of a file of %d", ErrCorrupt, i, b.offset, b.offset+int64(b.header)+b.body, size)
 		}
 		blocks[i] = b
 	}
-	if f.bad {
+	if f.Bad {
 		return nil, nil, fmt.Errorf("%w: its footer does not decode", ErrCorrupt)
 	}
 	return cols, blocks, nil
@@ -158,22 +99,17 @@ const (
 	fbList   = 12
 )
 
-func readSchema(f *flat, schema int) ([]Column, error) {
-	if at := f.field(schema, 0); at != 0 && f.u16(at) != 0 {
+func readSchema(f *flatbuf.Reader, schema int) ([]Column, error) {
+	if f.FieldU16(schema, 0) != 0 {
 		return nil, fmt.Errorf("%w: its numbers are big-endian; write it on a little-endian machine", ErrSchema)
 	}
-	at, n := f.vector(schema, 1, 4)
+	at, n := f.Vector(schema, 1, 4)
 	cols := make([]Column, n)
-	kind := func(field int) int {
-		if at := f.field(field, 2); at != 0 {
-			return f.u8(at)
-		}
-		return 0
-	}
+	kind := func(field int) int { return f.FieldU8(field, 2) }
 	for i := range cols {
-		field := at + 4*i + f.i32(at+4*i)
-		cols[i] = Column{Name: f.text(field, 0)}
-		if f.bad {
+		field := f.Follow(at + 4*i)
+		cols[i] = Column{Name: f.Text(field, 0)}
+		if f.Bad {
 			return nil, fmt.Errorf("%w: its schema does not decode", ErrCorrupt)
 		}
 		switch k := kind(field); k {
@@ -182,14 +118,14 @@ func readSchema(f *flat, schema int) ([]Column, error) {
 		case fbUtf8:
 			cols[i].Type = typeString
 		case fbList:
-			if kids, count := f.vector(field, 5, 4); count == 1 && kind(kids+f.i32(kids)) == fbUtf8 {
+			if kids, count := f.Vector(field, 5, 4); count == 1 && kind(f.Follow(kids)) == fbUtf8 {
 				cols[i].Type = typeStrings
 			}
 		}
 		if cols[i].Type == "" {
 			return nil, fmt.Errorf("%w: column %q has Arrow type %d of Schema.fbs; binary, utf8 and list<utf8> are read", ErrSchema, cols[i].Name, kind(field))
 		}
-		if f.field(field, 4) != 0 {
+		if f.Field(field, 4) != 0 {
 			return nil, fmt.Errorf("%w: column %q is dictionary-encoded; write it as plain utf8", ErrSchema, cols[i].Name)
 		}
 	}
@@ -232,9 +168,15 @@ type batchReader struct {
 	packed  bool   // buffers are zstd, each after its length
 	body    int64  // where the body begins in the file
 	image   span   // the pictures' bytes, not read
-	before  []byte // the body before them
-	after   []byte // and behind them
+	second  span   // those of the second pictures, likewise
+	read    []part // what of the body was read, in order
 	zstd    *zstd.Decoder
+}
+
+// part is a piece of a body.
+type part struct {
+	span
+	bytes []byte
 }
 
 // readBatch reads the header of a record batch and all columns but the pictures.
@@ -247,28 +189,25 @@ func readBatch(r io.ReaderAt, blk block, cols []Column, dec *zstd.Decoder) (*bat
 	if size := binary.LittleEndian.Uint32(head[4:]); binary.LittleEndian.Uint32(head) != 0xffffffff || int64(size) > int64(len(head)-8) {
 		return nil, fmt.Errorf("%w: its header at byte %d does not decode", ErrCorrupt, blk.offset)
 	}
-	f := &flat{b: head[8:]}
+	f := &flatbuf.Reader{B: head[8:]}
 	b := &batchReader{cols: cols, body: blk.offset + int64(blk.header), zstd: dec}
-	root := f.i32(0)
-	if at := f.field(root, 1); at == 0 || f.u8(at) != 3 {
+	root := f.Root()
+	if f.FieldU8(root, 1) != 3 {
 		return nil, fmt.Errorf("%w: the message at byte %d is no record batch", ErrCorrupt, blk.offset)
 	}
-	batch := f.table(root, 2)
-	var rows int64
-	if at := f.field(batch, 0); at != 0 {
-		rows = f.i64(at)
-	}
-	if compression := f.table(batch, 3); compression != 0 {
+	batch := f.Table(root, 2)
+	rows := f.FieldI64(batch, 0)
+	if compression := f.Table(batch, 3); compression != 0 {
 		b.packed = true
-		if at := f.field(compression, 0); at == 0 || f.u8(at) != 1 {
+		if f.FieldU8(compression, 0) != 1 {
 			return nil, fmt.Errorf("%w: its buffers are compressed by another method than zstd", ErrSchema)
 		}
 	}
-	nodes, numNodes := f.vector(batch, 1, 16)
-	buffers, numBuffers := f.vector(batch, 2, 16)
+	nodes, numNodes := f.Vector(batch, 1, 16)
+	buffers, numBuffers := f.Vector(batch, 2, 16)
 	b.buffers = make([]span, numBuffers)
 	for i := range b.buffers {
-		s := span{f.i64(buffers + 16*i), f.i64(buffers + 16*i + 8)}
+		s := span{f.I64(buffers + 16*i), f.I64(buffers + 16*i + 8)}
 		if s.off < 0 || s.len < 0 || s.off > blk.body || s.len > blk.body-s.off {
 			return nil, fmt.Errorf("%w: buffer %d claims bytes %d to %d of a body of %d", ErrCorrupt, i, s.off, s.end(), blk.body)
 		}
@@ -283,36 +222,51 @@ func readBatch(r io.ReaderAt, blk block, cols []Column, dec *zstd.Decoder) (*bat
 			deep, buffer = 2, buffer+2
 		}
 		for range deep {
-			if node < numNodes && f.i64(nodes+16*node+8) != 0 {
+			if node < numNodes && f.I64(nodes+16*node+8) != 0 {
 				return nil, fmt.Errorf("%w: column %q has missing values (nulls); fill them", ErrSchema, c.Name)
 			}
 			node++
 		}
-		if c.Name == ColImage && buffer <= numBuffers {
+		if buffer <= numBuffers && c.Name == ColImage {
 			b.image = b.buffers[buffer-1]
+		} else if buffer <= numBuffers && c.Name == ColSecondImage {
+			b.second = b.buffers[buffer-1]
 		}
 	}
-	if f.bad || node != numNodes || buffer != numBuffers || rows < 0 || rows > maxRows {
+	if f.Bad || node != numNodes || buffer != numBuffers || rows < 0 || rows > maxRows {
 		return nil, fmt.Errorf("%w: the header at byte %d does not fit the schema", ErrCorrupt, blk.offset)
 	}
 	b.rows = int(rows)
-	if b.before, err = readAll(r, b.body, int(b.image.off)); err != nil {
-		return nil, err
+	unread := []span{b.image, {blk.body, 0}}
+	if b.second.len > 0 {
+		unread = append(unread, b.second)
+		slices.SortFunc(unread, func(a, b span) int { return cmp.Compare(a.off, b.off) })
 	}
-	b.after, err = readAll(r, b.body+b.image.end(), int(blk.body-b.image.end()))
-	return b, err
+	from := int64(0)
+	for _, s := range unread {
+		if s.off < from {
+			return nil, fmt.Errorf("%w: two buffers overlap", ErrCorrupt)
+		}
+		bytes, err := readAll(r, b.body+from, int(s.off-from))
+		if err != nil {
+			return nil, err
+		}
+		b.read = append(b.read, part{span{from, s.off - from}, bytes})
+		from = s.end()
+	}
+	return b, nil
 }
 
 // buffer returns the unpacked bytes of a buffer other than the pictures'.
 func (b *batchReader) buffer(i int) ([]byte, error) {
 	s := b.buffers[i]
-	switch {
-	case s.end() <= b.image.off:
-		return b.unpack(b.before[s.off:s.end()])
-	case s.off >= b.image.end():
-		return b.unpack(b.after[s.off-b.image.end() : s.end()-b.image.end()])
-	case s.len == 0:
+	if s.len == 0 {
 		return nil, nil
+	}
+	for _, p := range b.read {
+		if s.off >= p.off && s.end() <= p.end() {
+			return b.unpack(p.bytes[s.off-p.off : s.end()-p.off])
+		}
 	}
 	return nil, fmt.Errorf("%w: two buffers overlap", ErrCorrupt)
 }

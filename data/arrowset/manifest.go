@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -23,6 +24,7 @@ type Manifest struct {
 	Name        string        `json:"name"`
 	Description string        `json:"description,omitempty"`
 	Attributes  []string      `json:"attributes,omitempty"` // names of the further columns, in the order of RowMeta.Attributes
+	Optional    []string      `json:"optional,omitempty"`   // columns that not every set has: ColCaptionAnswer, ColSecondImage
 	Classes     []ClassSystem `json:"classes,omitempty"`
 	Licenses    []License     `json:"licenses,omitempty"`
 
@@ -33,6 +35,14 @@ type Manifest struct {
 	Index  *IndexFile     `json:"index,omitempty"` // sets of older programs have none
 	Shards []Shard        `json:"shards"`
 }
+
+// Given is the part of a manifest that Create takes.
+func (m *Manifest) Given() Manifest {
+	return Manifest{Name: m.Name, Description: m.Description, Attributes: m.Attributes, Optional: m.Optional, Classes: m.Classes, Licenses: m.Licenses}
+}
+
+// Has tells whether the set has one of the optional columns.
+func (m *Manifest) Has(column string) bool { return slices.Contains(m.Optional, column) }
 
 // IndexFile is the file with the set's Index, beside the shards.
 type IndexFile struct {
@@ -135,6 +145,11 @@ func (m *Manifest) checkGiven() error {
 			return fmt.Errorf("%w: attribute %q is named twice", ErrSchema, a)
 		}
 		seen[a] = true
+	}
+	for _, name := range m.Optional {
+		if !slices.ContainsFunc(optional, func(c Column) bool { return c.Name == name }) {
+			return fmt.Errorf("%w: there is no optional column %q", ErrSchema, name)
+		}
 	}
 	for _, c := range m.Classes {
 		if !seen[c.Column] && standardType(c.Column) != typeString {

@@ -27,7 +27,8 @@ type Set struct {
 	captions []Caption // of all rows, one after the other
 	first    []uint32  // captions of row i: [first[i], first[i+1])
 	pics     []picture
-	packs    []span // pictures' buffers that were compressed, by place in the shard
+	seconds  []picture // of the rows' second pictures; nil where no shard has any
+	packs    []span    // pictures' buffers that were compressed, by place in the shard
 	zstd     *zstd.Decoder
 }
 
@@ -150,7 +151,7 @@ func (s *Set) Len() int { return len(s.meta) }
 // Manifest is the set's manifest; it must not be written to.
 func (s *Set) Manifest() *Manifest { return &s.manifest }
 
-// Path is the folder that was given to Open, "" for a set in an fs.FS.
+// Path is where the set lies: the folder that was given to Open, what was given to OpenShards, "" for a set in an fs.FS.
 func (s *Set) Path() string { return s.path }
 
 // Meta is everything of all rows but pictures and captions. It must not be written to.
@@ -193,7 +194,25 @@ func (s *Set) Image(ctx context.Context, i int) ([]byte, error) {
 	if i < 0 || i >= len(s.pics) {
 		return nil, fmt.Errorf("arrowset: %s: no row %d; there are %d", s.name(), i, len(s.pics))
 	}
-	p := s.pics[i]
+	return s.image(i, s.pics[i])
+}
+
+// HasSecond tells whether row i has a second picture.
+func (s *Set) HasSecond(i int) bool { return i < len(s.seconds) && s.seconds[i].len > 0 }
+
+// Second is Image of the second picture. A row without one is an error wrapping ErrSchema.
+func (s *Set) Second(ctx context.Context, i int) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !s.HasSecond(i) {
+		return nil, fmt.Errorf("arrowset: %s: row %d has no second picture (column %s): %w", s.name(), i, ColSecondImage, ErrSchema)
+	}
+	return s.image(i, s.seconds[i])
+}
+
+// image reads a picture of row i.
+func (s *Set) image(i int, p picture) ([]byte, error) {
 	sh := &s.shards[sort.Search(len(s.shards), func(k int) bool { return s.shards[k].firstRow > i })-1]
 	var b []byte
 	var err error
@@ -338,8 +357,17 @@ func (l *loader) batch(b *batchReader, base, total int) error {
 		return fmt.Errorf("column %s: %w", ColImage, err)
 	}
 	s.meta = append(s.meta, make([]RowMeta, b.rows)...)
-	if err := l.pictures(b, bounds); err != nil {
+	if s.pics, err = l.pictures(s.pics, b, b.image, bounds); err != nil {
 		return err
+	}
+	if second := col(ColSecondImage); second >= 0 {
+		if bounds, err = b.offsets(second+1, b.rows, -1); err != nil {
+			return fmt.Errorf("column %s: %w", ColSecondImage, err)
+		}
+		s.seconds = append(s.seconds, make([]picture, from-len(s.seconds))...) // of shards without
+		if s.seconds, err = l.pictures(s.seconds, b, b.second, bounds); err != nil {
+			return err
+		}
 	}
 	attributes := make([]string, b.rows*len(s.manifest.Attributes))
 	for r := range b.rows {
@@ -362,14 +390,15 @@ func (l *loader) batch(b *batchReader, base, total int) error {
 	return l.captions(b, col, base)
 }
 
-func (l *loader) pictures(b *batchReader, bounds offsets) error {
+// pictures appends the places of a record batch's pictures, whose bytes lie in column, to pics.
+func (l *loader) pictures(pics []picture, b *batchReader, column span, bounds offsets) ([]picture, error) {
 	s := l.set
-	start, size, pack := b.body+b.image.off, b.image.len, int32(-1)
-	if b.packed && b.image.len > 0 {
+	start, size, pack := b.body+column.off, column.len, int32(-1)
+	if b.packed && column.len > 0 {
 		at := s.shards[len(s.shards)-1].at
 		head, err := readAll(at, start, int(min(8, size)))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if string(head) == "\xff\xff\xff\xff\xff\xff\xff\xff" { // stored as it is: each picture can be read alone
 			start, size = start+8, size-8
@@ -379,12 +408,12 @@ func (l *loader) pictures(b *batchReader, bounds offsets) error {
 		}
 	}
 	if last := int64(bounds.at(b.rows)); last > size {
-		return fmt.Errorf("%w: the pictures end at byte %d of a column of %d", ErrCorrupt, last, size)
+		return nil, fmt.Errorf("%w: the pictures end at byte %d of a column of %d", ErrCorrupt, last, size)
 	}
 	for r := range b.rows {
-		s.pics = append(s.pics, picture{off: start + int64(bounds.at(r)), len: int32(bounds.at(r+1) - bounds.at(r)), pack: pack})
+		pics = append(pics, picture{off: start + int64(bounds.at(r)), len: int32(bounds.at(r+1) - bounds.at(r)), pack: pack})
 	}
-	return nil
+	return pics, nil
 }
 
 func (l *loader) captions(b *batchReader, col func(string) int, base int) error {
@@ -394,8 +423,8 @@ func (l *loader) captions(b *batchReader, col func(string) int, base int) error 
 		rows, values offsets
 		data         []byte
 	}
-	var lists [3]list
-	names := [3]string{ColCaption, ColCaptionKind, ColCaptionLang}
+	var lists [4]list
+	names := [4]string{ColCaption, ColCaptionKind, ColCaptionLang, ColCaptionAnswer}
 	for k, name := range names {
 		i := col(name)
 		if i < 0 {
@@ -428,18 +457,13 @@ func (l *loader) captions(b *batchReader, col func(string) int, base int) error 
 		for j := range lists[0].rows.at(r+1) - lists[0].rows.at(r) {
 			from, to := value(0, r, j)
 			c := Caption{Text: texts[from:to]}
-			for k := 1; k < 3; k++ {
-				if lists[k].rows == nil {
-					continue
-				}
-				from, to := value(k, r, j)
-				if k == 1 {
-					c.Kind = l.word(lists[k].data[from:to])
-				} else {
-					c.Lang = l.word(lists[k].data[from:to])
+			for k, to := range []*string{1: &c.Kind, 2: &c.Lang, 3: &c.Answer} {
+				if k > 0 && lists[k].rows != nil {
+					begin, end := value(k, r, j)
+					*to = l.word(lists[k].data[begin:end])
 				}
 			}
-			if !utf8.ValidString(c.Text) || !utf8.ValidString(c.Kind) || !utf8.ValidString(c.Lang) {
+			if !utf8.ValidString(c.Text) || !utf8.ValidString(c.Kind) || !utf8.ValidString(c.Lang) || !utf8.ValidString(c.Answer) {
 				return fmt.Errorf("%w: row %d: caption %d is not UTF-8: %q; convert the texts and import them again", ErrSchema, base+r, j, clip([]byte(c.Text)))
 			}
 			s.captions = append(s.captions, c)

@@ -9,6 +9,8 @@ import (
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/klauspost/compress/zstd"
+
+	"diptych/data/arrowset/flatbuf"
 )
 
 // splicer writes an Arrow file whose pictures the Arrow library does not see. The library packs every buffer of a record batch
@@ -81,22 +83,22 @@ func (s *splicer) write(rec arrow.Record, pictures []byte, ends []int32) error {
 		offsets = binary.LittleEndian.AppendUint32(offsets, uint32(end))
 	}
 	meta := metaBytes(s.held)
-	f := &flat{b: s.held[8:meta]}
-	message := f.i32(0)
-	bodyLength := f.field(message, 3)
-	buffers, n := f.vector(f.table(message, 2), 2, 16)
-	if f.bad || bodyLength == 0 || n < 2 {
+	f := &flatbuf.Reader{B: s.held[8:meta]}
+	message := f.Root()
+	bodyLength := f.Field(message, 3)
+	buffers, n := f.Vector(f.Table(message, 2), 2, 16)
+	if f.Bad || bodyLength == 0 || n < 2 {
 		return fmt.Errorf("%w: the Arrow library writes record batches that are not understood", ErrCorrupt)
 	}
-	begin := f.i64(buffers + 16*(n-2)) // of the picture column's offsets, behind which comes nothing but its empty data
+	begin := f.I64(buffers + 16*(n-2)) // of the picture column's offsets, behind which comes nothing but its empty data
 	place := begin
 	for i, size := range []int{len(offsets), 8 + len(data.bytes)} {
 		at := buffers + 16*(n-2+i)
-		binary.LittleEndian.PutUint64(f.b[at:], uint64(place))
-		binary.LittleEndian.PutUint64(f.b[at+8:], uint64(size))
+		binary.LittleEndian.PutUint64(f.B[at:], uint64(place))
+		binary.LittleEndian.PutUint64(f.B[at+8:], uint64(size))
 		place += int64(size+7) &^ 7
 	}
-	binary.LittleEndian.PutUint64(f.b[bodyLength:], uint64(place))
+	binary.LittleEndian.PutUint64(f.B[bodyLength:], uint64(place))
 	s.blocks = append(s.blocks, block{offset: s.out.size, header: meta, body: place})
 	rest := len(s.held) - meta - int(begin)
 	if err := s.pass(meta + int(begin)); err != nil {
@@ -142,15 +144,15 @@ func (s *splicer) close() error {
 		return err
 	}
 	end := len(s.held) - 4 - len(magic)
-	f := &flat{b: s.held[end-int(binary.LittleEndian.Uint32(s.held[end:])) : end]}
-	at, n := f.vector(f.i32(0), 3, 24)
-	if f.bad || n != len(s.blocks) {
+	f := &flatbuf.Reader{B: s.held[end-int(binary.LittleEndian.Uint32(s.held[end:])) : end]}
+	at, n := f.Vector(f.Root(), 3, 24)
+	if f.Bad || n != len(s.blocks) {
 		return fmt.Errorf("%w: the Arrow library writes a footer that is not understood", ErrCorrupt)
 	}
 	for i, b := range s.blocks {
-		binary.LittleEndian.PutUint64(f.b[at+24*i:], uint64(b.offset))
-		binary.LittleEndian.PutUint32(f.b[at+24*i+8:], uint32(b.header))
-		binary.LittleEndian.PutUint64(f.b[at+24*i+16:], uint64(b.body))
+		binary.LittleEndian.PutUint64(f.B[at+24*i:], uint64(b.offset))
+		binary.LittleEndian.PutUint32(f.B[at+24*i+8:], uint32(b.header))
+		binary.LittleEndian.PutUint64(f.B[at+24*i+16:], uint64(b.body))
 	}
 	return s.pass(len(s.held))
 }

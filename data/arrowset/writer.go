@@ -148,7 +148,7 @@ func create(dir string, m Manifest, place func(dir string) (string, error)) (*Wr
 	w := &Writer{ShardBytes: shardBytes, dir: dir, temp: temp, manifest: m, groups: map[string]bool{}}
 	w.manifest.Version, w.manifest.Splits, w.manifest.Shards = manifestVersion, map[string]int{}, nil
 	w.manifest.Rows, w.manifest.Groups = 0, 0
-	w.manifest.Schema = columns(m.Attributes)
+	w.manifest.Schema = columns(&m)
 	fields := make([]arrow.Field, len(w.manifest.Schema))
 	for i, c := range w.manifest.Schema {
 		fields[i] = arrow.Field{Name: c.Name, Type: map[string]arrow.DataType{
@@ -162,11 +162,17 @@ func create(dir string, m Manifest, place func(dir string) (string, error)) (*Wr
 	return w, nil
 }
 
-// columns are the columns that Writer writes: the standard ones with the attributes before the pictures.
-func columns(attributes []string) []Column {
+// columns are the columns that Writer writes: the standard ones with the optional ones and the attributes before the pictures.
+func columns(m *Manifest) []Column {
 	cols := slices.Clone(standard[:len(standard)-1])
-	for _, a := range attributes {
+	if m.Has(ColCaptionAnswer) {
+		cols = append(cols, Column{ColCaptionAnswer, typeStrings})
+	}
+	for _, a := range m.Attributes {
 		cols = append(cols, Column{a, typeString})
+	}
+	if m.Has(ColSecondImage) {
+		cols = append(cols, Column{ColSecondImage, typeBinary})
 	}
 	return append(cols, standard[len(standard)-1])
 }
@@ -215,7 +221,10 @@ func (w *Writer) check(r *Row) (int, error) {
 	if r.ImageID == "" || r.Split == "" {
 		return 0, fmt.Errorf("%w: image_id %q and split %q must not be empty", ErrSchema, r.ImageID, r.Split)
 	}
-	size := len(r.Image) + 4
+	if len(r.Second) > 0 && !w.manifest.Has(ColSecondImage) {
+		return 0, fmt.Errorf("%w: a second picture, which the set has not", ErrSchema)
+	}
+	size := len(r.Image) + len(r.Second) + 8
 	texts := append([]string{r.ImageID, r.Split, r.Group, r.Label, r.Source}, r.Attributes...)
 	for i, t := range texts {
 		if !utf8.ValidString(t) {
@@ -225,10 +234,13 @@ func (w *Writer) check(r *Row) (int, error) {
 		size += len(t) + 4
 	}
 	for i, c := range r.Captions {
-		if !utf8.ValidString(c.Text) || !utf8.ValidString(c.Kind) || !utf8.ValidString(c.Lang) {
+		if !utf8.ValidString(c.Text) || !utf8.ValidString(c.Kind) || !utf8.ValidString(c.Lang) || !utf8.ValidString(c.Answer) {
 			return 0, fmt.Errorf("%w: caption %d is not UTF-8: %q", ErrSchema, i, clip([]byte(c.Text)))
 		}
-		size += len(c.Text) + len(c.Kind) + len(c.Lang) + 12
+		if c.Answer != "" && !w.manifest.Has(ColCaptionAnswer) {
+			return 0, fmt.Errorf("%w: caption %d has an answer, for which the set has no column", ErrSchema, i)
+		}
+		size += len(c.Text) + len(c.Kind) + len(c.Lang) + len(c.Answer) + 16
 	}
 	if size += 12; size > maxBuffer {
 		return 0, fmt.Errorf("%w: it takes %d bytes; at most %d are possible", ErrSchema, size, maxBuffer)
@@ -237,23 +249,35 @@ func (w *Writer) check(r *Row) (int, error) {
 }
 
 func (w *Writer) add(r *Row) {
-	text := func(i int, s string) { w.builder.Field(i).(*array.StringBuilder).Append(s) }
-	for i, s := range []string{r.ImageID, r.Split, r.Group, r.Label, r.Source} {
-		text(i, s)
+	field := 0 // in the order of columns
+	next := func() array.Builder {
+		field++
+		return w.builder.Field(field - 1)
 	}
-	for k, get := range []func(c Caption) string{
+	for _, s := range []string{r.ImageID, r.Split, r.Group, r.Label, r.Source} {
+		next().(*array.StringBuilder).Append(s)
+	}
+	lists := []func(c Caption) string{
 		func(c Caption) string { return c.Text }, func(c Caption) string { return c.Kind }, func(c Caption) string { return c.Lang },
-	} {
-		list := w.builder.Field(5 + k).(*array.ListBuilder)
+		func(c Caption) string { return c.Answer },
+	}
+	if !w.manifest.Has(ColCaptionAnswer) {
+		lists = lists[:3]
+	}
+	for _, get := range lists {
+		list := next().(*array.ListBuilder)
 		list.Append(true)
 		for _, c := range r.Captions {
 			list.ValueBuilder().(*array.StringBuilder).Append(get(c))
 		}
 	}
-	for i, s := range r.Attributes {
-		text(8+i, s)
+	for _, s := range r.Attributes {
+		next().(*array.StringBuilder).Append(s)
 	}
-	w.builder.Field(len(w.manifest.Schema) - 1).(*array.BinaryBuilder).Append([]byte{}) // see splicer
+	if w.manifest.Has(ColSecondImage) {
+		next().(*array.BinaryBuilder).Append(r.Second)
+	}
+	next().(*array.BinaryBuilder).Append([]byte{}) // see splicer
 	w.pictures = append(w.pictures, r.Image...)
 	w.ends = append(w.ends, int32(len(w.pictures)))
 }

@@ -50,7 +50,7 @@ func Fix(ctx context.Context, set *arrowset.Set, r *Report, out string, o FixOpt
 		}
 	}
 	m := set.Manifest()
-	w, err := arrowset.Create(out, arrowset.Manifest{Name: m.Name, Description: m.Description, Attributes: m.Attributes, Classes: m.Classes, Licenses: m.Licenses})
+	w, err := arrowset.Create(out, m.Given())
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +63,11 @@ func Fix(ctx context.Context, set *arrowset.Set, r *Report, out string, o FixOpt
 			row := arrowset.Row{RowMeta: meta, Captions: captions}
 			if row.Image, err = set.Image(ctx, i); err != nil {
 				return nil, err
+			}
+			if set.HasSecond(i) {
+				if row.Second, err = set.Second(ctx, i); err != nil {
+					return nil, err
+				}
 			}
 			if err := w.Append(row); err != nil {
 				return nil, err

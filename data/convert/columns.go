@@ -2,7 +2,6 @@ package convert
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -455,26 +454,6 @@ func (s *tableSource) record(values [][]value) (*rowAnd, error) {
 func fileStem(name string) string {
 	base := filepath.Base(name)
 	return strings.TrimSuffix(base, filepath.Ext(base))
-}
-
-// loadRange is the Load of a picture that lies in a file as it is. It opens the file anew, so that what is in flight holds no
-// file open; that costs some microseconds.
-func loadRange(name string, at span) func(context.Context) ([]byte, error) {
-	return func(context.Context) ([]byte, error) {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		b := make([]byte, at.len)
-		if n, err := f.ReadAt(b, at.off); n < len(b) {
-			if err == io.EOF {
-				err = fmt.Errorf("%w: %s has become shorter while it was read: it ends before byte %d", ErrInput, name, at.off+at.len)
-			}
-			return nil, err
-		}
-		return b, nil
-	}
 }
 
 // classNames reads the names of the classes that a column's numbers stand for out of what Hugging Face's library writes

@@ -1,6 +1,6 @@
 // Package convert turns captioned pictures in other formats into data sets (package arrowset), and data sets into picture
 // files with COCO captions JSON. A conversion streams: it holds the pictures that are on their way and, of the texts, only ids and
-// places in the file. What it reads is checked record by record; errors name file and record. Start reading at COCO.Import.
+// places in the file. What it reads is checked record by record; errors name file and record. Start reading at Run and Importer.
 package convert
 
 import "errors"

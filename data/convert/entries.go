@@ -35,9 +35,10 @@ func Files(args []string, split string) []File {
 
 // entry is one line of a table of pictures and sentences. Lines with one ImageID make one row.
 type entry struct {
-	row   arrowset.Row
-	file  string // name of the picture below the folder
-	where string
+	row    arrowset.Row
+	file   string // name of the picture below the folder
+	second string // of the second one; "" if there is none
+	where  string
 }
 
 // place is where an entry stands.
@@ -88,6 +89,7 @@ func openEntries(ctx context.Context, o *Options, images string, files []File, o
 			s.Close()
 		}
 	}()
+	before := o.Total
 	var known textTable[struct{}]
 	var last string
 	var repeats bool
@@ -126,6 +128,9 @@ func openEntries(ctx context.Context, o *Options, images string, files []File, o
 			}
 		}
 		r.seek(begin, line)
+	}
+	if o.Total == before && ctx.Err() == nil {
+		return nil, fmt.Errorf("%s: %w: there is no record in it", files[0].Path, ErrInput)
 	}
 	s.aside = make([]entryReader, len(files))
 	return s, ctx.Err()
@@ -166,7 +171,11 @@ func (s *entrySource) Next() (*Record, error) {
 		}
 		s.join(&first, p)
 	}
-	return &Record{Row: first.row, Where: first.where, Load: s.pictures.load(first.file)}, nil
+	r := &Record{Row: first.row, Where: first.where, Load: s.pictures.load(first.file)}
+	if first.second != "" {
+		r.LoadSecond = s.pictures.load(first.second)
+	}
+	return r, nil
 }
 
 // entry returns the next entry that is not among those that lie apart.
@@ -223,7 +232,7 @@ func (s *entrySource) join(to *entry, p entry) {
 		s.faults = append(s.faults, badRecord(p.where, "picture %s has %s %q here and %q at %s", p.row.ImageID, what, b, a, to.where))
 		return true
 	}
-	if differs("file", to.file, p.file) || differs("split", to.row.Split, p.row.Split) || differs("group", to.row.Group, p.row.Group) ||
+	if differs("file", to.file, p.file) || differs("second file", to.second, p.second) || differs("split", to.row.Split, p.row.Split) || differs("group", to.row.Group, p.row.Group) ||
 		differs("label", to.row.Label, p.row.Label) || differs("source", to.row.Source, p.row.Source) ||
 		differs("attributes", strings.Join(to.row.Attributes, ", "), strings.Join(p.row.Attributes, ", ")) {
 		return
@@ -250,7 +259,7 @@ func (dir pictureFolder) below(name string) (string, error) {
 			return "", err
 		}
 		rel, err := filepath.Rel(root, name)
-		if err != nil {
+		if err != nil || !filepath.IsLocal(rel) {
 			return "", fmt.Errorf("%w: %q does not lie in the pictures' folder %s", ErrInput, name, root)
 		}
 		name = filepath.ToSlash(rel)

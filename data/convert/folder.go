@@ -17,112 +17,6 @@ import (
 	"diptych/data/arrowset"
 )
 
-// walker yields the files below a folder in the order of their names, a folder's files and folders mixed. It holds the names
-// of the folders it is in. Hidden files and folders are passed over.
-type walker struct {
-	root  string
-	stack []openFolder
-}
-
-type openFolder struct {
-	name  string   // below the root, with slashes
-	names []string // that are left; those of folders end in a slash
-}
-
-func newWalker(root string) (*walker, error) {
-	w := &walker{root: root}
-	return w, w.enter("")
-}
-
-// maxDepth is how deep folders may nest; more is a symbolic link that leads back.
-const maxDepth = 64
-
-func (w *walker) enter(name string) error {
-	if len(w.stack) == maxDepth {
-		return fmt.Errorf("%w: the folders of %s nest more than %d deep, as in %s; does a symbolic link lead back?", ErrInput, w.root, maxDepth, name)
-	}
-	f, err := os.Open(filepath.Join(w.root, filepath.FromSlash(name)))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var names []string
-	for {
-		entries, err := f.ReadDir(1024) // in pieces, since an entry takes more than its name
-		for _, e := range entries {
-			switch {
-			case strings.HasPrefix(e.Name(), "."):
-			case isFolder(f.Name(), e):
-				names = append(names, e.Name()+"/")
-			default:
-				names = append(names, strings.Clone(e.Name()))
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	slices.Sort(names)
-	w.stack = append(w.stack, openFolder{name, names})
-	return nil
-}
-
-// next returns the name of a file below the root, or io.EOF.
-func (w *walker) next() (string, error) {
-	for len(w.stack) > 0 {
-		top := &w.stack[len(w.stack)-1]
-		if len(top.names) == 0 {
-			w.stack = w.stack[:len(w.stack)-1]
-			continue
-		}
-		name := path.Join(top.name, top.names[0])
-		folder := strings.HasSuffix(top.names[0], "/")
-		top.names = top.names[1:]
-		if !folder {
-			return name, nil
-		}
-		if err := w.enter(name); err != nil {
-			return "", err
-		}
-	}
-	return "", io.EOF
-}
-
-// isFolder says whether an entry of a folder is one, or a symbolic link to one.
-func isFolder(dir string, e fs.DirEntry) bool {
-	if e.Type()&fs.ModeSymlink == 0 {
-		return e.IsDir()
-	}
-	info, err := os.Stat(filepath.Join(dir, e.Name()))
-	return err == nil && info.IsDir()
-}
-
-// countPictures counts the pictures below folders.
-func countPictures(ctx context.Context, roots []File) (n int, err error) {
-	for _, root := range roots {
-		w, err := newWalker(root.Path)
-		if err != nil {
-			return 0, fmt.Errorf("pictures: %w", err)
-		}
-		for {
-			name, err := w.next()
-			if err == io.EOF {
-				break
-			}
-			if err = errors.Join(err, ctx.Err()); err != nil {
-				return 0, err
-			}
-			if isPicture(name) {
-				n++
-			}
-		}
-	}
-	return n, nil
-}
-
 // Folder imports pictures with a text file beside each: a.jpg and a.txt, a caption a line. Empty lines are passed over, and
 // so are files that are neither pictures nor texts. The image_id is the name below its folder; with more than one folder the
 // split stands before it.
@@ -144,50 +38,36 @@ func (f Folder) Open(ctx context.Context, o *Options) (Source, error) {
 			return nil, err
 		}
 	}
-	n, err := countPictures(ctx, f.Folders)
-	o.Total += n
-	return &folderSource{Folder: f}, err
+	return openTree(ctx, o, f.Folders, f.record)
 }
 
-type folderSource struct {
-	Folder
-	at   int
-	walk *walker
-}
-
-// Next is Source's.
-func (s *folderSource) Next() (*Record, error) {
-	for ; s.at < len(s.Folders); s.at, s.walk = s.at+1, nil {
-		root := s.Folders[s.at]
-		if s.walk == nil {
-			var err error
-			if s.walk, err = newWalker(root.Path); err != nil {
-				return nil, fmt.Errorf("pictures: %w", err)
-			}
+// record makes a record of a picture and the text beside it.
+func (f *Folder) record(at treeFile) (*Record, error) {
+	if !isPicture(at.name) {
+		if path.Ext(at.name) == f.TextExt && !f.pictureOf(at.where) {
+			return nil, badRecord(at.where, "there is no picture of this name beside the text")
 		}
-		for {
-			name, err := s.walk.next()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			where := filepath.Join(root.Path, filepath.FromSlash(name))
-			switch {
-			case isPicture(name):
-				return s.record(root, name, where)
-			case path.Ext(name) == s.TextExt && !s.pictureOf(where):
-				return nil, badRecord(where, "there is no picture of this name beside the text")
-			}
-		}
+		return nil, nil
 	}
-	return nil, io.EOF
+	text := strings.TrimSuffix(at.where, filepath.Ext(at.where)) + f.TextExt
+	captions, err := readCaptions(text)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, badRecord(at.where, "its text %s is missing: %w", text, err)
+	}
+	if errors.Is(err, ErrInput) {
+		return nil, &RecordError{at.where, err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec := at.picture(len(f.Folders) > 1)
+	rec.Row.Captions = captions
+	return rec, nil
 }
 
 // pictureOf says whether the picture of a text is there.
-func (s *folderSource) pictureOf(text string) bool {
-	base := strings.TrimSuffix(text, s.TextExt)
+func (f *Folder) pictureOf(text string) bool {
+	base := strings.TrimSuffix(text, f.TextExt)
 	for _, ending := range pictureEndings {
 		for _, e := range []string{ending, strings.ToUpper(ending)} {
 			if _, err := os.Stat(base + e); err == nil {
@@ -196,25 +76,6 @@ func (s *folderSource) pictureOf(text string) bool {
 		}
 	}
 	return false
-}
-
-func (s *folderSource) record(root File, name, where string) (*Record, error) {
-	text := strings.TrimSuffix(where, filepath.Ext(where)) + s.TextExt
-	captions, err := readCaptions(text)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, badRecord(where, "its text %s is missing: %w", text, err)
-	}
-	if errors.Is(err, ErrInput) {
-		return nil, &RecordError{where, err}
-	}
-	if err != nil {
-		return nil, err
-	}
-	row := arrowset.Row{RowMeta: arrowset.RowMeta{ImageID: name, Split: root.Split}, Captions: captions}
-	if len(s.Folders) > 1 {
-		row.ImageID = root.Split + "/" + name
-	}
-	return &Record{Row: row, Where: where, Load: pictureFolder(root.Path).load(name)}, nil
 }
 
 // readCaptions reads a caption a line.
@@ -242,9 +103,6 @@ func readCaptions(name string) (captions []arrowset.Caption, err error) {
 	return captions, nil
 }
 
-// Close is Source's.
-func (s *folderSource) Close() error { return nil }
-
 // ClassFolders imports folders of classes, as torchvision's ImageFolder reads them: FOLDER/CLASS/….jpg. A row's group is its
 // class, its label the class's name, its captions the templates with the name in them; the set gets the class system
 // "class". The image_id is the name below FOLDER, behind the split if there are several.
@@ -270,14 +128,14 @@ func (c ClassFolders) Open(ctx context.Context, o *Options) (Source, error) {
 	if len(c.Folders) == 0 {
 		return nil, fmt.Errorf("%w: no folder is named", ErrInput)
 	}
-	s := &classSource{ClassFolders: c, names: map[string]string{}}
-	s.Folders = nil
-	for _, f := range c.Folders {
+	named := c.Folders
+	c.Folders = nil
+	for _, f := range named {
 		if err := pictureFolder(f.Path).open(); err != nil {
 			return nil, err
 		}
 		if f.Split != "" {
-			s.Folders = append(s.Folders, f)
+			c.Folders = append(c.Folders, f)
 			continue
 		}
 		splits, err := folders(f.Path)
@@ -285,34 +143,48 @@ func (c ClassFolders) Open(ctx context.Context, o *Options) (Source, error) {
 			return nil, err
 		}
 		for _, split := range splits {
-			s.Folders = append(s.Folders, File{split, filepath.Join(f.Path, split)})
+			c.Folders = append(c.Folders, File{split, filepath.Join(f.Path, split)})
 		}
 	}
-	if c.Names != "" {
-		if err := s.readNames(); err != nil {
-			return nil, err
-		}
+	names, err := c.readNames()
+	if err != nil {
+		return nil, err
 	}
 	system := arrowset.ClassSystem{Name: "class", Column: arrowset.ColGroup, Templates: c.Templates}
-	for _, f := range s.Folders {
+	for _, f := range c.Folders {
 		classes, err := folders(f.Path)
 		if err != nil {
 			return nil, err
 		}
 		for _, class := range classes {
 			if !slices.ContainsFunc(system.Classes, func(k arrowset.Class) bool { return k.ID == class }) {
-				system.Classes = append(system.Classes, arrowset.Class{ID: class, Text: s.name(class)})
+				system.Classes = append(system.Classes, arrowset.Class{ID: class, Text: names.of(class)})
 			}
 		}
 	}
 	if len(system.Classes) == 0 {
-		return nil, fmt.Errorf("%w: %s holds no folders of classes; without SPLIT= before it, it must hold a folder for each split, and these the classes", ErrInput, c.Folders[0].Path)
+		return nil, fmt.Errorf("%w: %s holds no folders of classes; without SPLIT= before it, it must hold a folder for each split, and these the classes", ErrInput, named[0].Path)
 	}
 	slices.SortFunc(system.Classes, func(a, b arrowset.Class) int { return strings.Compare(a.ID, b.ID) })
 	o.Classes = append(o.Classes[:len(o.Classes):len(o.Classes)], system)
-	n, err := countPictures(ctx, s.Folders)
-	o.Total += n
-	return s, err
+	return openTree(ctx, o, c.Folders, func(f treeFile) (*Record, error) { return c.record(f, names) })
+}
+
+// record makes a record of a picture in the folder of its class.
+func (c *ClassFolders) record(f treeFile, names classTexts) (*Record, error) {
+	if !isPicture(f.name) {
+		return nil, nil
+	}
+	class, _, ok := strings.Cut(f.name, "/")
+	if !ok {
+		return nil, badRecord(f.where, "the picture lies in no folder of a class")
+	}
+	rec := f.picture(len(c.Folders) > 1)
+	rec.Row.Group, rec.Row.Label = class, names.of(class)
+	for _, t := range c.Templates {
+		rec.Row.Captions = append(rec.Row.Captions, arrowset.Caption{Text: strings.ReplaceAll(t, "{}", rec.Row.Label)})
+	}
+	return rec, nil
 }
 
 // folders lists the folders in a folder.
@@ -327,17 +199,17 @@ func folders(dir string) ([]string, error) {
 	return names, err
 }
 
-type classSource struct {
-	ClassFolders
-	names map[string]string
-	at    int
-	walk  *walker
-}
+// classTexts are the names of classes by their folders.
+type classTexts map[string]string
 
-func (s *classSource) readNames() error {
-	f, err := os.Open(s.Names)
+func (c *ClassFolders) readNames() (classTexts, error) {
+	names := classTexts{}
+	if c.Names == "" {
+		return names, nil
+	}
+	f, err := os.Open(c.Names)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	sc := bufio.NewScanner(f)
@@ -348,59 +220,21 @@ func (s *classSource) readNames() error {
 		}
 		i := strings.IndexAny(text, "\t ")
 		if i < 0 {
-			return badRecord(fmt.Sprintf("%s:%d", s.Names, line), "it must be a folder and the name of its class, not %q", clip(text))
+			return nil, badRecord(fmt.Sprintf("%s:%d", c.Names, line), "it must be a folder and the name of its class, not %q", clip(text))
 		}
 		name, _, _ := strings.Cut(text[i+1:], ",")
-		s.names[text[:i]] = strings.TrimSpace(name)
+		names[text[:i]] = strings.TrimSpace(name)
 	}
-	return sc.Err()
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", c.Names, ErrInput, err)
+	}
+	return names, nil
 }
 
-func (s *classSource) name(class string) string {
-	if name := s.names[class]; name != "" {
+// of is the name of a folder's class.
+func (n classTexts) of(class string) string {
+	if name := n[class]; name != "" {
 		return name
 	}
 	return strings.ReplaceAll(class, "_", " ")
 }
-
-// Next is Source's.
-func (s *classSource) Next() (*Record, error) {
-	for ; s.at < len(s.Folders); s.at, s.walk = s.at+1, nil {
-		root := s.Folders[s.at]
-		if s.walk == nil {
-			var err error
-			if s.walk, err = newWalker(root.Path); err != nil {
-				return nil, fmt.Errorf("pictures: %w", err)
-			}
-		}
-		for {
-			name, err := s.walk.next()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			if !isPicture(name) {
-				continue
-			}
-			where := filepath.Join(root.Path, filepath.FromSlash(name))
-			class, _, ok := strings.Cut(name, "/")
-			if !ok {
-				return nil, badRecord(where, "the picture lies in no folder of a class")
-			}
-			row := arrowset.Row{RowMeta: arrowset.RowMeta{ImageID: name, Split: root.Split, Group: class, Label: s.name(class)}}
-			if len(s.Folders) > 1 {
-				row.ImageID = root.Split + "/" + name
-			}
-			for _, t := range s.Templates {
-				row.Captions = append(row.Captions, arrowset.Caption{Text: strings.ReplaceAll(t, "{}", row.Label)})
-			}
-			return &Record{Row: row, Where: where, Load: pictureFolder(root.Path).load(name)}, nil
-		}
-	}
-	return nil, io.EOF
-}
-
-// Close is Source's.
-func (s *classSource) Close() error { return nil }

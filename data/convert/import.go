@@ -31,6 +31,7 @@ type Options struct {
 	Out               string `json:"-"` // folder to make
 	Name, Description string // of the set; Name "" takes the last part of Out
 	Attributes        []string
+	Optional          []string               // columns; see arrowset.Manifest
 	Classes           []arrowset.ClassSystem // a row without label takes the name of its group's class
 	Licenses          []arrowset.License
 
@@ -107,7 +108,7 @@ func run(ctx context.Context, src Source, o Options, im Importer) (_ Result, err
 		return Result{Rows: j.rows, Skipped: len(j.skipped), Kept: j.rows}, nil
 	}
 	w, err := arrowset.Resume(o.Out, j.setDir(), arrowset.Manifest{Name: o.Name, Description: o.Description,
-		Attributes: o.Attributes, Classes: o.Classes, Licenses: o.Licenses}, j.shards)
+		Attributes: o.Attributes, Optional: o.Optional, Classes: o.Classes, Licenses: o.Licenses}, j.shards)
 	if err != nil {
 		return fail(err)
 	}
@@ -198,6 +199,7 @@ func (im *importing) count(r *arrowset.Row) {
 	for _, c := range r.Captions {
 		io.WriteString(im.digest, c.Text)
 		im.digest.Write([]byte{1})
+		io.WriteString(im.digest, c.Answer)
 	}
 }
 
@@ -209,7 +211,8 @@ type job struct {
 	done chan struct{} // closed when rec or err is whole
 }
 
-// inFlight bounds the records that were read and not yet written, and gateBytes the pictures of them, unless one alone has more.
+// inFlight bounds the records that were read and not yet written, and gateBytes the pictures of them: nothing more is read or
+// loaded once they have as much, so that the last picture of the reader and of each worker may pass it.
 const (
 	inFlight  = 256
 	gateBytes = 32 << 20
@@ -227,6 +230,7 @@ func (im *importing) records(ctx context.Context) error {
 		defer close(order)
 		defer close(work)
 		for ctx.Err() == nil {
+			g.room()
 			j := &job{done: make(chan struct{})}
 			j.rec, j.err = im.src.Next()
 			if p, ok := im.src.(partSource); ok {
@@ -237,9 +241,13 @@ func (im *importing) records(ctx context.Context) error {
 			}
 			bad := (*RecordError)(nil)
 			last := j.err != nil && !errors.As(j.err, &bad) // to be asked now: a worker may write j.err later
-			if j.err != nil || j.rec.Load == nil {
+			switch {
+			case j.err != nil:
 				close(j.done)
-			} else {
+			case j.rec.Load == nil:
+				g.enter(j.rec.bytes())
+				close(j.done)
+			default:
 				work <- j // as wide as order, which is the one to wait at
 			}
 			select {
@@ -257,10 +265,8 @@ func (im *importing) records(ctx context.Context) error {
 			for j := range work {
 				if ctx.Err() == nil {
 					g.pass(j)
-					if j.rec.Row.Image, j.err = j.rec.Load(ctx); j.err == nil {
-						j.err = checkPicture(&j.rec.Row)
-					}
-					g.enter(len(j.rec.Row.Image))
+					j.err = j.rec.load(ctx)
+					g.enter(j.rec.bytes())
 				}
 				close(j.done)
 			}
@@ -275,8 +281,8 @@ func (im *importing) records(ctx context.Context) error {
 		if err := im.record(j); err != nil {
 			return err
 		}
-		if j.rec != nil && j.rec.Load != nil {
-			g.leave(len(j.rec.Row.Image))
+		if j.rec != nil {
+			g.leave(j.rec.bytes())
 		}
 		im.next++
 		if im.o.Progress != nil {
@@ -305,7 +311,7 @@ func (im *importing) record(j *job) error {
 			r.Label = im.labels[r.Group]
 		}
 		if err == nil && j.rec.Load == nil {
-			err = checkPicture(r)
+			err = checkPicture(r.ImageID, r.Image)
 		}
 		if err == nil && im.seen.get([]byte(r.ImageID)) != nil {
 			err = fmt.Errorf("%w: picture %s was there before", ErrInput, r.ImageID)
@@ -336,8 +342,8 @@ func (im *importing) record(j *job) error {
 	return im.j.skip(im.next, bad)
 }
 
-// gate bounds the bytes of pictures that wait to be written. The job whose turn it is may always pass, so that a picture
-// larger than the bound cannot block it.
+// gate bounds the bytes of pictures that wait to be written. The job whose turn it is may always pass, so that those behind it
+// cannot block it.
 type gate struct {
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -364,6 +370,15 @@ func (g *gate) pass(j *job) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.bytes >= g.limit && g.first != j && !g.ended {
+		g.changed.Wait()
+	}
+}
+
+// room waits until more may be read.
+func (g *gate) room() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.bytes >= g.limit && !g.ended {
 		g.changed.Wait()
 	}
 }

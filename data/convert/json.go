@@ -2,10 +2,13 @@ package convert
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -408,12 +411,32 @@ func unquote(raw []byte) (string, error) {
 	return s, err
 }
 
-// decodeText is json.Unmarshal that refuses bytes that are no UTF-8, which the standard library would replace.
+// decodeText is json.Unmarshal that refuses bytes that are no UTF-8, which the standard library would replace, and says of a
+// value of the wrong type which field it is in.
 func decodeText(raw []byte, v any) error {
 	if !utf8.Valid(raw) {
 		return errNotUTF8
 	}
-	return json.Unmarshal(raw, v)
+	err := json.Unmarshal(raw, v)
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		return fmt.Errorf("%s is a JSON %s, it must be %s", cmp.Or(strings.ToLower(wrong.Field), "the value"), wrong.Value, jsonKind(wrong.Type.Kind()))
+	}
+	return err
+}
+
+// jsonKind is what is written in JSON for a Go type.
+func jsonKind(k reflect.Kind) string {
+	switch k {
+	case reflect.String:
+		return "a text"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Bool:
+		return "true or false"
+	}
+	return "a number"
 }
 
 // syntax makes an error about JSON say where in the file it is.

@@ -10,6 +10,7 @@ import (
 	"math/bits"
 	"strconv"
 
+	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
@@ -378,6 +379,8 @@ func (u *unpacker) unpack(codec int, raw []byte, size int) ([]byte, error) {
 		if z, err = gzip.NewReader(bytes.NewReader(raw)); err == nil {
 			out, err = stream(z)
 		}
+	case 4:
+		out, err = stream(brotli.NewReader(bytes.NewReader(raw)))
 	case 6:
 		if u.zstd == nil {
 			if u.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow)); err != nil {
@@ -387,18 +390,21 @@ func (u *unpacker) unpack(codec int, raw []byte, size int) ([]byte, error) {
 		if err = u.zstd.Reset(bytes.NewReader(raw)); err == nil {
 			out, err = stream(u.zstd)
 		}
-	case 7: // lz4: one byte gives 255 at most
+	case 5, 7: // lz4: one byte gives 255 at most
 		if size > 256*len(raw)+64 {
 			return nil, wrong(256*len(raw) + 64)
 		}
 		out = make([]byte, size)
+		if codec == 5 && hadoopLZ4(raw, out) {
+			break
+		}
 		var n int
 		if n, err = lz4.UncompressBlock(raw, out); err == nil {
 			out = out[:n]
 		}
 	default:
-		names := map[int]string{3: "LZO", 4: "Brotli", 5: "Hadoop's LZ4"}
-		return nil, fmt.Errorf("it is packed by %s (codec %d), which is not read; write it with zstd, snappy, gzip, lz4_raw or plain", names[codec], codec)
+		names := map[int]string{3: "LZO"}
+		return nil, fmt.Errorf("it is packed by codec %d %s, which is not read; write it with zstd, snappy, gzip, brotli, lz4_raw or plain", codec, names[codec])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("it does not unpack: %w", err)
@@ -407,4 +413,28 @@ func (u *unpacker) unpack(codec int, raw []byte, size int) ([]byte, error) {
 		return nil, wrong(len(out))
 	}
 	return out, nil
+}
+
+// hadoopLZ4 fills out from Hadoop's frames, which codec 5 stands for: each says how many bytes it holds, and has blocks after
+// their lengths, numbers being big-endian (BlockCompressorStream). It is false where raw is nothing of the kind; some writers
+// put a single bare block there, as codec 7 has it.
+func hadoopLZ4(raw, out []byte) bool {
+	for len(raw) >= 4 {
+		left := uint64(binary.BigEndian.Uint32(raw)) // of the frame
+		if raw = raw[4:]; left > uint64(len(out)) {
+			return false
+		}
+		for left > 0 {
+			if len(raw) < 4 || uint64(binary.BigEndian.Uint32(raw)) > uint64(len(raw)-4) {
+				return false
+			}
+			end := 4 + int(binary.BigEndian.Uint32(raw))
+			n, err := lz4.UncompressBlock(raw[4:end], out[:left])
+			if err != nil || n == 0 {
+				return false
+			}
+			raw, out, left = raw[end:], out[n:], left-uint64(n)
+		}
+	}
+	return len(raw) == 0 && len(out) == 0
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 	"github.com/stretchr/testify/require"
 
 	"diptych/data/arrowset"
@@ -520,4 +522,40 @@ func FuzzExpandNames(f *testing.F) {
 			require.Equal(t, []string{s}, names)
 		}
 	})
+}
+
+// TestHadoopLZ4 unpacks what codec 5 may hold: Hadoop's frames, of one block or several, and a bare block.
+func TestHadoopLZ4(t *testing.T) {
+	text := []byte(strings.Repeat("a picture and a sentence, ", 40))
+	block := func(b []byte) []byte {
+		out := make([]byte, lz4.CompressBlockBound(len(b)))
+		n, err := lz4.CompressBlock(b, out, nil)
+		require.NoError(t, err)
+		return out[:n]
+	}
+	frame := func(size int, blocks ...[]byte) []byte {
+		out := binary.BigEndian.AppendUint32(nil, uint32(size))
+		for _, b := range blocks {
+			out = append(binary.BigEndian.AppendUint32(out, uint32(len(b))), b...)
+		}
+		return out
+	}
+	half := len(text) / 2
+	one := frame(len(text), block(text))
+	for name, raw := range map[string][]byte{
+		"a frame": one, "two blocks": frame(len(text), block(text[:half]), block(text[half:])),
+		"two frames": append(frame(half, block(text[:half])), frame(half, block(text[half:]))...), "bare": block(text),
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := new(unpacker).unpack(5, raw, len(text))
+			require.NoError(t, err)
+			require.Equal(t, string(text), string(got))
+		})
+	}
+	for name, raw := range map[string][]byte{"cut": one[:len(one)-1], "too much": append(one, one...), "nothing": {}, "no end": frame(1<<30, block(text))} {
+		t.Run(name, func(t *testing.T) {
+			_, err := new(unpacker).unpack(5, raw, len(text))
+			require.Error(t, err)
+		})
+	}
 }

@@ -36,7 +36,26 @@ type Record struct {
 	Row   arrowset.Row                              // without Image if Load is set
 	Load  func(ctx context.Context) ([]byte, error) // reads the picture; several run at once. Errors as of Next
 	Where string                                    // file and record or line, for messages
+	// LoadSecond reads the second picture; nil if there is none.
+	LoadSecond func(ctx context.Context) ([]byte, error)
 }
+
+// load reads the record's pictures.
+func (r *Record) load(ctx context.Context) (err error) {
+	if r.Row.Image, err = r.Load(ctx); err != nil {
+		return err
+	}
+	if err := checkPicture(r.Row.ImageID, r.Row.Image); err != nil || r.LoadSecond == nil {
+		return err
+	}
+	if r.Row.Second, err = r.LoadSecond(ctx); err != nil {
+		return err
+	}
+	return checkPicture(r.Row.ImageID+", second", r.Row.Second)
+}
+
+// bytes is what the record's pictures take.
+func (r *Record) bytes() int { return len(r.Row.Image) + len(r.Row.Second) }
 
 // RecordError is the fault of one record of the input; it wraps ErrInput. The import of the others can go on.
 type RecordError struct {
@@ -103,6 +122,9 @@ func (dir pictureFolder) load(name string) func(context.Context) ([]byte, error)
 		for i := 0; any && errors.Is(err, fs.ErrNotExist) && i < len(pictureEndings); i++ {
 			b, err = readPicture(open + pictureEndings[i])
 		}
+		if any && errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: picture %s is missing in %s, whatever its ending (%s): %w", ErrInput, name, string(dir), strings.Join(pictureEndings, " "), fs.ErrNotExist)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: picture %s is missing in %s: %w", ErrInput, name, string(dir), err)
 		}
@@ -145,15 +167,37 @@ func readPicture(name string) ([]byte, error) {
 	return b, nil
 }
 
+// span is a range of a file.
+type span struct{ off, len int64 }
+
+// loadRange is the Load of a picture that lies in a file as it is. It opens the file anew, so that what is in flight holds no
+// file open; that costs some microseconds.
+func loadRange(name string, at span) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		b := make([]byte, at.len)
+		if n, err := f.ReadAt(b, at.off); n < len(b) {
+			if err == io.EOF {
+				err = fmt.Errorf("%w: %s has become shorter while it was read: it ends before byte %d", ErrInput, name, at.off+at.len)
+			}
+			return nil, err
+		}
+		return b, nil
+	}
+}
+
 // magics are how the files of the formats begin that package transform decodes.
 var magics = []string{"\xff\xd8\xff", "\x89PNG\r\n\x1a\n", "GIF87a", "GIF89a", "BM", "II*\x00", "MM\x00*"}
 
-// checkPicture looks at the first bytes of a row's picture: it finds what is no picture at all, such as a web page saved under
+// checkPicture looks at the first bytes of a picture: it finds what is no picture at all, such as a web page saved under
 // a picture's name. Whether it decodes, `trainer data check` says.
-func checkPicture(r *arrowset.Row) error {
-	b := r.Image
+func checkPicture(name string, b []byte) error {
 	if len(b) == 0 {
-		return fmt.Errorf("%w: %s: the picture is empty", ErrInput, r.ImageID)
+		return fmt.Errorf("%w: %s: the picture is empty", ErrInput, name)
 	}
 	for _, m := range magics {
 		if bytes.HasPrefix(b, []byte(m)) {
@@ -163,5 +207,5 @@ func checkPicture(r *arrowset.Row) error {
 	if len(b) >= 12 && string(b[:4]) == "RIFF" && string(b[8:12]) == "WEBP" {
 		return nil
 	}
-	return fmt.Errorf("%w: %s: the picture begins with %q, which is neither JPEG, PNG, WebP, GIF, BMP nor TIFF", ErrInput, r.ImageID, b[:min(len(b), 12)])
+	return fmt.Errorf("%w: %s: the picture begins with %q, which is neither JPEG, PNG, WebP, GIF, BMP nor TIFF", ErrInput, name, b[:min(len(b), 12)])
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -52,6 +53,20 @@ func (c *Columns) check() error {
 	return nil
 }
 
+// picturesOf is the folder of a table's pictures: the one that is named, or else that in which the files lie.
+func picturesOf(images string, files []File) (string, error) {
+	if images != "" || len(files) == 0 {
+		return images, nil
+	}
+	dir := filepath.Dir(files[0].Path)
+	for _, f := range files {
+		if filepath.Dir(f.Path) != dir {
+			return "", fmt.Errorf("%w: the files lie in several folders, such as %s and %s: the pictures' folder must be named", ErrInput, dir, filepath.Dir(f.Path))
+		}
+	}
+	return dir, nil
+}
+
 // entry makes an entry of the values of columns.
 func (c *Columns) entry(pictures pictureFolder, split string, value func(name string) string, captions func(name string) []string) (entry, error) {
 	var p entry
@@ -88,7 +103,7 @@ func (c *Columns) entry(pictures pictureFolder, split string, value func(name st
 	case p.row.Split == "":
 		return p, fmt.Errorf("%w: column %s is empty", ErrInput, c.Split)
 	case len(p.row.Captions) == 0:
-		return p, fmt.Errorf("%w: the caption is empty", ErrInput)
+		return p, fmt.Errorf("%w: column %s: the caption is empty", ErrInput, strings.Join(c.Captions, ", "))
 	}
 	return p, nil
 }
@@ -97,7 +112,7 @@ func (c *Columns) entry(pictures pictureFolder, split string, value func(name st
 // columns, unless Header does. Several lines of one picture, wherever they stand, make one row with their captions in
 // order.
 type CSV struct {
-	Images    string // folder of the pictures; absolute names must lie in it
+	Images    string // folder of the pictures, "" for that of the files; absolute names must lie in it
 	Files     []File
 	Delimiter string   // one byte; "" means a comma
 	NoQuotes  bool     // quotation marks are text, as in most files of tab-separated values
@@ -108,6 +123,10 @@ type CSV struct {
 // Open is Importer's.
 func (c CSV) Open(ctx context.Context, o *Options) (Source, error) {
 	if err := c.Columns.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.Images, err = picturesOf(c.Images, c.Files); err != nil {
 		return nil, err
 	}
 	o.Attributes = slices.Concat(o.Attributes, c.Columns.Others)
@@ -192,7 +211,7 @@ func (t *tableReader) next() (entry, error) {
 // JSONL imports files with a JSON object on each line. A caption is a text or a list of texts; other values are texts or
 // numbers.
 type JSONL struct {
-	Images  string // folder of the pictures; absolute names must lie in it
+	Images  string // as of CSV
 	Files   []File
 	Columns Columns
 }
@@ -200,6 +219,10 @@ type JSONL struct {
 // Open is Importer's.
 func (j JSONL) Open(ctx context.Context, o *Options) (Source, error) {
 	if err := j.Columns.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if j.Images, err = picturesOf(j.Images, j.Files); err != nil {
 		return nil, err
 	}
 	o.Attributes = slices.Concat(o.Attributes, j.Columns.Others)

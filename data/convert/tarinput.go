@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -17,9 +18,9 @@ import (
 
 // tarInput is a tar file being read, unpacked on the way if it is packed.
 type tarInput struct {
-	at    int64 // bytes of the tar that were read
-	zeros int   // how many of the last of them are 0, as far as they were read in small pieces
-	raw   int64 // bytes of the file that were read
+	at    int64        // bytes of the tar that were read
+	zeros int          // how many of the last of them are 0, as far as they were read in small pieces
+	raw   atomic.Int64 // bytes of the file that were read, by zstd's goroutine where it unpacks
 	file  *os.File
 	plain bool // the file is the tar, so that members can be read at their places
 	from  io.Reader
@@ -124,7 +125,7 @@ func (in *tarInput) Read(b []byte) (int, error) {
 		in.zeros += n
 	}
 	if in.plain {
-		in.raw = in.at
+		in.raw.Store(in.at)
 	}
 	return n, err
 }
@@ -152,7 +153,8 @@ func (in seekingInput) Seek(offset int64, whence int) (int64, error) {
 		if at != in.at {
 			in.zeros = 0
 		}
-		in.at, in.raw = at, at
+		in.at = at
+		in.raw.Store(at)
 	}
 	return at, err
 }
@@ -166,6 +168,6 @@ type rawCounter struct {
 // Read is io.Reader's.
 func (c *rawCounter) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
-	c.in.raw += int64(n)
+	c.in.raw.Add(int64(n))
 	return n, err
 }

@@ -403,7 +403,7 @@ func jsonTexts(raw json.RawMessage) ([]string, error) {
 func (s *tarSource) Part() float64 {
 	done := s.done
 	if s.in != nil && s.in.file != nil {
-		done += s.in.raw
+		done += s.in.raw.Load()
 	}
 	return float64(done) / float64(max(s.size, 1))
 }

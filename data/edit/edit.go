@@ -53,16 +53,13 @@ type plan struct {
 	meta func(r ref, m *arrowset.RowMeta)
 	// picture changes a picture; nil keeps its bytes.
 	picture func(w *worker, r ref, b []byte) ([]byte, error)
-}
-
-// given is the part of a manifest that Create takes.
-func given(m *arrowset.Manifest) arrowset.Manifest {
-	return arrowset.Manifest{Name: m.Name, Description: m.Description, Attributes: m.Attributes, Classes: m.Classes, Licenses: m.Licenses}
+	// captions makes the captions of a row, whose picture as it was is b; nil keeps them.
+	captions func(w *worker, row int, b []byte) ([]arrowset.Caption, error)
 }
 
 // copyOf is the plan that copies those rows of a set that keep admits; nil admits all.
 func copyOf(set *arrowset.Set, keep func(row int) bool) *plan {
-	p := &plan{sets: []*arrowset.Set{set}, manifest: given(set.Manifest())}
+	p := &plan{sets: []*arrowset.Set{set}, manifest: set.Manifest().Given()}
 	for i := range set.Len() {
 		if keep == nil || keep(i) {
 			p.rows = append(p.rows, ref{0, i})
@@ -429,6 +426,11 @@ func union(sets []*arrowset.Set, apart bool) (arrowset.Manifest, error) {
 		for _, a := range from.Attributes {
 			if !slices.Contains(m.Attributes, a) {
 				m.Attributes = append(m.Attributes, a)
+			}
+		}
+		for _, c := range from.Optional {
+			if !m.Has(c) {
+				m.Optional = append(m.Optional, c)
 			}
 		}
 		for _, l := range from.Licenses {

@@ -104,8 +104,21 @@ func (p *plan) row(ctx context.Context, w *worker, at ref) (arrowset.Row, error)
 	if r.Image, err = set.Image(ctx, at.row); err != nil {
 		return r, err
 	}
-	if p.picture != nil {
-		if r.Image, err = p.picture(w, at, r.Image); err != nil {
+	if set.HasSecond(at.row) {
+		if r.Second, err = set.Second(ctx, at.row); err != nil {
+			return r, err
+		}
+	}
+	if p.captions != nil {
+		if r.Captions, err = p.captions(w, at.row, r.Image); err != nil {
+			return r, fmt.Errorf("edit: %s: row %d (%s): %w; `trainer data check --fix` leaves such rows out", nameOf(set), at.row, r.ImageID, err)
+		}
+	}
+	for _, b := range []*[]byte{&r.Image, &r.Second} {
+		if p.picture == nil || len(*b) == 0 {
+			continue
+		}
+		if *b, err = p.picture(w, at, *b); err != nil {
 			return r, fmt.Errorf("edit: %s: row %d (%s): %w; `trainer data check --fix` leaves such rows out", nameOf(set), at.row, r.ImageID, err)
 		}
 	}

@@ -279,7 +279,7 @@ func (c *Cache) makeRoom(f remoteFile) error {
 		return nil
 	}
 	if f.bytes > c.Limit {
-		return fmt.Errorf("remote: %s has %d MiB, the cache holds %d MiB; make it larger (--cache-size)", f.store.url(f.name), f.bytes>>20, c.Limit>>20)
+		return fmt.Errorf("remote: %w: %s has %.1f MiB, it holds %.1f; make it larger (--cache-size)", ErrCache, f.store.url(f.name), mib(f.bytes), mib(c.Limit))
 	}
 	c.evicting.Lock()
 	defer c.evicting.Unlock()

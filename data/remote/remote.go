@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"sort"
@@ -24,6 +26,12 @@ import (
 
 // ErrAddress is wrapped by errors about addresses that name no set.
 var ErrAddress = errors.New("not the address of a data set")
+
+// ErrSplit is wrapped by errors about splits that a set does not have.
+var ErrSplit = errors.New("no such split")
+
+// ErrCache is wrapped by errors about files that do not fit the cache.
+var ErrCache = errors.New("the cache is too small")
 
 // ErrCorrupt is wrapped by errors about files that are not those of the manifest.
 var ErrCorrupt = arrowset.ErrCorrupt
@@ -62,6 +70,7 @@ func (o *Options) defaults() {
 type Set struct {
 	cache    *Cache
 	store    store
+	address  string // of the manifest, without secrets
 	manifest arrowset.Manifest
 	index    *arrowset.Index
 
@@ -93,17 +102,10 @@ const openPatience = 20 * time.Second
 // or without the manifest's name. A set of an older program, without an index of its rows, is read once from end to end to make
 // one, which stays in the cache. Errors wrap ErrAddress, ErrCorrupt, arrowset.ErrSchema or a *StatusError.
 func Open(ctx context.Context, address string, c *Cache) (*Set, error) {
-	st, name, err := openStore(address, &c.Options)
+	s := &Set{cache: c, open: map[int]*shard{}, declined: map[string]bool{}}
+	text, err := s.fetchManifest(ctx, address, &c.Options)
 	if err != nil {
-		return nil, fmt.Errorf("remote: %w", err)
-	}
-	s := &Set{cache: c, store: st, open: map[int]*shard{}, declined: map[string]bool{}}
-	text, err := s.small(ctx, name, arrowset.MaxManifest)
-	if err != nil {
-		return nil, fmt.Errorf("remote: %w", err)
-	}
-	if s.manifest, err = arrowset.ParseManifest(text); err != nil {
-		return nil, fmt.Errorf("remote: %s: %w", st.url(name), err)
+		return nil, err
 	}
 	c.mu.Lock()
 	c.sets = append(c.sets, s)
@@ -115,24 +117,55 @@ func Open(ctx context.Context, address string, c *Cache) (*Set, error) {
 	return s, nil
 }
 
-// small fetches a file of at most limit bytes.
-func (s *Set) small(ctx context.Context, name string, limit int64) ([]byte, error) {
-	var out []byte
-	err := s.cache.retry(ctx, min(openPatience, s.cache.Patience), func(ctx context.Context, alive func()) error {
-		body, err := s.store.get(ctx, name, 0)
+// ReadManifest reads what the set at an address, as Open takes it, says of itself. It needs no cache.
+func ReadManifest(ctx context.Context, address string, o Options) (*arrowset.Manifest, error) {
+	o.defaults()
+	var s Set
+	_, err := s.fetchManifest(ctx, address, &o)
+	return &s.manifest, err
+}
+
+// fetchManifest finds the store at an address and reads its manifest, whose text it returns. That there is none is the fault of
+// the address.
+func (s *Set) fetchManifest(ctx context.Context, address string, o *Options) (text []byte, err error) {
+	st, name, err := openStore(address, o)
+	if err != nil {
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	s.store, s.address = st, st.url(name)
+	err = o.retry(ctx, min(openPatience, o.Patience), func(ctx context.Context, alive func()) error {
+		body, err := st.get(ctx, name, 0)
 		if err != nil {
 			return err
 		}
 		defer body.Close()
-		if out, err = io.ReadAll(io.LimitReader(body, limit+1)); err != nil {
-			return fmt.Errorf("%s: %w", s.store.url(name), err)
+		if text, err = io.ReadAll(io.LimitReader(io.TeeReader(body, signs(alive)), arrowset.MaxManifest+1)); err != nil {
+			return fmt.Errorf("%s: %w", s.address, err)
 		}
-		if int64(len(out)) > limit {
-			return &permanent{fmt.Errorf("%s: %w: it has more than %d bytes", s.store.url(name), ErrCorrupt, limit)}
+		if len(text) > arrowset.MaxManifest {
+			return &permanent{fmt.Errorf("%s: %w: it has more than %d bytes", s.address, ErrCorrupt, arrowset.MaxManifest)}
 		}
 		return nil
 	})
-	return out, err
+	if status := (*StatusError)(nil); errors.As(err, &status) && status.Status == http.StatusNotFound {
+		err = fmt.Errorf("%w: %w", ErrAddress, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	if s.manifest, err = arrowset.ParseManifest(text); err != nil {
+		return nil, fmt.Errorf("remote: %s: %w", s.address, err)
+	}
+	return text, nil
+}
+
+// signs calls a function whenever something is written to it.
+type signs func()
+
+// Write is io.Writer's.
+func (s signs) Write(b []byte) (int, error) {
+	s()
+	return len(b), nil
 }
 
 // openIndex fetches the set's index, or makes it. text is the manifest's.
@@ -159,7 +192,7 @@ func (s *Set) openIndex(ctx context.Context, text []byte) error {
 	}
 	s.cache.Note("%s has no index of its rows: all its shards are read once to make it", s.manifest.Name)
 	var err error
-	if s.index, err = arrowset.BuildIndex(&s.manifest, func(i int) (fs.File, error) {
+	if s.index, err = arrowset.BuildIndex(s.address, &s.manifest, func(i int) (fs.File, error) {
 		s.FetchShards(rangeOf(i, min(i+s.cache.Parallel, len(s.manifest.Shards))))
 		return s.openFile(ctx, i)
 	}); err != nil {
@@ -265,7 +298,7 @@ func (s *Set) use(ctx context.Context, i int) (*arrowset.Set, func(), error) {
 		sh = &shard{ready: make(chan struct{})}
 		s.open[i] = sh
 		go func() { // not bound to this caller: others may wait
-			sh.set, sh.err = arrowset.OpenShards(&s.manifest, []int{i}, func(i int) (fs.File, error) { return s.openFile(s.cache.ctx, i) })
+			sh.set, sh.err = arrowset.OpenShards(s.address, &s.manifest, []int{i}, func(i int) (fs.File, error) { return s.openFile(s.cache.ctx, i) })
 			close(sh.ready)
 		}()
 	}
@@ -351,6 +384,17 @@ func (s *Set) Image(ctx context.Context, row int) ([]byte, error) {
 	return set.Image(ctx, row-s.index.Shards[i].First)
 }
 
+// Second is Image of the second picture.
+func (s *Set) Second(ctx context.Context, row int) ([]byte, error) {
+	i := s.shardOf(row)
+	set, done, err := s.use(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return set.Second(ctx, row-s.index.Shards[i].First)
+}
+
 // Captions are the sentences of a row.
 func (s *Set) Captions(ctx context.Context, row int) ([]arrowset.Caption, error) {
 	i := s.shardOf(row)
@@ -418,21 +462,31 @@ func (s *Set) refused(sum string) bool {
 	return s.declined[sum]
 }
 
-// OpenSplits opens the shards that have rows of some splits as a set of their own, fetched if they must be. It does not end
-// with s or the cache.
+// OpenSplits opens the shards that have rows of some splits as a set of their own, fetched if they must be; all if none is
+// named. It does not end with s or the cache.
 func (s *Set) OpenSplits(ctx context.Context, splits ...string) (*arrowset.Set, error) {
+	for _, name := range splits {
+		if _, ok := s.manifest.Splits[name]; !ok {
+			return nil, fmt.Errorf("remote: %s: %w: %q; it has %s", s.address, ErrSplit, name, strings.Join(slices.Sorted(maps.Keys(s.manifest.Splits)), ", "))
+		}
+	}
 	shards := s.index.SplitShards(splits...)
+	if len(splits) == 0 {
+		shards = rangeOf(0, len(s.manifest.Shards))
+	}
 	var need int64
 	for _, i := range shards {
 		need += s.manifest.Shards[i].Bytes
 	}
 	if s.cache.Limit > 0 && need > s.cache.Limit {
-		return nil, fmt.Errorf("remote: the shards of %s with rows of %s have %d MiB, the cache holds %d MiB; make it larger (--cache-size)",
-			s.manifest.Name, strings.Join(splits, ", "), need>>20, s.cache.Limit>>20)
+		return nil, fmt.Errorf("remote: %w: the files of %s that are needed have %.1f MiB, it holds %.1f; make it larger (--cache-size)", ErrCache, s.address, mib(need), mib(s.cache.Limit))
 	}
 	s.FetchShards(shards)
-	return arrowset.OpenShards(&s.manifest, shards, func(i int) (fs.File, error) { return s.openFile(ctx, i) })
+	s.cache.Note("%s: %d of its %d files, %.1f MB, are read by way of the cache in %s", s.address, len(shards), len(s.manifest.Shards), float64(need)/1e6, s.cache.Dir)
+	return arrowset.OpenShards(s.address, &s.manifest, shards, func(i int) (fs.File, error) { return s.openFile(ctx, i) })
 }
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 // Need is the size of the largest w shards: what the cache must hold so that nothing is fetched twice while a window of w is
 // used.

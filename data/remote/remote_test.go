@@ -353,7 +353,7 @@ func TestCacheIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	defer set2.Close()
 	_, err = set2.Image(t.Context(), 0)
-	require.ErrorContains(t, err, "the cache holds 0 MiB; make it larger (--cache-size)")
+	require.ErrorIs(t, err, ErrCache)
 }
 
 // underway lists what is on its way.

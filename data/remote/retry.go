@@ -21,16 +21,16 @@ const (
 // retry runs do until it succeeds, fails for good, or patience has passed without a sign of life. do calls alive whenever
 // something came; when nothing comes for Options.Stall its context ends. Pauses double from firstPause to lastPause and begin
 // anew after a sign of life; each is up to half as long again by chance, so that many clients do not come back at once.
-func (c *Cache) retry(ctx context.Context, patience time.Duration, do func(ctx context.Context, alive func()) error) error {
+func (o *Options) retry(ctx context.Context, patience time.Duration, do func(ctx context.Context, alive func()) error) error {
 	pause, last := firstPause, time.Now()
 	for {
 		err := func() error {
 			attempt, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
-			stall := time.AfterFunc(c.Stall, func() { cancel(fmt.Errorf("nothing came for %v", c.Stall)) })
+			stall := time.AfterFunc(o.Stall, func() { cancel(fmt.Errorf("nothing came for %v", o.Stall)) })
 			defer stall.Stop()
 			err := do(attempt, func() {
-				stall.Reset(c.Stall)
+				stall.Reset(o.Stall)
 				pause, last = firstPause, time.Now()
 			})
 			if cause := context.Cause(attempt); err != nil && cause != nil && ctx.Err() == nil && !errors.Is(err, cause) {
@@ -48,7 +48,7 @@ func (c *Cache) retry(ctx context.Context, patience time.Duration, do func(ctx c
 			return fmt.Errorf("%w; gave up after %v without an answer of use", err, time.Since(last).Round(time.Second))
 		}
 		wait := pause + rand.N(pause/2)
-		c.Note("%v; trying again in %v", err, wait.Round(10*time.Millisecond))
+		o.Note("%v; trying again in %v", err, wait.Round(10*time.Millisecond))
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

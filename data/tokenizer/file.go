@@ -19,6 +19,7 @@ const maxFileBytes = 64 << 20
 // builtIn holds the files in the binary, by kind and name.
 var builtIn = map[[2]string][]byte{
 	{"bpe", "demo"}:            vocab.Merges,
+	{"wordpiece", "demo"}:      vocab.Pieces,
 	{"wordpiece", bertUncased}: bertFile,
 }
 

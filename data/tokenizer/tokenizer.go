@@ -44,8 +44,8 @@ type Config struct {
 	// Kind is "clip" (CLIP's 49,408 entries, in the binary), "bpe" (the merges of File) or "wordpiece" (BERT's, of File).
 	Kind string `yaml:"kind" json:"kind"`
 	// File, plain or gzip, is of kind "bpe" a merges file, or "demo": the vocabulary in the binary that was trained on the
-	// demo's captions; of kind "wordpiece" a vocab.txt or a Hugging Face tokenizer.json, or "bert-base-uncased", which is in
-	// the binary. Kind "clip" takes none.
+	// demo's captions; of kind "wordpiece" a vocab.txt or a Hugging Face tokenizer.json, or in the binary
+	// "bert-base-uncased" and "demo", the part of it that the demo's captions take. Kind "clip" takes none.
 	File string `yaml:"file,omitempty" json:"file,omitempty"`
 	// Cased says that the words of a vocab.txt keep their case and accents. A tokenizer.json says so itself.
 	Cased bool `yaml:"cased,omitempty" json:"cased,omitempty"`
@@ -77,10 +77,10 @@ func (c Config) Validate() error {
 		}
 	case "wordpiece":
 		if c.File == "" {
-			errs = append(errs, fmt.Errorf("tokenizer: kind wordpiece wants a vocab.txt or tokenizer.json as its file, or %q", bertUncased))
+			errs = append(errs, fmt.Errorf("tokenizer: kind wordpiece wants a vocab.txt or tokenizer.json as its file, \"demo\" or %q", bertUncased))
 		}
-		if c.Cased && c.File == bertUncased {
-			errs = append(errs, fmt.Errorf("tokenizer: cased: %s has no words with capitals", bertUncased))
+		if c.Cased && c.BuiltIn() {
+			errs = append(errs, fmt.Errorf("tokenizer: cased: %s has no words with capitals", c.File))
 		}
 	default:
 		errs = append(errs, fmt.Errorf("tokenizer: kind %q is unknown; the kinds are %s", c.Kind, strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")))

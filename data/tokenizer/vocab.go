@@ -30,7 +30,7 @@ func openWordPiece(c Config) (Tokenizer, error) {
 		return nil, err
 	}
 	var p *pieces
-	if c.BuiltIn() && c.Content == nil {
+	if c.File == bertUncased && c.Content == nil {
 		p, err = bertPieces()
 	} else {
 		p, err = readPieces(b, c.File, c.Cased)

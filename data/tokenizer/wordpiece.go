@@ -72,6 +72,9 @@ func (t *WordPiece) Mask() int32 { return t.mask }
 // Pad returns the id of [PAD], -1 if the vocabulary has none.
 func (t *WordPiece) Pad() int32 { return t.pad }
 
+// Lowercase reports whether text is made lower-case before it is cut.
+func (t *WordPiece) Lowercase() bool { return t.normalize.Lowercase }
+
 // Config returns the configuration that opens an equal tokenizer.
 func (t *WordPiece) Config() Config { return t.cfg }
 
@@ -201,10 +204,7 @@ func (t *WordPiece) Words(ids, dst []int32) []int32 {
 // ideographs, then without accents, then in small letters. It differs from BERT's Python original where the tokenizers
 // library does: code points without a meaning stay, and a capital sigma is σ at a word's end too.
 func (n normalizer) apply(s string) string {
-	strip := n.Lowercase
-	if n.StripAccents != nil {
-		strip = *n.StripAccents
-	}
+	strip := n.strips()
 	if isPlain(s, n.Lowercase) {
 		return s
 	}
@@ -236,6 +236,14 @@ func (n normalizer) apply(s string) string {
 		s = strings.ReplaceAll(strings.Map(lowerRune, s), "İ", "i\u0307")
 	}
 	return s
+}
+
+// strips tells whether accents are taken off.
+func (n normalizer) strips() bool {
+	if n.StripAccents != nil {
+		return *n.StripAccents
+	}
+	return n.Lowercase
 }
 
 // lowerRune is the small letter of r, but of İ, which has two characters.

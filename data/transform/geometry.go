@@ -8,40 +8,48 @@ import (
 
 // resizeOp resizes as open_clip's resize modes do.
 type resizeOp struct {
-	size   int
+	size   sides
 	mode   string // shortest, longest, squash
 	filter Filter
 }
 
 func (o *resizeOp) extent(in extent) extent {
-	if in.side > 0 || o.mode == "squash" {
-		return square(o.size)
+	switch {
+	case o.mode == "squash":
+		return sized(o.size)
+	case in.known():
+		return sized(o.target(in.sides))
 	}
 	return extent{}
 }
 
 func (o *resizeOp) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
-	w, h := o.target(im.W, im.H)
-	if w == im.W && h == im.H {
+	to := o.target(im.sides())
+	if to == im.sides() {
 		return im, nil
 	}
 	dst := sc.other(im)
-	return dst, resample(dst, im, w, h, o.filter, whole(im), sc)
+	return dst, resample(dst, im, to.w, to.h, o.filter, whole(im), sc)
 }
 
-func (o *resizeOp) target(w, h int) (int, int) {
-	switch o.mode {
-	case "shortest": // torchvision truncates the longer side
-		if w <= h {
-			return o.size, o.size * h / w
+func (o *resizeOp) target(from sides) sides {
+	switch {
+	case o.mode == "squash":
+		return o.size
+	case o.mode == "shortest" && o.size.w == o.size.h: // torchvision truncates the longer side
+		if size := o.size.w; from.w <= from.h {
+			return sides{size, size * from.h / from.w}
+		} else {
+			return sides{size * from.w / from.h, size}
 		}
-		return o.size * w / h, o.size
-	case "longest": // open_clip rounds, half to even
-		ratio := float64(max(w, h)) / float64(o.size)
-		return int(math.RoundToEven(float64(w) / ratio)), int(math.RoundToEven(float64(h) / ratio))
-	default:
-		return o.size, o.size
 	}
+	// open_clip's ResizeKeepRatio rounds, half to even
+	across, down := float64(from.w)/float64(o.size.w), float64(from.h)/float64(o.size.h)
+	ratio := max(across, down)
+	if o.mode == "shortest" {
+		ratio = min(across, down)
+	}
+	return sides{int(math.RoundToEven(float64(from.w) / ratio)), int(math.RoundToEven(float64(from.h) / ratio))}
 }
 
 // minMaxResize keeps a picture's shape nearly, as ViLT does (its MinMaxResize; transformers' ViltImageProcessor): the shorter
@@ -51,8 +59,8 @@ type minMaxResize struct {
 	filter                  Filter
 }
 
-func newMinMaxResize(p *params, side int) step {
-	o := &minMaxResize{size: p.int("size", 1, maxSize, side)}
+func newMinMaxResize(p *params, size sides) step {
+	o := &minMaxResize{size: p.int("size", 1, maxSize, size.h)}
 	o.longest = p.int("longest", 1, maxSize, int(1333.0/800*float64(o.size)))
 	o.multiple = p.int("multiple", 1, maxSize, cmp.Or(p.patch, 32))
 	o.filter = p.filter()
@@ -68,82 +76,82 @@ func (o *minMaxResize) extent(extent) extent {
 }
 
 func (o *minMaxResize) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
-	w, h := o.target(im.W, im.H)
-	if w == im.W && h == im.H {
+	to := o.target(im.sides())
+	if to == im.sides() {
 		return im, nil
 	}
-	if w == 0 || h == 0 {
+	if to.w == 0 || to.h == 0 {
 		return nil, fmt.Errorf("%w: %d×%d pixels: too narrow for a longer side of %d and sides that are multiples of %d", ErrBadPicture, im.W, im.H, o.longest, o.multiple)
 	}
 	dst := sc.other(im)
-	return dst, resample(dst, im, w, h, o.filter, whole(im), sc)
+	return dst, resample(dst, im, to.w, to.h, o.filter, whole(im), sc)
 }
 
 // target follows the reference's floating-point operations, which decide on which side of a multiple a picture falls.
-func (o *minMaxResize) target(w, h int) (int, int) {
-	scale := float64(o.size) / float64(min(w, h))
+func (o *minMaxResize) target(from sides) sides {
+	scale := float64(o.size) / float64(min(from.w, from.h))
 	width, height := float64(o.size), float64(o.size)
-	if h < w {
-		width = scale * float64(w)
+	if from.h < from.w {
+		width = scale * float64(from.w)
 	} else {
-		height = scale * float64(h)
+		height = scale * float64(from.h)
 	}
 	if longer := max(width, height); longer > float64(o.longest) {
 		scale = float64(o.longest) / longer
 		width, height = width*scale, height*scale
 	}
 	whole := func(v float64) int { return int(v+0.5) / o.multiple * o.multiple }
-	return whole(width), whole(height)
+	return sides{whole(width), whole(height)}
 }
 
 // centerCrop takes the middle, as torchvision does: padding where the picture is smaller, offsets rounded half to even.
 type centerCrop struct {
-	size int
+	size sides
 	fill uint8
 	down bool // offsets are rounded down instead
 }
 
-func (o *centerCrop) extent(extent) extent { return square(o.size) }
+func (o *centerCrop) extent(extent) extent { return sized(o.size) }
 
 func (o *centerCrop) apply(im *Image, _ draws, sc *Scratch) (*Image, error) {
-	if im.W == o.size && im.H == o.size {
+	if im.sides() == o.size {
 		return im, nil
 	}
 	dst := sc.other(im)
-	dst.resize(o.size, o.size)
-	if im.W < o.size || im.H < o.size {
+	dst.resize(o.size.w, o.size.h)
+	if im.W < o.size.w || im.H < o.size.h {
 		for i := range dst.Pix {
 			dst.Pix[i] = o.fill
 		}
 	}
-	left, padLeft := o.offset(im.W)
-	top, padTop := o.offset(im.H)
-	w, h := min(im.W, o.size), min(im.H, o.size)
+	left, padLeft := o.offset(im.W, o.size.w)
+	top, padTop := o.offset(im.H, o.size.h)
+	w, h := min(im.W, o.size.w), min(im.H, o.size.h)
 	for y := range h {
 		copy(dst.row(padTop + y)[3*padLeft:], im.row(top + y)[3*left:3*(left+w)])
 	}
 	return dst, nil
 }
 
-// offset returns where the crop begins in n pixels, and how many pixels of padding go before them: one of the two is 0.
-func (o *centerCrop) offset(n int) (crop, pad int) {
-	if n < o.size {
-		return 0, (o.size - n) / 2
+// offset returns where a crop to size begins in n pixels, and how many pixels of padding go before them: one of the two is 0.
+func (o *centerCrop) offset(n, size int) (crop, pad int) {
+	if n < size {
+		return 0, (size - n) / 2
 	}
 	if o.down {
-		return (n - o.size) / 2, 0
+		return (n - size) / 2, 0
 	}
-	return int(math.RoundToEven(float64(n-o.size) / 2)), 0
+	return int(math.RoundToEven(float64(n-size) / 2)), 0
 }
 
-// randomResizedCrop is torchvision's RandomResizedCrop: a part of random area and aspect ratio, resized to a square.
+// randomResizedCrop is torchvision's RandomResizedCrop: a part of random area and aspect ratio, resized.
 type randomResizedCrop struct {
-	size         int
+	size         sides
 	scale, ratio [2]float64
 	filter       Filter
 }
 
-func (o *randomResizedCrop) extent(extent) extent { return square(o.size) }
+func (o *randomResizedCrop) extent(extent) extent { return sized(o.size) }
 
 func (o *randomResizedCrop) apply(im *Image, d draws, sc *Scratch) (*Image, error) {
 	x, y, w, h := o.part(im.W, im.H, d)
@@ -151,7 +159,7 @@ func (o *randomResizedCrop) apply(im *Image, d draws, sc *Scratch) (*Image, erro
 }
 
 // cropResize cuts out a part and resizes it. The cut comes first: no pixel from outside enters the result.
-func cropResize(im *Image, x, y, w, h, size int, f Filter, sc *Scratch) (*Image, error) {
+func cropResize(im *Image, x, y, w, h int, size sides, f Filter, sc *Scratch) (*Image, error) {
 	if w != im.W || h != im.H {
 		dst := sc.other(im)
 		dst.resize(w, h)
@@ -160,11 +168,11 @@ func cropResize(im *Image, x, y, w, h, size int, f Filter, sc *Scratch) (*Image,
 		}
 		im = dst
 	}
-	if w == size && h == size {
+	if im.sides() == size {
 		return im, nil
 	}
 	dst := sc.other(im)
-	return dst, resample(dst, im, size, size, f, whole(im), sc)
+	return dst, resample(dst, im, size.w, size.h, f, whole(im), sc)
 }
 
 // part draws the crop: ten attempts, then the largest one in the middle whose ratio is allowed. Attempt a uses the draws

@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -180,6 +181,46 @@ func TestResizeGolden(t *testing.T) {
 	require.Equal(t, 43, count, "pictures that were compared")
 }
 
+// TestTorchResize compares PyTorch's filters with the SHA-256 sums of what torchvision 0.29.2 with torch 2.15.0 makes of a
+// picture: v2.functional.resize_image(image, [h, w], antialias=True) of a tensor (3, H, W) of uint8, stored as (h, w, 3).
+func TestTorchResize(t *testing.T) {
+	src := decoded(t, "rgb.png")
+	for _, c := range []struct {
+		filter Filter
+		w, h   int
+		sum    string // its first eight bytes
+	}{
+		{TorchBicubic, 48, 32, "43068754265a4bd6"},
+		{TorchBicubic, 101, 40, "11b525f86c78cd1e"},
+		{TorchBicubic, 33, 67, "179c3931080e15ea"},
+		{TorchBicubic, 9, 5, "2dab7e97a5abfe76"},
+		{TorchBicubic, 202, 134, "723262aef578d90c"},
+		{TorchBicubic, 7, 67, "28f8eb8f0872a10b"},
+		{TorchBicubic, 101, 3, "900bebcf4bd9bd6d"},
+		{TorchBicubic, 150, 20, "98d6578fb3e04793"},
+		{TorchBicubic, 20, 150, "120aa35fa690b1de"},
+		{TorchBicubic, 100, 66, "fa116d970317268a"},
+		{TorchBicubic, 64, 64, "82769f34223466f1"},
+		{TorchBilinear, 48, 32, "62d29512b592ed9d"},
+		{TorchBilinear, 101, 40, "45b943633ec2dcb9"},
+		{TorchBilinear, 33, 67, "24dcf9bf6bacceea"},
+		{TorchBilinear, 9, 5, "72c94acb10c93972"},
+		{TorchBilinear, 202, 134, "173bb5af78656358"},
+		{TorchBilinear, 7, 67, "ae9ca7bb94824ee0"},
+		{TorchBilinear, 101, 3, "6f229cd78ae4ec71"},
+		{TorchBilinear, 150, 20, "dab672169ba1a25e"},
+		{TorchBilinear, 20, 150, "7991647f4ff5b0a7"},
+		{TorchBilinear, 100, 66, "10760dc96c9c4439"},
+		{TorchBilinear, 64, 64, "ea9e0ad28925c577"},
+	} {
+		t.Run(fmt.Sprintf("%s %dx%d", filterNames[c.filter], c.w, c.h), func(t *testing.T) {
+			var got Image
+			require.NoError(t, Resize(&got, src, c.w, c.h, c.filter, new(Scratch)))
+			require.Equal(t, c.sum, fmt.Sprintf("%x", sha256.Sum256(got.Pix))[:16])
+		})
+	}
+}
+
 func TestResizeBoxGolden(t *testing.T) {
 	f := golden.Load(t, fixture)
 	var config struct{ Boxes [][]json.RawMessage }
@@ -212,7 +253,7 @@ func TestResizeErrors(t *testing.T) {
 	}{
 		{"no pixels", "4×3 pixels cannot become 0×5", 0, 5, Bicubic, whole(src)},
 		{"too many pixels", "cannot become 100000×100000", 100000, 100000, Box, whole(src)},
-		{"unknown filter", "filter 6 is none of bicubic, bilinear", 2, 2, Hamming + 1, whole(src)},
+		{"unknown filter", "filter 8 is none of bicubic, bilinear", 2, 2, TorchBilinear + 1, whole(src)},
 		{"box outside", "box [0 0 4.5 3] of a picture of 4×3 pixels", 2, 2, Bicubic, [4]float32{0, 0, 4.5, 3}},
 		{"empty box", "box [1 1 1 3]", 2, 2, Bicubic, [4]float32{1, 1, 1, 3}},
 	}
@@ -229,10 +270,13 @@ func TestOpenCLIPGolden(t *testing.T) {
 	f := golden.Load(t, fixture)
 	recipe := func(resize string) []Spec { return specs(t, "- {op: decode, convert: last}\n"+resize) }
 	shortest := recipe("- {op: resize}\n- {op: center_crop}\n")
+	sized := func(h, w int) []Spec {
+		return recipe(fmt.Sprintf("- {op: resize, size: [%d, %d]}\n- {op: center_crop, size: [%d, %d]}\n", h, w, h, w))
+	}
 	type test struct {
 		tensor, file string
 		specs        []Spec
-		side         int
+		side         int // 0: not square
 	}
 	tests := []test{
 		{"variant0.rgb.png", "rgb.png", recipe("- {op: resize, filter: bilinear}\n- {op: center_crop}"), 48},
@@ -240,6 +284,8 @@ func TestOpenCLIPGolden(t *testing.T) {
 		{"variant2.rgb.png", "rgb.png", recipe("- {op: resize, mode: longest}\n- {op: center_crop}"), 48},
 		{"variant3.rgb.png", "rgb.png", recipe("- {op: resize, mode: longest}\n- {op: center_crop, fill: 128}"), 48},
 		{"variant4.la.png", "la.png", recipe("- {op: resize, mode: longest}\n- {op: center_crop}"), 48},
+		{"variant5.rgb.png", "rgb.png", sized(32, 56), 0},
+		{"variant6.small.png", "small.png", sized(56, 40), 0},
 		{"variant7.rgb.png", "rgb.png", shortest, 31},
 	}
 	for _, name := range f.Names() {
@@ -247,7 +293,7 @@ func TestOpenCLIPGolden(t *testing.T) {
 			tests = append(tests, test{"u8." + file, file, shortest, 48})
 		}
 	}
-	require.Len(t, tests, 6+17)
+	require.Len(t, tests, 8+17)
 	for _, c := range tests {
 		t.Run(c.tensor, func(t *testing.T) {
 			requireSame(t, pixels(t, f, "out.open_clip."+c.tensor), applied(t, c.specs, c.side, c.file))
@@ -256,7 +302,7 @@ func TestOpenCLIPGolden(t *testing.T) {
 	shortest = shortest[1:]
 	shortest = append(shortest, Spec{"op": "normalize", "stats": "clip"})
 	t.Run("normalised", func(t *testing.T) {
-		p, err := New(shortest, 48)
+		p, err := New(shortest, 48, 48)
 		require.NoError(t, err)
 		var u8 Image
 		require.NoError(t, p.Apply(decoded(t, "rgb.png"), 0, &u8, new(Scratch)))
@@ -272,7 +318,10 @@ func TestOpenCLIPGolden(t *testing.T) {
 // applied runs a recipe that draws nothing on a file.
 func applied(t *testing.T, specs []Spec, side int, name string) *Image {
 	t.Helper()
-	p, err := New(specs, side)
+	p, err := NewPatches(specs, 48, 8)
+	if side > 0 {
+		p, err = New(specs, side, side)
+	}
 	require.NoError(t, err)
 	var sc Scratch
 	var im Image
@@ -282,20 +331,28 @@ func applied(t *testing.T, specs []Spec, side int, name string) *Image {
 	return got
 }
 
-// TestHFGolden runs the recipe that says what transformers' CLIPImageProcessorPil does.
+// TestHFGolden runs the recipes that say what transformers' CLIPImageProcessorPil and CLIPImageProcessor do.
 func TestHFGolden(t *testing.T) {
 	f := golden.Load(t, fixture)
-	recipe := specs(t, "- {op: decode, alpha: white}\n- {op: resize}\n- {op: center_crop, rounding: down}\n- {op: normalize, stats: clip}")
-	count := 0
-	for _, name := range f.Names() {
-		file, ok := strings.CutPrefix(name, "out.hf_clip_pil.u8.")
-		if !ok {
-			continue
+	for prefix, c := range map[string]struct {
+		filter string
+		files  int
+	}{
+		"out.hf_clip_pil.u8.":  {"bicubic", 16},
+		"out.hf_clip_fast.u8.": {"torch_bicubic", 5},
+	} {
+		recipe := specs(t, "- {op: decode, alpha: white}\n- {op: resize, filter: "+c.filter+"}\n- {op: center_crop, rounding: down}\n- {op: normalize, stats: clip}")
+		count := 0
+		for _, name := range f.Names() {
+			file, ok := strings.CutPrefix(name, prefix)
+			if !ok {
+				continue
+			}
+			count++
+			t.Run(strings.TrimPrefix(name, "out."), func(t *testing.T) { requireSame(t, pixels(t, f, name), applied(t, recipe, 48, file)) })
 		}
-		count++
-		t.Run(file, func(t *testing.T) { requireSame(t, pixels(t, f, name), applied(t, recipe, 48, file)) })
+		require.Equal(t, c.files, count)
 	}
-	require.Equal(t, 16, count)
 }
 
 // TestViLTGolden runs the recipe that says what ViltImageProcessorPil does, on pictures of different shapes.
@@ -305,7 +362,7 @@ func TestViLTGolden(t *testing.T) {
 	h, w := shape[2], shape[3]
 	p, err := NewPatches(specs(t, "- {op: min_max_resize}\n- {op: normalize, stats: half}"), 48, 16)
 	require.NoError(t, err)
-	require.Zero(t, p.Side())
+	require.False(t, p.out.known())
 	for i, name := range []string{"rgb.png", "la.png", "small.png", "exif6.jpg"} {
 		var got Image
 		require.NoError(t, p.Apply(decoded(t, name), 0, &got, new(Scratch)))
@@ -323,6 +380,28 @@ func TestViLTGolden(t *testing.T) {
 	}
 }
 
+// TestViLTFastGolden runs the recipe of transformers' ViltImageProcessor, which resizes tensors.
+func TestViLTFastGolden(t *testing.T) {
+	f := golden.Load(t, fixture)
+	levels, shape := f.Ints("out.vilt_fast.u8"), f.Shape("out.vilt_fast.u8") // (B, 3, H, W)
+	h, w := shape[2], shape[3]
+	p, err := NewPatches(specs(t, "- {op: min_max_resize, filter: torch_bicubic}\n- {op: normalize, stats: half}"), 48, 16)
+	require.NoError(t, err)
+	for i, name := range []string{"rgb.png", "la.png", "small.png", "exif6.jpg"} {
+		var got Image
+		require.NoError(t, p.Apply(decoded(t, name), 0, &got, new(Scratch)))
+		want := &Image{W: got.W, H: got.H}
+		for y := range got.H {
+			for x := range got.W {
+				for c := range 3 {
+					want.Pix = append(want.Pix, uint8(levels[((i*3+c)*h+y)*w+x]))
+				}
+			}
+		}
+		requireSame(t, want, &got)
+	}
+}
+
 // TestViLTSizes checks the sizes that the reference gives for photographs of many shapes.
 func TestViLTSizes(t *testing.T) {
 	f := golden.Load(t, fixture)
@@ -333,9 +412,9 @@ func TestViLTSizes(t *testing.T) {
 	sizes := f.Ints("out.vilt_sizes")
 	require.Len(t, sizes, 4*30)
 	for i := 0; i < len(sizes); i += 4 {
-		w, h := o.target(int(sizes[i]), int(sizes[i+1]))
-		require.Equal(t, sizes[i+2:i+4], []int64{int64(w), int64(h)}, "%d×%d", sizes[i], sizes[i+1])
-		require.LessOrEqual(t, w*h, p.MaxPixels())
+		to := o.target(sides{int(sizes[i]), int(sizes[i+1])})
+		require.Equal(t, sizes[i+2:i+4], []int64{int64(to.w), int64(to.h)}, "%d×%d", sizes[i], sizes[i+1])
+		require.LessOrEqual(t, to.w*to.h, p.MaxPixels())
 	}
 	var dst Image
 	err = p.Apply(noise(33, 1000, 1), 0, &dst, new(Scratch))
@@ -412,7 +491,7 @@ func TestCropGolden(t *testing.T) {
 		}
 		t.Run(fmt.Sprintf("crop%d", i), func(t *testing.T) {
 			var sc Scratch
-			im, err := cropResize(decoded(t, config.Image), left, top, w, h, size[0], Bicubic, &sc)
+			im, err := cropResize(decoded(t, config.Image), left, top, w, h, sides{size[0], size[1]}, Bicubic, &sc)
 			require.NoError(t, err)
 			if mirror {
 				im, err = flip{}.apply(im, draws{}, &sc)

@@ -41,6 +41,11 @@ func (im *Image) resize(w, h int) {
 	im.W, im.H, im.Pix = w, h, slices.Grow(im.Pix[:0], n)[:n]
 }
 
+// sides are a width and a height in pixels.
+type sides struct{ w, h int }
+
+func (im *Image) sides() sides { return sides{im.W, im.H} }
+
 func (im *Image) row(y int) []uint8 { return im.Pix[3*im.W*y : 3*im.W*(y+1)] }
 
 func (im *Image) check() error {

@@ -121,12 +121,13 @@ func (n *native) turn(dst *native, orientation int) {
 // resize runs o before the conversion to RGB, as Pillow's Image.resize does in each mode: indexed pictures by nearest
 // neighbour, transparent ones with premultiplied alpha.
 func (n *native) resize(dst *Image, o *resizeOp, d *decoder, sc *Scratch) error {
-	w, h := o.target(n.w, n.h)
-	if w == n.w && h == n.h {
+	from := sides{n.w, n.h}
+	to := o.target(from)
+	if to == from {
 		n.toRGB(dst)
 		return nil
 	}
-	return n.resizeTo(dst, w, h, o.filter, d, sc)
+	return n.resizeTo(dst, to.w, to.h, o.filter, d, sc)
 }
 
 // resizeTo leaves what it makes of pictures with four channels or 16 bits in d.turned too.

@@ -14,9 +14,8 @@ type Pipeline struct {
 	// (level/255 - Mean) / Std. Without that entry they are 0 and 1.
 	Mean, Std [3]float32
 
-	side    int // of the squares that come out; 0: their shapes differ
-	patch   int // both sides are multiples of it
-	pixels  int // of a picture that comes out, at most
+	out     extent // the pictures that come out
+	patch   int    // both sides are multiples of it, if not 0
 	decode  options
 	entries []entry
 	fixed   int // how many entries come before the first random one
@@ -41,12 +40,23 @@ type step interface {
 
 // extent is what is known of the sizes of pictures at some place of a list; the zero value is nothing.
 type extent struct {
-	side     int // they are squares of it; 0: their shapes differ
-	multiple int // both sides are multiples of it, if not 0
-	pixels   int // they have at most, if multiple is not 0
+	sides        // of all; zero: their shapes differ
+	multiple int // what both sides of all are multiples of, if their shapes differ; 0: nothing is known
+	pixels   int // they have at most, if one of these is known
 }
 
-func square(side int) extent { return extent{side, side, side * side} }
+func (e extent) known() bool { return e.sides != sides{} }
+
+// sized is the extent of pictures of one size.
+func sized(s sides) extent { return extent{sides: s, pixels: s.w * s.h} }
+
+// inPatches tells whether both sides are multiples of patch.
+func (e extent) inPatches(patch int) bool {
+	if e.known() {
+		return e.w%patch == 0 && e.h%patch == 0
+	}
+	return e.multiple > 0 && e.multiple%patch == 0
+}
 
 // draws are the random numbers of one entry for one picture. Number 0 decides whether the entry is applied at all.
 type draws struct{ key, entry uint64 }
@@ -91,27 +101,29 @@ func (sc *Scratch) spreadOut(im *Image) []uint64 {
 	return sc.spread
 }
 
-// New checks a recipe's list of operations, which must end with pictures of side×side pixels. Every fault is reported
+// New checks a recipe's list of operations, which must end with pictures of height×width pixels, the size of an entry without one. Every fault is reported
 // (errors.Join), with the number of the entry from 1, its op and the parameter.
-func New(specs []Spec, side int) (*Pipeline, error) { return build(specs, side, 0) }
+func New(specs []Spec, height, width int) (*Pipeline, error) {
+	return build(specs, sides{w: width, h: height}, 0)
+}
 
 // NewPatches is New for a model that takes pictures of different shapes: they must end with sides that are multiples of patch
-// pixels, as min_max_resize makes them, or squares of such a side. side is what an entry's size is without one.
+// pixels, as min_max_resize makes them or a crop of such a size. side is what an entry's size is without one.
 func NewPatches(specs []Spec, side, patch int) (*Pipeline, error) {
 	if patch <= 0 {
 		return nil, fmt.Errorf("transform: patch size %d", patch)
 	}
-	return build(specs, side, patch)
+	return build(specs, sides{side, side}, patch)
 }
 
-func build(specs []Spec, side, patch int) (*Pipeline, error) {
-	if side <= 0 {
-		return nil, fmt.Errorf("transform: image size %d", side)
+func build(specs []Spec, size sides, patch int) (*Pipeline, error) {
+	if size.w <= 0 || size.h <= 0 {
+		return nil, fmt.Errorf("transform: image size %d×%d", size.w, size.h)
 	}
 	p := &Pipeline{Std: [3]float32{1, 1, 1}, patch: patch}
 	var errs []error
 	for i, spec := range specs {
-		e, err := parse(spec, i+1, side, patch)
+		e, err := parse(spec, i+1, size, patch)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -127,7 +139,7 @@ func build(specs []Spec, side, patch int) (*Pipeline, error) {
 			if i != 0 {
 				errs = append(errs, fmt.Errorf("transform: entry %d (decode): it must be the first entry", i+1))
 			}
-			errs = append(errs, n.link(p, specs, side))
+			errs = append(errs, n.link(p, specs, size))
 			continue
 		}
 		if !e.random && p.fixed == len(p.entries) {
@@ -136,7 +148,7 @@ func build(specs []Spec, side, patch int) (*Pipeline, error) {
 		p.entries = append(p.entries, e)
 	}
 	if errors.Join(errs...) == nil {
-		errs = append(errs, p.checkExtent(side))
+		errs = append(errs, p.checkExtent(size))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -144,17 +156,17 @@ func build(specs []Spec, side, patch int) (*Pipeline, error) {
 	return p, nil
 }
 
-// checkExtent follows the size of the pictures through the list. Those of a model without different shapes must end as squares
-// of side.
-func (p *Pipeline) checkExtent(side int) error {
+// checkExtent follows the size of the pictures through the list. Those of a model without different shapes must end with
+// that size.
+func (p *Pipeline) checkExtent(size sides) error {
 	at, last := extent{}, "no entry resizes or crops the pictures, whose sizes vary"
 	for _, e := range p.entries {
 		out := e.step.extent(at)
 		if _, ok := e.step.(*resizeOp); ok || out != at {
 			last = fmt.Sprintf("entry %d (%s) leads to ", e.number, e.op)
 			switch {
-			case out.side > 0:
-				last += fmt.Sprintf("%d×%d pixels", out.side, out.side)
+			case out.known():
+				last += fmt.Sprintf("%d×%d pixels", out.w, out.h)
 			case out.multiple > 0:
 				last += fmt.Sprintf("different shapes, whose sides are multiples of %d", out.multiple)
 			default:
@@ -163,28 +175,28 @@ func (p *Pipeline) checkExtent(side int) error {
 		}
 		at = out
 	}
-	p.side, p.pixels = at.side, at.pixels
+	p.out = at
 	if p.patch > 0 {
-		if at.multiple == 0 || at.multiple%p.patch != 0 {
+		if !at.inPatches(p.patch) {
 			return fmt.Errorf("transform: the pictures must end with sides that are multiples of %d pixels, but %s; add {op: min_max_resize}", p.patch, last)
 		}
 		return nil
 	}
-	switch at.side {
-	case side:
+	switch at.sides {
+	case size:
 		return nil
-	case 0:
-		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s; add {op: center_crop} or {op: resize, mode: squash}", side, side, last)
+	case sides{}:
+		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s; add {op: center_crop} or {op: resize, mode: squash}", size.w, size.h, last)
 	default:
-		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s", side, side, last)
+		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s", size.w, size.h, last)
 	}
 }
 
-// Side returns the side of the pictures that Apply makes, in pixels; 0 if their shapes differ.
-func (p *Pipeline) Side() int { return p.side }
+// Size returns the width and the height of the pictures that Apply makes, in pixels; 0, 0 if their shapes differ.
+func (p *Pipeline) Size() (w, h int) { return p.out.w, p.out.h }
 
-// MaxPixels returns how many pixels a picture that Apply makes has at most: all of them have as many if Side is not 0.
-func (p *Pipeline) MaxPixels() int { return p.pixels }
+// MaxPixels returns how many pixels a picture that Apply makes has at most: all of them have as many if Size is not 0.
+func (p *Pipeline) MaxPixels() int { return p.out.pixels }
 
 // Decode reads a picture file as the list's decode entry says; without one it is the function Decode. It allocates nothing
 // for JPEG files once sc has grown.
@@ -220,10 +232,10 @@ func (p *Pipeline) finish(entries []entry, im *Image, key uint64, dst *Image, sc
 	if err != nil {
 		return err
 	}
-	if p.side > 0 && (out.W != p.side || out.H != p.side) { // a list without random entries, finished without being prepared
-		return fmt.Errorf("transform: %d×%d pixels for %d×%d: not prepared", out.W, out.H, p.side, p.side)
+	if p.out.known() && out.sides() != p.out.sides { // a list without random entries, finished without being prepared
+		return fmt.Errorf("transform: %d×%d pixels for %d×%d: not prepared", out.W, out.H, p.out.w, p.out.h)
 	}
-	if p.side == 0 && (out.W%p.patch != 0 || out.H%p.patch != 0) {
+	if !p.out.known() && (out.W%p.patch != 0 || out.H%p.patch != 0) {
 		return fmt.Errorf("transform: %d×%d pixels for multiples of %d: not prepared", out.W, out.H, p.patch)
 	}
 	dst.copyFrom(out)

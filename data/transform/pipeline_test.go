@@ -51,7 +51,7 @@ func specs(t testing.TB, text string) []Spec {
 
 func pipeline(t testing.TB, text string, side int) *Pipeline {
 	t.Helper()
-	p, err := New(specs(t, text), side)
+	p, err := New(specs(t, text), side, side)
 	require.NoError(t, err)
 	return p
 }
@@ -172,7 +172,7 @@ func TestGrey(t *testing.T) {
 }
 
 func TestRandomResizedCropParts(t *testing.T) {
-	o := &randomResizedCrop{size: 8, scale: [2]float64{0.3, 0.9}, ratio: [2]float64{0.5, 2}}
+	o := &randomResizedCrop{size: sides{8, 8}, scale: [2]float64{0.3, 0.9}, ratio: [2]float64{0.5, 2}}
 	t.Run("drawn", func(t *testing.T) {
 		sum, left := 0.0, 0
 		const n = 4000

@@ -6,7 +6,9 @@ import (
 	"slices"
 )
 
-// Filter is one of Pillow's resampling filters.
+// Filter is a way to resize: one of Pillow's resampling filters, or PyTorch's rendering of one. PyTorch's resize of 8-bit
+// tensors (interpolate with antialias), which torchvision and the fast image processors of transformers call, has the same
+// weights, but rounds them to 16 bits, and always takes the rows first; it differs from Pillow's by a level here and there.
 type Filter uint8
 
 const (
@@ -16,18 +18,23 @@ const (
 	Nearest
 	Lanczos
 	Hamming
+	TorchBicubic
+	TorchBilinear
 )
 
-var filterNames = []string{"bicubic", "bilinear", "box", "nearest", "lanczos", "hamming"} // in the order of the constants
+var filterNames = []string{"bicubic", "bilinear", "box", "nearest", "lanczos", "hamming", "torch_bicubic", "torch_bilinear"} // in the order of the constants
+
+// torch tells whether the filter is PyTorch's.
+func (f Filter) torch() bool { return f >= TorchBicubic }
 
 // support is the half width of the filter in source pixels, when it does not shrink.
-func (f Filter) support() float64 { return [...]float64{2, 1, 0.5, 0, 3, 1}[f] }
+func (f Filter) support() float64 { return [...]float64{2, 1, 0.5, 0, 3, 1, 2, 1}[f] }
 
 // at is the filter's weight at distance x. Conversions to float64 keep compilers from fusing a product with a sum, so
 // that every machine computes the same weights.
 func (f Filter) at(x float64) float64 {
 	switch f {
-	case Bicubic: // Keys 1981 with a = -1/2
+	case Bicubic, TorchBicubic: // Keys 1981 with a = -1/2
 		const a = -0.5
 		x = math.Abs(x)
 		switch {
@@ -37,7 +44,7 @@ func (f Filter) at(x float64) float64 {
 			return (float64((float64((x-5)*x)+8)*x) - 4) * a
 		}
 		return 0
-	case Bilinear:
+	case Bilinear, TorchBilinear:
 		return max(1-math.Abs(x), 0)
 	case Box:
 		if x > -0.5 && x <= 0.5 {
@@ -88,12 +95,32 @@ func (a *axis) fill(in int, lo, hi float32, out int, f Filter) {
 	a.begin(lo, hi, out, f)
 	a.bounds = slices.Grow(a.bounds[:0], out)[:out]
 	a.weights = slices.Grow(a.weights[:0], out*a.size)[:out*a.size]
+	bits := weightBits
+	if f.torch() {
+		bits = a.torchBits(in, out)
+	}
 	for i := range out {
 		a.bounds[i] = a.window(i, in)
 		for k, w := range a.real[:a.bounds[i].count] {
-			a.weights[i*a.size+k] = int32(math.Copysign(0.5, w) + w*(1<<weightBits)) // exact product; truncation rounds half away
+			a.weights[i*a.size+k] = int32(math.Copysign(0.5, w)+w*float64(int(1)<<bits)) << (weightBits - bits) // exact product; truncation rounds half away
 		}
 	}
+}
+
+// torchBits is the precision of PyTorch's weights: the most at which all of an axis fit 16 bits with their sign
+// (UpSampleKernel.cpp, compute_index_ranges_int16_weights).
+func (a *axis) torchBits(in, out int) int {
+	most := 0.0
+	for i := range out {
+		for _, w := range a.real[:a.window(i, in).count] {
+			most = max(most, w)
+		}
+	}
+	bits := 0
+	for bits < weightBits && int(0.5+most*float64(int(2)<<bits)) < 1<<15 {
+		bits++
+	}
+	return bits
 }
 
 // begin prepares for window.
@@ -174,7 +201,7 @@ func resample(dst, src *Image, w, h int, f Filter, box [4]float32, sc *Scratch) 
 	}
 	// What lies between the passes has 8 bits, so that their order shows.
 	sc.across.fill(src.W, left, right, w, f)
-	if downFirst(src.W, src.H, w, h) {
+	if !f.torch() && downFirst(src.W, src.H, w, h) {
 		resizeDown(&sc.between, src, h, 0, &sc.down, sc)
 		resizeAcross(dst, &sc.between, w, 0, h, &sc.across, sc)
 		return nil

@@ -90,6 +90,22 @@ func (p *params) int(key string, lo, hi, def int) int {
 	return int(x)
 }
 
+// sides reads the size of a picture: a number for a square, or its height and width.
+func (p *params) sides(key string, def sides) sides {
+	if !p.has(key) {
+		return def
+	}
+	v, ok := numbers(p.spec[key])
+	if x, one := number(p.spec[key]); one {
+		v, ok = []float64{x, x}, true
+	}
+	if !ok || len(v) != 2 || slices.ContainsFunc(v, func(x float64) bool { return x != math.Trunc(x) || x < 1 || x > maxSize }) {
+		p.fail("%s: %v is not a whole number from 1 to %d, or two of them, [height, width]", key, p.spec[key], maxSize)
+		return def
+	}
+	return sides{w: int(v[1]), h: int(v[0])}
+}
+
 // span reads two numbers in [lo, hi], the lesser first.
 func (p *params) span(key string, lo, hi float64, def *[2]float64) [2]float64 {
 	if !p.has(key) {

@@ -68,6 +68,7 @@ type head[T Float] struct {
 	queries, keys int
 	dim           int // columns
 	causal, bf16  bool
+	adds          int // 1: the gradients of keys and values are added to, not overwritten
 	bias          headBias[T]
 
 	rowQ, rowKV, rowOut int
@@ -164,7 +165,7 @@ func (h *head[T]) backward(p *Pool, thread int, next *head[T]) {
 	for i := range h.queries {
 		clear(h.dq[i*h.rowQ:][:h.dim])
 	}
-	for j := range h.keys {
+	for j := range h.keys * (1 - h.adds) {
 		clear(h.dk[j*h.rowKV:][:h.dim])
 		clear(h.dv[j*h.rowKV:][:h.dim])
 	}

@@ -278,7 +278,7 @@ func backwardVectors(h *head[float32], p *Pool, thread int, next ahead) {
 	next.fetchKV(next.v)
 	transposeInto(vT, h.v, n, dim, padded, h.rowKV)
 	next.fetchQ(next.q)
-	accumulate := 0
+	accumulate := h.adds
 	for from := (h.queries - 1) / block * block; from >= 0; from -= block {
 		rows := min(block, h.queries-from)
 		seen, step, width := visible(h, from, rows)

@@ -102,7 +102,7 @@ func backwardBF16(h *head[float32], p *Pool, thread int, next ahead) {
 	next.fetchKV(next.k)
 	matrix{h.v, n, dim, h.rowKV}.transposed(vT, padded)
 	next.fetchKV(next.v)
-	accumulate := 0
+	accumulate := h.adds
 	for from := (h.queries - 1) / block * block; from >= 0; from -= block {
 		rows := min(block, h.queries-from)
 		seen, step, width := visible(h, from, rows)

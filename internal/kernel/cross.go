@@ -1,7 +1,9 @@
 package kernel
 
-// CrossAttention is attention whose queries have rows of their own: softmax(Q·Kᵀ/√Dh + B)·V in each head, the queries of
-// sequence i over the keys and values of sequence i; a sequence may lack queries. It is what a block of cross-attention
+import "slices"
+
+// CrossAttention is attention whose queries have rows of their own: softmax(Q·Kᵀ/√Dh + B)·V in each head, the queries of a
+// sequence over the keys and values of the one that it reads; a sequence may lack queries. It is what a block of cross-attention
 // computes, and the last block of a tower of which only some rows are read. Rq and R are the numbers of rows of all queries
 // and all keys, D = Heads·HeadDim.
 type CrossAttention[T Float] struct {
@@ -9,6 +11,7 @@ type CrossAttention[T Float] struct {
 	KV       []T     // (R, 2·D): k and v of a row side by side
 	QOffsets []int32 // first query of each sequence and, last, Rq
 	Offsets  []int32 // first key of each sequence and, last, R
+	Reads    []int32 // the number of the keys' sequence that each sequence of queries reads; nil: its own number. Not with a bias
 	Heads    int
 	HeadDim  int
 	Bias     *ScoreBias[T] // B, or nil for none
@@ -19,35 +22,83 @@ type CrossAttention[T Float] struct {
 
 	DOut    []T // (Rq, D): gradient of Out
 	DQ, DKV []T // (Rq, D), (R, 2·D): gradients, overwritten
+
+	begin, readers []int32 // which sequences read keys s: readers[begin[s]:begin[s+1]], in order
 }
 
 // CrossForward fills Out and LSE. Work is dealt as by AttentionForward.
 func CrossForward[T Float](p *Pool, a *CrossAttention[T]) { a.run(p, (*head[T]).forward) }
 
 // CrossBackward fills DQ and DKV, and adds to the gradient of the bias, from DOut and what CrossForward left in Out and LSE.
-func CrossBackward[T Float](p *Pool, a *CrossAttention[T]) { a.run(p, (*head[T]).backward) }
+// With Reads a work item is one head of one sequence of keys, whose readers add to its gradient in order.
+func CrossBackward[T Float](p *Pool, a *CrossAttention[T]) {
+	if a.Reads != nil {
+		a.backwardRead(p)
+		return
+	}
+	a.run(p, (*head[T]).backward)
+}
 
 func (a *CrossAttention[T]) run(p *Pool, f func(h *head[T], p *Pool, thread int, next *head[T])) {
 	a.Bias.prepare(a.Heads, a.QOffsets, a.Offsets)
-	eachHead(p, len(a.Offsets)-1, a.Heads, a.DQ != nil && a.Bias.differentiated(), a.head, f)
+	eachHead(p, len(a.QOffsets)-1, a.Heads, a.DQ != nil && a.Bias.differentiated(), a.head, f)
+}
+
+func (a *CrossAttention[T]) backwardRead(p *Pool) {
+	a.group()
+	q := own(p)
+	defer disown(p, q)
+	q.For((len(a.Offsets)-1)*a.Heads, 1, func(lo, hi, thread int) {
+		var none head[T]
+		for i := lo; i < hi; i++ {
+			keys, index, written := i/a.Heads, i%a.Heads, 0
+			for _, seq := range a.readers[a.begin[keys]:a.begin[keys+1]] {
+				if h := a.head(int(seq), index); h.queries > 0 {
+					h.adds, written = written, 1
+					h.backward(q, thread, &none)
+				}
+			}
+			if written == 0 {
+				h := head[T]{dim: a.HeadDim}
+				a.setKeys(&h, keys, index)
+				h.backward(q, thread, &none)
+			}
+		}
+	})
+}
+
+// group lists the readers of each sequence of keys.
+func (a *CrossAttention[T]) group() {
+	keys := len(a.Offsets) - 1
+	a.begin = slices.Grow(a.begin[:0], keys+1)[:keys+1]
+	a.readers = slices.Grow(a.readers[:0], len(a.Reads))[:len(a.Reads)]
+	clear(a.begin)
+	for _, k := range a.Reads {
+		a.begin[k]++
+	}
+	end := int32(0)
+	for k, n := range a.begin {
+		end += n
+		a.begin[k] = end
+	}
+	for s, k := range slices.Backward(a.Reads) { // a list is filled from its end
+		a.begin[k]--
+		a.readers[a.begin[k]] = int32(s)
+	}
 }
 
 // head returns one head of one sequence; of one past the last it is empty.
 func (a *CrossAttention[T]) head(seq, index int) head[T] {
 	h := head[T]{dim: a.HeadDim, bf16: a.BF16}
-	if seq+1 >= len(a.Offsets) {
+	if seq+1 >= len(a.QOffsets) {
 		return h
 	}
-	first, from, d := int(a.QOffsets[seq]), int(a.Offsets[seq]), a.Heads*a.HeadDim
-	h.queries, h.keys = int(a.QOffsets[seq+1])-first, int(a.Offsets[seq+1])-from
-	h.rowQ, h.rowKV, h.rowOut = d, 2*d, d
-	if h.keys > 0 {
-		at := from*2*d + index*a.HeadDim
-		h.k, h.v = a.KV[at:], a.KV[at+d:]
-		if a.DKV != nil {
-			h.dk, h.dv = a.DKV[at:], a.DKV[at+d:]
-		}
+	keys, first, d := seq, int(a.QOffsets[seq]), a.Heads*a.HeadDim
+	if a.Reads != nil {
+		keys = int(a.Reads[seq])
 	}
+	a.setKeys(&h, keys, index)
+	h.queries, h.rowQ, h.rowOut = int(a.QOffsets[seq+1])-first, d, d
 	if h.queries > 0 {
 		at := first*d + index*a.HeadDim
 		h.q, h.out, h.lse = a.Q[at:], a.Out[at:], a.LSE[index*int(a.QOffsets[len(a.QOffsets)-1])+first:]
@@ -55,6 +106,22 @@ func (a *CrossAttention[T]) head(seq, index int) head[T] {
 			h.dq, h.dout = a.DQ[at:], a.DOut[at:]
 		}
 	}
-	h.bias = a.Bias.head(index, a.QOffsets[seq:], a.Offsets[seq:])
+	if a.Bias != nil {
+		h.bias = a.Bias.head(index, a.QOffsets[seq:], a.Offsets[seq:])
+	}
 	return h
+}
+
+// setKeys gives a head the keys and values of a sequence.
+func (a *CrossAttention[T]) setKeys(h *head[T], keys, index int) {
+	from, d := int(a.Offsets[keys]), a.Heads*a.HeadDim
+	h.keys, h.rowKV = int(a.Offsets[keys+1])-from, 2*d
+	if h.keys == 0 {
+		return
+	}
+	at := from*2*d + index*a.HeadDim
+	h.k, h.v = a.KV[at:], a.KV[at+d:]
+	if a.DKV != nil {
+		h.dk, h.dv = a.DKV[at:], a.DKV[at+d:]
+	}
 }

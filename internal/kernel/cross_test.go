@@ -74,3 +74,53 @@ func crossEquals[T Float](t *testing.T, offsets []int32, dim int, bf16 bool, tol
 	CrossBackward(pool, c)
 	require.Equal(t, once, all())
 }
+
+// Sequences that read the keys of others get what they would of keys copied for each, and the keys the sum of their gradients; what
+// nobody reads gets zeros.
+func TestCrossReads(t *testing.T) {
+	t.Run("float64", func(t *testing.T) { crossReads[float64](t, false, 1e-12) })
+	eachFamily(t, func(t *testing.T) {
+		t.Run("float32", func(t *testing.T) { crossReads[float32](t, false, 2e-5) })
+		t.Run("bf16", func(t *testing.T) { crossReads[float32](t, true, 2e-5) })
+	})
+}
+
+func crossReads[T Float](t *testing.T, bf16 bool, tol float64) {
+	const heads, dim = 2, 24
+	const d = heads * dim
+	offsets, qOffsets, reads := []int32{0, 37, 40, 101, 102}, []int32{0, 1, 8, 8, 21, 90, 91}, []int32{2, 0, 0, 2, 2, 3}
+	rows, queries := int(offsets[4]), int(qOffsets[6])
+	random := newAttention[T](t, []int32{0, 300}, heads, dim, false)
+	c := &CrossAttention[T]{
+		Q: random.QKV[:queries*d], KV: random.QKV[queries*d:][:rows*2*d], DOut: random.DOut[:queries*d],
+		QOffsets: qOffsets, Offsets: offsets, Reads: reads, Heads: heads, HeadDim: dim, BF16: bf16,
+		Out: fenced[T](t, queries*d), LSE: fenced[T](t, queries*heads), DQ: fenced[T](t, queries*d), DKV: fenced[T](t, rows*2*d),
+	}
+	copied := *c
+	copied.KV, copied.Offsets, copied.Reads = nil, []int32{0}, nil
+	for _, s := range reads {
+		copied.KV = append(copied.KV, c.KV[int(offsets[s])*2*d:int(offsets[s+1])*2*d]...)
+		copied.Offsets = append(copied.Offsets, int32(len(copied.KV)/(2*d)))
+	}
+	copied.Out, copied.LSE, copied.DQ, copied.DKV = make([]T, queries*d), make([]T, queries*heads), make([]T, queries*d), make([]T, len(copied.KV))
+	CrossForward(nil, c)
+	CrossBackward(nil, c)
+	CrossForward(nil, &copied)
+	CrossBackward(nil, &copied)
+	require.Equal(t, copied.Out, c.Out)
+	require.Equal(t, copied.DQ, c.DQ)
+	sum := make([]T, rows*2*d)
+	for i, s := range reads {
+		for j, v := range copied.DKV[int(copied.Offsets[i])*2*d : int(copied.Offsets[i+1])*2*d] {
+			sum[int(offsets[s])*2*d+j] += v
+		}
+	}
+	require.InDeltaSlice(t, sum, c.DKV, tol)
+	require.Equal(t, make([]T, 3*2*d), c.DKV[37*2*d:40*2*d])
+	once := append(append(append([]T(nil), c.Out...), c.DQ...), c.DKV...)
+	pool := NewPool(3)
+	defer pool.Close()
+	CrossForward(pool, c)
+	CrossBackward(pool, c)
+	require.Equal(t, once, append(append(append([]T(nil), c.Out...), c.DQ...), c.DKV...))
+}

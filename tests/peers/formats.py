@@ -196,6 +196,7 @@ def parquet_case(name, fixture=False, large=False, **how):
 parquet_case("plain", compression="none", use_dictionary=False)
 parquet_case("snappy", fixture=True, compression="snappy")
 parquet_case("gzip_checksums", compression="gzip", write_page_checksum=True)
+parquet_case("brotli", fixture=True, compression="brotli")
 parquet_case("lz4_version2", fixture=True, compression="lz4", data_page_version="2.0")
 parquet_case("zstd_version2_large", compression="zstd", data_page_version="2.0", large=True)
 parquet_case("small_pages", compression="zstd", data_page_size=64, write_batch_size=2, dictionary_pagesize_limit=64)

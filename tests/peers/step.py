@@ -1,9 +1,10 @@
-"""Times updates of a model (forward, contrastive loss, backward, clipping, AdamW, average of the weights) by trainer and by PyTorch
-with open_clip's model of the same form, in turn, and prints medians and ratios.
+"""Times updates of a model (forward, losses, backward, clipping, AdamW, average of the weights) by trainer and by PyTorch with
+open_clip's CLIP or transformers' ViLT of the same form, in turn, and prints medians and ratios.
 
   python step.py --trainer ./trainer                              # ViT-B-32, batch 32, texts of 77 tokens
   python step.py --trainer ./trainer clip-emoji ViT-S-32-alt --batch 64 --rounds 5 --compile
   python step.py --trainer ./trainer clip-flickr8k --json -- --set data.path=DIR    # after --: for trainer alone
+  python step.py --trainer ./trainer vilt-b32 --batch 8 -- --tokens 40              # matching and masked words, two passes
 
 Each round runs trainer bench step once and then the same number of updates by each PyTorch process, which stay alive between
 rounds: so both meet the same machine. open_clip pads texts to the context, whatever they are, and so does this script. The
@@ -24,18 +25,12 @@ import time
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def worker(recipe, batch, precision, compiled, threads):
-    """Builds the recipe's model in open_clip and runs so many updates for each line of standard input that names a number."""
-    began = time.perf_counter()
-    import contextlib
-
+def open_clip_loss(model, batch):
+    """open_clip's model of the recipe's form, and what computes its contrastive loss of a batch with texts of the whole context."""
     import torch
     from open_clip.loss import ClipLoss
     from open_clip.model import CLIP
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    model, optim = recipe["Model"], recipe["Optim"]
     v, t = model["Vision"], model["Text"]
     net = CLIP(
         embed_dim=model["EmbedDim"],
@@ -43,18 +38,52 @@ def worker(recipe, batch, precision, compiled, threads):
         vision_cfg=dict(image_size=v["ImageSize"], patch_size=v["PatchSize"], width=v["Width"], layers=v["Depth"], head_width=v["Width"] // v["NumHeads"]),
         text_cfg=dict(context_length=t["ContextLength"], vocab_size=t["VocabSize"], width=t["Width"], layers=t["Depth"], heads=t["NumHeads"]),
     )
-    net.train()
-    params = list(net.parameters())
-    average = [p.detach().clone() for p in params] if optim["EMA"]["Decay"] > 0 else None
-    adam = torch.optim.AdamW(params, lr=optim["LR"], weight_decay=optim["WeightDecay"], betas=(optim["Beta1"], optim["Beta2"]), eps=optim["Eps"], fused=True)
     pixels = torch.randn(batch, 3, v["ImageSize"], v["ImageSize"])
     ids = torch.randint(1, t["VocabSize"] - 1, (batch, t["ContextLength"]))
     ids[:, -1] = t["VocabSize"] - 1  # the largest id marks the end
     loss_of = ClipLoss()
+    return net, lambda: loss_of(*net(pixels, ids))
 
-    def forward():
-        return loss_of(*net(pixels, ids))
 
+def vilt_loss(model, batch):
+    """transformers' ViLT of the recipe's form, and what computes matching and masked words of a batch in two passes, as its authors do."""
+    import torch
+    from transformers import ViltConfig, ViltForMaskedLM
+
+    v, t = model["Vision"], model["Text"]
+    side, context = v["ImageSize"], t["ContextLength"]
+    net = ViltForMaskedLM(ViltConfig(
+        hidden_size=v["Width"], num_hidden_layers=v["Depth"], num_attention_heads=v["NumHeads"], intermediate_size=4 * v["Width"],
+        image_size=side, patch_size=v["PatchSize"], vocab_size=t["VocabSize"], max_position_embeddings=context))
+    net.add_module("itm", torch.nn.Linear(v["Width"], 2))
+    ids = torch.randint(1000, t["VocabSize"], (batch, context))
+    labels = torch.where(torch.rand(batch, context) < 0.15, ids, -100)
+    labels[:, 1] = ids[:, 1]  # at least one
+    matched = torch.randint(0, 2, (batch,))
+    given = dict(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=torch.randn(batch, 3, side, side), pixel_mask=torch.ones(batch, side, side, dtype=torch.long))
+
+    def loss():
+        words = net(labels=labels, **given).loss
+        return words + torch.nn.functional.cross_entropy(net.itm(net.vilt(**given).pooler_output), matched)
+
+    return net, loss
+
+
+def worker(recipe, batch, precision, compiled, threads):
+    """Builds the recipe's model in PyTorch and runs so many updates for each line of standard input that names a number."""
+    began = time.perf_counter()
+    import contextlib
+
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    optim = recipe["Optim"]
+    net, forward = (vilt_loss if recipe["Model"]["Kind"] == "vilt" else open_clip_loss)(recipe["Model"], batch)
+    net.train()
+    params = list(net.parameters())
+    average = [p.detach().clone() for p in params] if optim["EMA"]["Decay"] > 0 else None
+    adam = torch.optim.AdamW(params, lr=optim["LR"], weight_decay=optim["WeightDecay"], betas=(optim["Beta1"], optim["Beta2"]), eps=optim["Eps"], fused=True)
     run = torch.compile(forward) if compiled else forward
     cast = (lambda: torch.autocast("cpu", torch.bfloat16)) if precision == "bf16" else contextlib.nullcontext
 

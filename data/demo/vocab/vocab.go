@@ -1,10 +1,18 @@
-// Package vocab holds the demo's vocabulary: the merges of a byte-pair encoding, trained on the captions of the demo's
-// train split by
+// Package vocab holds the demo's vocabularies, made of the captions of the demo's train split. Package tokenizer opens them under the
+// name "demo".
+//
+// Merges are those of a byte-pair encoding:
 //
 //	trainer data tokenizer train --data demo --split train --size 3072 --out data/demo/vocab/merges.txt
 //
 // At that size the rarest merge stands 14 times in the captions, in more than one concept as a rule, and a word takes
-// 1.19 tokens (CLIP's own vocabulary: 1.07). Package tokenizer opens it under the name "demo".
+// 1.19 tokens (CLIP's own vocabulary: 1.07).
+//
+// Pieces are the entries of BERT's uncased vocabulary that the captions take:
+//
+//	trainer data tokenizer reduce --data demo --split train --out data/demo/vocab/pieces.txt
+//
+// Whose that is says data/tokenizer/bert/LICENSE.
 package vocab
 
 import _ "embed"
@@ -13,3 +21,8 @@ import _ "embed"
 //
 //go:embed merges.txt
 var Merges []byte
+
+// Pieces is a vocab.txt of WordPiece. Nobody may write to it.
+//
+//go:embed pieces.txt
+var Pieces []byte
