@@ -47,7 +47,7 @@ func TestExportImport(t *testing.T) {
 		defer m.Close()
 		out, err := m.Texts(context.Background(), texts)
 		require.NoError(t, err)
-		side := m.ImageSide()
+		side, _ := m.ImageSides()
 		picture, err := m.Images(context.Background(), 1, func(_ int, dst []uint8) error {
 			for i := range side * side * 3 {
 				dst[i] = uint8(i * 7)

@@ -122,11 +122,11 @@ func viltConfig(f *family, v *view) (*Description, error) {
 	c, r := &d.Model, f.rows
 	vis := &c.Vision
 	vis.Width, vis.PatchSize = v.axis(r, "transformer.patch_embed.proj.weight", 0), v.axis(r, "transformer.patch_embed.proj.weight", 2)
-	grid, err := side(v.axis(r, "transformer.pos_embed", 1), 1)
+	grid, err := v.grid(v.axis(r, "transformer.pos_embed", 1), 1, vis.PatchSize)
 	if err != nil {
 		return nil, err
 	}
-	vis.ImageSize = grid * vis.PatchSize
+	setGrid(vis, grid)
 	vis.Depth = v.blocks(r, "transformer.blocks.%d.norm1.weight")
 	if vis.Width > 0 {
 		vis.MLPRatio = ratio(v.axis(r, "transformer.blocks.0.mlp.fc1.weight", 0), vis.Width)
