@@ -123,7 +123,7 @@ func TestBrokenSecondPicture(t *testing.T) {
 	for i := range samples {
 		samples[i].Answers = make([][]batch.Answer, 2)
 	}
-	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}}, side)
+	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}}, side, side)
 	require.NoError(t, err)
 	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
 	require.NoError(t, err)
