@@ -22,9 +22,9 @@ type guesser struct {
 
 const guessDim = 6
 
-func (*guesser) Tasks() []Task  { return []Task{TaskRetrieval} }
-func (*guesser) EmbedDim() int  { return guessDim }
-func (*guesser) ImageSide() int { return 1 }
+func (*guesser) Tasks() []Task                   { return []Task{TaskRetrieval} }
+func (*guesser) EmbedDim() int                   { return guessDim }
+func (*guesser) ImageSides() (height, width int) { return 1, 1 }
 
 func (*guesser) Prepare(b []byte, dst []uint8) error {
 	if b[0] == 255 {

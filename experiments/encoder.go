@@ -101,10 +101,10 @@ func (e *encoder) close() {
 // EmbedDim returns the numbers of a row: E, or K of a classifier.
 func (e *encoder) EmbedDim() int { return e.runner.Dim() }
 
-// ImageSide returns S, in pixels.
-func (e *encoder) ImageSide() int { return e.config.Model.Vision.ImageSize }
+// ImageSides returns the size of a picture in pixels.
+func (e *encoder) ImageSides() (height, width int) { return e.config.Model.Vision.Sides() }
 
-// Prepare decodes a picture and runs the recipe's evaluation transforms: (S, S, 3) levels. It is safe for concurrent use.
+// Prepare decodes a picture and runs the recipe's evaluation transforms: (height, width, 3) levels. It is safe for concurrent use.
 func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 	s := e.scratch.Get().(*decodeScratch)
 	defer e.scratch.Put(s)
@@ -144,7 +144,8 @@ func (e *encoder) Features(ctx context.Context, n int, at func(i int, dst []uint
 }
 
 func (e *encoder) encode(ctx context.Context, r *model.Runner, n int, at func(i int, dst []uint8) error) ([]float32, error) {
-	size := 3 * e.ImageSide() * e.ImageSide()
+	height, width := e.ImageSides()
+	size := 3 * height * width
 	out := make([]float32, n*r.Dim())
 	fill := func(lo int, pixels []uint8) error {
 		k := min(encodeChunk, n-lo)

@@ -23,6 +23,7 @@ import (
 	"diptych/experiments/report"
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
+	"diptych/model"
 )
 
 // newEval is "trainer eval": it measures a trained model on a data set.
@@ -184,7 +185,7 @@ func factsOf(m measured) []report.Fact {
 	c := m.Config()
 	return []report.Fact{
 		{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)}, {Name: "updates", Value: fmt.Sprint(m.Updates())},
-		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture side", Value: fmt.Sprintf("%d pixels", c.Model.Vision.ImageSize)},
+		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture size", Value: pictureSize(&c.Model.Vision)},
 	}
 }
 
@@ -265,10 +266,15 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// stages shows how far each stage of a long command is: a bar on a terminal, elsewhere a line when it begins.
+// stageEvery is how often a stage says how far it is, where there is no terminal.
+const stageEvery = 30 * time.Second
+
+// stages shows how far each stage of a long command is: a bar on a terminal, elsewhere a line when it begins and now and then.
 func stages(w io.Writer) func(what string, done, total int) {
 	var bar *progressbar.ProgressBar
 	var stage string
+	var begun, said time.Time
+	var first int // done when the stage began
 	f, ok := w.(*os.File)
 	terminal := ok && term.IsTerminal(int(f.Fd()))
 	return func(what string, done, total int) {
@@ -282,7 +288,21 @@ func stages(w io.Writer) func(what string, done, total int) {
 		case terminal:
 			_ = bar.Set(done) // a bar that cannot be drawn must not stop the work
 		case begins:
+			begun, said, first = time.Now(), time.Now(), done
 			fmt.Fprintf(w, "%s: %d\n", what, total)
+		case done > first && time.Since(said) >= stageEvery:
+			said = time.Now()
+			left := time.Duration(float64(said.Sub(begun)) / float64(done-first) * float64(total-done))
+			fmt.Fprintf(w, "%s: %d of %d, ETA %s\n", what, done, total, left.Round(time.Second))
 		}
 	}
+}
+
+// pictureSize says the size of a tower's pictures.
+func pictureSize(v *model.Vision) string {
+	height, width := v.Sides()
+	if height == width {
+		return fmt.Sprintf("%d pixels", height)
+	}
+	return fmt.Sprintf("%d×%d pixels", width, height)
 }
