@@ -77,17 +77,19 @@ type head[T Float] struct {
 // eachHead runs f on every head of every sequence; next is the head that this thread probably works on next. A work item is one
 // head of one sequence, or, if whole, of all sequences in their order. Small items go by the sequence, whose heads lie side by
 // side.
-func eachHead[T Float](p *Pool, sequences, heads int, whole bool, head func(seq, index int) head[T], f func(h *head[T], p *Pool, thread int, next *head[T])) {
+func eachHead[T Float](p *Pool, sequences, heads int, whole bool, describe func(seq, index int) head[T], f func(h *head[T], p *Pool, thread int, next *head[T])) {
 	q := own(p)
 	defer disown(p, q)
+	described := make([][2]head[T], q.Threads()) // once, for what f takes a pointer to is not on the stack
 	if whole {
 		q.For(heads, 1, func(lo, hi, thread int) {
+			h, next := &described[thread][0], &described[thread][1]
 			for index := lo; index < hi; index++ {
-				h := head(0, index)
+				*h = describe(0, index)
 				for seq := range sequences {
-					next := head(seq+1, index)
-					f(&h, q, thread, &next)
-					h = next
+					*next = describe(seq+1, index)
+					f(h, q, thread, next)
+					h, next = next, h
 				}
 			}
 		})
@@ -98,11 +100,12 @@ func eachHead[T Float](p *Pool, sequences, heads int, whole bool, head func(seq,
 		piece = heads
 	}
 	q.For(sequences*heads, piece, func(lo, hi, thread int) {
-		h := head(lo/heads, lo%heads)
+		h, next := &described[thread][0], &described[thread][1]
+		*h = describe(lo/heads, lo%heads)
 		for i := lo + 1; i <= hi; i++ {
-			next := head(i/heads, i%heads)
-			f(&h, q, thread, &next)
-			h = next
+			*next = describe(i/heads, i%heads)
+			f(h, q, thread, next)
+			h, next = next, h
 		}
 	})
 }

@@ -234,3 +234,17 @@ func TestBiasThatDoesNotFit(t *testing.T) {
 		require.Panics(t, func() { AttentionForward(nil, a) }, name)
 	}
 }
+
+// A call allocates its closures and a place for the heads, no more however many of these there are.
+func TestAttentionAllocatesLittle(t *testing.T) {
+	p := NewPool(2)
+	defer p.Close()
+	a := withBias(newAttention[float32](t, []int32{0, 5, 9, 30, 31}, 6, 16, false))
+	for _, bf16 := range []bool{false, true} {
+		a.BF16 = bf16
+		require.LessOrEqual(t, testing.AllocsPerRun(20, func() {
+			AttentionForward(p, a)
+			AttentionBackward(p, a)
+		}), 8.0)
+	}
+}
