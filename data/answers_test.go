@@ -81,7 +81,7 @@ func TestSourceAnswers(t *testing.T) {
 	for i := range samples {
 		samples[i].Answers = [][]batch.Answer{{{Class: int32(i), Score: 1}}, {{Class: 99, Score: 0.3}}}
 	}
-	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}, {"op": "flip", "prob": 0.5}}, side)
+	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}, {"op": "flip", "prob": 0.5}}, side, side)
 	require.NoError(t, err)
 	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
 	require.NoError(t, err)

@@ -64,7 +64,7 @@ func mixed(t *testing.T) (*Source, []int) {
 			Captions: func(_ context.Context, row int) ([]string, error) { return samples[row].Captions, nil },
 		})
 	}
-	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}}, side)
+	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}}, side, side)
 	require.NoError(t, err)
 	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
 	require.NoError(t, err)

@@ -50,7 +50,7 @@ func fakeSet(t *testing.T, n int, broken ...int) (fakeRows, []Sample) {
 }
 
 func newSource(t *testing.T, rows Rows, samples []Sample, batch int, limit float64) *Source {
-	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}, {"op": "flip", "prob": 0.5}}, side)
+	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}, {"op": "flip", "prob": 0.5}}, side, side)
 	require.NoError(t, err)
 	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
 	require.NoError(t, err)

@@ -45,8 +45,8 @@ type AnswerResult struct {
 	Accuracy  float64 `json:"accuracy"` // of TaskVQA the official one, beside all annotators; see data.AnswerAccuracy
 	// Reach is the accuracy of always choosing the best of the answers that the model can give.
 	Reach float64 `json:"reach"`
-	// Consistency is the share of distinct sentences that are judged right with all their pictures (TaskNLVR2; Suhr et al. 2019,
-	// §4).
+	// Consistency is the share of sentences that are judged right with all their pictures (TaskNLVR2; Suhr et al. 2019, §4). Two rows
+	// of one group have the same sentence where the texts are equal.
 	Consistency float64      `json:"consistency,omitempty"`
 	Sentences   int          `json:"sentences,omitempty"` // distinct ones, of TaskNLVR2
 	Kinds       []KindResult `json:"kinds,omitempty"`     // of questions, by the captions' kinds, if there are several
@@ -65,6 +65,7 @@ const answerRows = 64
 // asked is a question with what the model said.
 type asked struct {
 	text, kind string
+	group      string   // of the row
 	answers    []string // the annotators'
 	label      int      // the class that is right, of several answers the first; -1 if it is none of the model's
 	said       answer
@@ -105,7 +106,11 @@ func answerSplit(ctx context.Context, m AnswerModel, task Task, set Set, opt Opt
 	if task == TaskClassify {
 		out.Classified = append(out.Classified, classified(all, cmp.Or(system, "answers"), names))
 	} else {
-		out.Answers = judge(task, all, names, index)
+		ids := make([]string, len(classes))
+		for i, c := range classes {
+			ids[i] = c.ID
+		}
+		out.Answers = judge(task, all, ids, index)
 	}
 	return nil
 }
@@ -128,7 +133,7 @@ func (q *questions) of(row int) []asked {
 		if c.Text == "" || c.Lang != "" && c.Lang != q.opt.Lang || len(q.opt.Kinds) > 0 && !slices.Contains(q.opt.Kinds, c.Kind) {
 			continue
 		}
-		a := asked{text: c.Text, kind: c.Kind, answers: arrowset.SplitAnswers(c.Answer), label: -1}
+		a := asked{text: c.Text, kind: c.Kind, group: q.set.Meta()[row].Group, answers: arrowset.SplitAnswers(c.Answer), label: -1}
 		if len(a.answers) > 0 {
 			if k, ok := q.index[data.NormalizeAnswer(a.answers[0])]; ok {
 				a.label = k
@@ -219,12 +224,12 @@ func (q *questions) pictures(ctx context.Context, row int) (own, second *transfo
 }
 
 // judge scores answers beside the annotators'.
-func judge(task Task, all []asked, names []string, index map[string]int) *AnswerResult {
-	r := &AnswerResult{Task: task, Questions: len(all), Answers: len(names)}
-	kinds, consistent := map[string]*KindResult{}, map[string]bool{}
+func judge(task Task, all []asked, ids []string, index map[string]int) *AnswerResult {
+	r := &AnswerResult{Task: task, Questions: len(all), Answers: len(ids)}
+	kinds, consistent := map[string]*KindResult{}, map[[2]string]bool{}
 	for i := range all {
 		a := &all[i]
-		score, best := data.AnswerAccuracy(a.answers, names[a.said.first]), 0.0
+		score, best := data.AnswerAccuracy(a.answers, ids[a.said.first]), 0.0
 		for _, given := range a.answers {
 			if given = data.NormalizeAnswer(given); hasKey(index, given) {
 				best = max(best, data.AnswerAccuracy(a.answers, given))
@@ -239,8 +244,9 @@ func judge(task Task, all []asked, names []string, index map[string]int) *Answer
 		}
 		k.Questions++
 		k.Accuracy += score
-		before, seen := consistent[a.text]
-		consistent[a.text] = (before || !seen) && score == 1
+		sentence := [2]string{a.group, a.text}
+		before, seen := consistent[sentence]
+		consistent[sentence] = (before || !seen) && score == 1
 	}
 	r.Accuracy /= float64(len(all))
 	r.Reach /= float64(len(all))

@@ -24,9 +24,9 @@ var (
 
 // Encoder gives pictures and sentences unit rows in one space; package experiments implements it over a trained model.
 type Encoder interface {
-	EmbedDim() int  // E
-	ImageSide() int // S, in pixels
-	// Images embeds n pictures: (n, E), unit rows. at fills picture i as (S, S, 3) levels 0 to 255; it may be called from
+	EmbedDim() int                   // E
+	ImageSides() (height, width int) // in pixels
+	// Images embeds n pictures: (n, E), unit rows. at fills picture i as (height, width, 3) levels 0 to 255; it may be called from
 	// several goroutines at once, each i once. Its first error ends the call.
 	Images(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error)
 	// Texts embeds sentences: (len(texts), E), unit rows.

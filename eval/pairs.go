@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"diptych/data/transform"
 	"diptych/internal/addr"
@@ -154,21 +153,7 @@ func pairSplit(ctx context.Context, m PairModel, set Set, opt Options, split str
 
 // readPairs decodes the pictures of rows; one that does not decode is left out and named.
 func readPairs(ctx context.Context, m PairModel, set Set, rows []int, texts []string, out *SplitResult, pool *kernel.Pool) (*pairSet, error) {
-	pics, errs := make([]*transform.Image, len(rows)), make([]error, len(rows))
-	var wg sync.WaitGroup
-	gate := make(chan struct{}, max(1, pool.Threads()))
-	for i, row := range rows {
-		gate <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-gate }()
-			raw, err := set.Image(ctx, row)
-			if err == nil {
-				pics[i], err = m.Picture(raw)
-			}
-			errs[i] = err
-		})
-	}
-	wg.Wait()
+	pics, errs := readPictures(ctx, m, set, rows, pool.Threads(), true)
 	s := &pairSet{}
 	meta := set.Meta()
 	for i, row := range rows {

@@ -12,7 +12,7 @@ import (
 // Model is an Encoder that also knows how its pictures are to be prepared.
 type Model interface {
 	Encoder
-	// Prepare decodes a picture and brings it to the model's size: (S, S, 3) levels 0 to 255. Its errors are about that
+	// Prepare decodes a picture and brings it to the model's size: (height, width, 3) levels 0 to 255. Its errors are about that
 	// picture. It is called from several goroutines at once.
 	Prepare(encoded []byte, dst []uint8) error
 	// Tasks lists what the model serves.

@@ -97,15 +97,25 @@ func checkK(ks []int) ([]int, error) {
 }
 
 func direction(p *kernel.Pool, queries, candidates []float32, dim int, queryGroup, candidateGroup []int32, ks []int) Direction {
-	right := make(map[int32][]int32) // group -> its candidates, in order of index
-	for j, g := range candidateGroup {
-		right[g] = append(right[g], int32(j))
-	}
-	ranks := make([]int, len(queryGroup)) // 0: no right candidate
+	right := rightOf(candidateGroup)
+	ranks := make([]int, len(queryGroup))
 	eachRow(p, queries, candidates, dim, func(q int, scores []float32) {
 		ranks[q] = bestRank(scores, right[queryGroup[q]])
 	})
-	n := len(candidateGroup)
+	return summarize(ranks, queryGroup, right, len(candidateGroup), ks)
+}
+
+// rightOf maps a group to its candidates, in order of index.
+func rightOf(candidateGroup []int32) map[int32][]int32 {
+	right := make(map[int32][]int32)
+	for j, g := range candidateGroup {
+		right[g] = append(right[g], int32(j))
+	}
+	return right
+}
+
+// summarize makes the numbers of a direction from the rank of each query's best right candidate among n; 0: it has none.
+func summarize(ranks []int, queryGroup []int32, right map[int32][]int32, n int, ks []int) Direction {
 	d := Direction{Candidates: n, Recall: make([]RecallAt, len(ks))}
 	for i, k := range ks {
 		d.Recall[i].K = k

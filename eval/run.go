@@ -49,6 +49,8 @@ type Options struct {
 	Texts   string   // TextsAuto, TextsLabel or TextsAll
 	Lang    string   // captions of this language, or of none, are used; "" means en
 	Pool    *kernel.Pool
+	// Rescore, if not nil, ranks again by a model that reads pictures and sentences together; of the tasks retrieval alone is measured.
+	Rescore *Rescore
 	// Templates, if any, take the place of those of the class systems; see Prompts. ClassNames take that of one system's names, in its order.
 	Templates, ClassNames []string
 	// Train is the split that a linear probe and nearest neighbours learn from; "" means train. Validation is the one that chooses the
@@ -97,7 +99,9 @@ type SplitRetrieval struct {
 	Texts  int    `json:"texts"`
 	Groups int    `json:"groups"`     // of pictures that count as one another's answers
 	Choice string `json:"textChoice"` // TextsLabel or TextsAll
+	// RetrievalResult ranks by the product of unit rows. It has no candidates if only Rescored was measured.
 	RetrievalResult
+	Rescored *Rescored `json:"rescored,omitempty"`
 }
 
 // SystemResult is the zero-shot classification of one split by one class system.
@@ -130,7 +134,7 @@ type Features struct {
 // result; a split without any that does, a missing split or class system is an ErrRequest.
 func Run(ctx context.Context, m Model, set Set, opt Options) (*Result, error) {
 	r := &runner{Model: m, set: set, opt: opt}
-	if err := r.check(); err != nil {
+	if err := r.check(m.Tasks()); err != nil {
 		return nil, fmt.Errorf("eval: %w", err)
 	}
 	res := &Result{Data: set.Manifest().Name, EmbedDim: m.EmbedDim(), Splits: make([]SplitResult, len(r.opt.Splits))}
@@ -168,8 +172,8 @@ type runner struct {
 	opt Options // resolved by check
 }
 
-// check fills in the defaults and names what the set does not have.
-func (r *runner) check() error {
+// check fills in the defaults and names what the set does not have, or the model does not serve.
+func (r *runner) check(serves []Task) error {
 	man, o := r.set.Manifest(), &r.opt
 	have := splitNames(r.set.Meta())
 	if len(o.Splits) == 0 {
@@ -186,7 +190,6 @@ func (r *runner) check() error {
 			return fmt.Errorf("%w: the data set %s has no split %q; it has %s", ErrRequest, man.Name, s, strings.Join(have, ", "))
 		}
 	}
-	serves := r.Tasks()
 	if len(o.Tasks) == 0 {
 		o.Tasks = serves
 	}
@@ -295,12 +298,17 @@ func (r *runner) split(ctx context.Context, split string, out *SplitResult) erro
 	ranked, err := retrieval(r.opt.Pool, RetrievalInput{
 		Images: f.Images, Texts: f.TextEmbeds, Dim: f.Dim, ImageGroup: f.ImageGroup, TextGroup: f.TextGroup, K: r.opt.K,
 	})
+	out.Retrieval = &SplitRetrieval{Texts: len(f.Texts), Groups: countGroups(f.ImageGroup), Choice: choice, RetrievalResult: ranked}
+	return err
+}
+
+// countGroups returns how many different groups there are.
+func countGroups(groups []int32) int {
 	distinct := map[int32]bool{}
-	for _, g := range f.ImageGroup {
+	for _, g := range groups {
 		distinct[g] = true
 	}
-	out.Retrieval = &SplitRetrieval{Texts: len(f.Texts), Groups: len(distinct), Choice: choice, RetrievalResult: ranked}
-	return err
+	return len(distinct)
 }
 
 // groupsOf numbers the groups of rows; a row without a group is its own.

@@ -58,8 +58,8 @@ type wordEncoder struct {
 	err  error
 }
 
-func (e *wordEncoder) EmbedDim() int  { return e.dim }
-func (e *wordEncoder) ImageSide() int { return 1 }
+func (e *wordEncoder) EmbedDim() int                   { return e.dim }
+func (e *wordEncoder) ImageSides() (height, width int) { return 1, 1 }
 
 func (e *wordEncoder) Texts(_ context.Context, texts []string) ([]float32, error) {
 	var x []float32

@@ -60,7 +60,11 @@ func tasks(c *Config) []eval.Task {
 		return pairTasks(c)
 	}
 	if c.Model.HasTexts() {
-		return []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
+		both := []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot}
+		if c.Model.Kind == "fusion" {
+			both = append(both, pairTasks(c)...)
+		}
+		return both
 	}
 	return []eval.Task{eval.TaskClassify}
 }
@@ -97,10 +101,10 @@ func (e *encoder) close() {
 // EmbedDim returns the numbers of a row: E, or K of a classifier.
 func (e *encoder) EmbedDim() int { return e.runner.Dim() }
 
-// ImageSide returns S, in pixels.
-func (e *encoder) ImageSide() int { return e.config.Model.Vision.ImageSize }
+// ImageSides returns the size of a picture in pixels.
+func (e *encoder) ImageSides() (height, width int) { return e.config.Model.Vision.Sides() }
 
-// Prepare decodes a picture and runs the recipe's evaluation transforms: (S, S, 3) levels. It is safe for concurrent use.
+// Prepare decodes a picture and runs the recipe's evaluation transforms: (height, width, 3) levels. It is safe for concurrent use.
 func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 	s := e.scratch.Get().(*decodeScratch)
 	defer e.scratch.Put(s)
@@ -140,7 +144,8 @@ func (e *encoder) Features(ctx context.Context, n int, at func(i int, dst []uint
 }
 
 func (e *encoder) encode(ctx context.Context, r *model.Runner, n int, at func(i int, dst []uint8) error) ([]float32, error) {
-	size := 3 * e.ImageSide() * e.ImageSide()
+	height, width := e.ImageSides()
+	size := 3 * height * width
 	out := make([]float32, n*r.Dim())
 	fill := func(lo int, pixels []uint8) error {
 		k := min(encodeChunk, n-lo)
@@ -232,6 +237,15 @@ type opened struct {
 type Model struct {
 	*encoder
 	*opened
+	fused *pairEncoder // of a model with a fusion, made when first asked for
+}
+
+// pairs is what reads pictures and sentences together.
+func (m *Model) pairs() *pairEncoder {
+	if m.fused == nil {
+		m.fused = newFusionEncoder(m.opened.config, m.opened.parts, m.opened.parts.model.(*model.Fusion), m.opened.weights, m.opened.pool)
+	}
+	return m.fused
 }
 
 // ErrPairs marks a model that reads pictures and sentences together, so that neither has features of its own.
@@ -277,11 +291,14 @@ func OpenModel(dir string, threads int) (_ *Model, err error) {
 		o.free()
 		return nil, err
 	}
-	return &Model{e, o}, nil
+	return &Model{encoder: e, opened: o}, nil
 }
 
 // Close gives memory and threads back.
 func (m *Model) Close() {
+	if m.fused != nil {
+		m.fused.close()
+	}
 	m.close()
 	m.free()
 }
@@ -299,12 +316,14 @@ func OpenPairs(dir string, threads int) (_ *Pairs, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m, ok := o.parts.model.(*model.ViLT)
-	if !ok {
-		o.free()
-		return nil, fmt.Errorf("experiments: %s holds a model of kind %s: %w", dir, o.config.Model.Kind, ErrFeatures)
+	switch m := o.parts.model.(type) {
+	case *model.ViLT:
+		return &Pairs{newPairEncoder(o.config, o.parts, m, o.weights, o.pool), o}, nil
+	case *model.Fusion:
+		return &Pairs{newFusionEncoder(o.config, o.parts, m, o.weights, o.pool), o}, nil
 	}
-	return &Pairs{newPairEncoder(o.config, o.parts, m, o.weights, o.pool), o}, nil
+	o.free()
+	return nil, fmt.Errorf("experiments: %s holds a model of kind %s: %w", dir, o.config.Model.Kind, ErrFeatures)
 }
 
 // Close gives memory and threads back.
@@ -325,7 +344,13 @@ func (m *Pairs) Measure(ctx context.Context, set eval.Set, o eval.Options) (*eva
 
 // Measure measures the model on splits of a data set.
 func (m *Model) Measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
-	return m.measure(ctx, set, o)
+	if m.opened.config.Model.Kind != "fusion" {
+		return m.measure(ctx, set, o)
+	}
+	if len(o.Splits) == 0 {
+		o.Splits = m.Config().evalOptions(set.Manifest(), m.Config().Train.Steps).Splits
+	}
+	return measureBoth(ctx, m.encoder, m.pairs, set, o)
 }
 
 // Updates returns how many updates the model has seen.

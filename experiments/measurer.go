@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 
 	"diptych/checkpoints"
 	"diptych/eval"
@@ -47,7 +48,57 @@ func newEvaluator(c *Config, p *parts, weights []float32, pool *kernel.Pool) (ev
 	if m, ok := p.model.(*model.ViLT); ok {
 		return newPairEncoder(c, p, m, weights, pool), nil
 	}
-	return newEncoder(c, p, weights, pool)
+	e, err := newEncoder(c, p, weights, pool)
+	if f, ok := p.model.(*model.Fusion); ok && err == nil {
+		return &bothEncoder{e, newFusionEncoder(c, p, f, weights, pool)}, nil
+	}
+	return e, err
+}
+
+// bothEncoder measures a model of two towers and a fusion.
+type bothEncoder struct {
+	*encoder
+	pairs *pairEncoder
+}
+
+func (b *bothEncoder) measure(ctx context.Context, set eval.Set, o eval.Options) (*eval.Result, error) {
+	return measureBoth(ctx, b.encoder, func() *pairEncoder { return b.pairs }, set, o)
+}
+
+func (b *bothEncoder) close() {
+	b.encoder.close()
+	b.pairs.close()
+}
+
+// measureBoth measures the towers by their tasks and the fusion by its own. o names the splits.
+func measureBoth(ctx context.Context, e *encoder, pairs func() *pairEncoder, set eval.Set, o eval.Options) (*eval.Result, error) {
+	if len(o.Tasks) == 0 {
+		o.Tasks = e.Tasks()
+	}
+	ofPairs, towers := o, o
+	ofPairs.Tasks, towers.Tasks = nil, nil
+	for _, t := range o.Tasks {
+		if slices.Contains(pairTasks(e.config), t) {
+			ofPairs.Tasks = append(ofPairs.Tasks, t)
+		} else {
+			towers.Tasks = append(towers.Tasks, t) // what is unknown is told there
+		}
+	}
+	if len(towers.Tasks) == 0 {
+		return pairs().measure(ctx, set, ofPairs)
+	}
+	res, err := e.measure(ctx, set, towers)
+	if err != nil || len(ofPairs.Tasks) == 0 {
+		return res, err
+	}
+	more, err := pairs().measure(ctx, set, ofPairs)
+	if err != nil {
+		return nil, err
+	}
+	for i := range res.Splits {
+		res.Splits[i].Match, res.Splits[i].Fill = more.Splits[i].Match, more.Splits[i].Fill
+	}
+	return res, nil
 }
 
 // weights are those that are measured and that the finished model has: the average where the recipe keeps one.

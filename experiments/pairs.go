@@ -26,13 +26,22 @@ type pairEncoder struct {
 	config  *Config
 	parts   *parts
 	runner  *model.PairRunner
-	scratch sync.Pool // of *decodeScratch
+	fusion  *model.FusionRunner // in its place, for a model of two towers and a fusion
+	scratch sync.Pool           // of *decodeScratch
 	tokens  map[string][]int32
 }
 
 func newPairEncoder(c *Config, p *parts, m *model.ViLT, weights []float32, pool *kernel.Pool) *pairEncoder {
 	return &pairEncoder{
 		config: c, parts: p, runner: model.NewPairRunner(m, weights, pairChunk, p.eval.Mean, p.eval.Std, pool),
+		scratch: sync.Pool{New: func() any { return new(decodeScratch) }}, tokens: map[string][]int32{},
+	}
+}
+
+// newFusionEncoder is newPairEncoder for a model of two towers and a fusion.
+func newFusionEncoder(c *Config, p *parts, m *model.Fusion, weights []float32, pool *kernel.Pool) *pairEncoder {
+	return &pairEncoder{
+		config: c, parts: p, fusion: model.NewFusionRunner(m, weights, pairChunk/2, 4*pairChunk, p.eval.Mean, p.eval.Std, pool),
 		scratch: sync.Pool{New: func() any { return new(decodeScratch) }}, tokens: map[string][]int32{},
 	}
 }
@@ -87,6 +96,9 @@ func picture(im *transform.Image) ops.Picture { return ops.Picture{W: im.W, H: i
 
 // Match returns the log odds of each pair.
 func (e *pairEncoder) Match(ctx context.Context, pictures []*transform.Image, texts []string, pairs [][2]int) ([]float32, error) {
+	if e.fusion != nil {
+		return e.matchFusion(ctx, pictures, texts, pairs)
+	}
 	out := make([]float32, 0, len(pairs))
 	var pics []ops.Picture
 	var tokens [][]int32
@@ -106,6 +118,43 @@ func (e *pairEncoder) Match(ctx context.Context, pictures []*transform.Image, te
 	return out, nil
 }
 
+// matchFusion is Match on towers that are computed once for many pairs.
+func (e *pairEncoder) matchFusion(ctx context.Context, pictures []*transform.Image, texts []string, pairs [][2]int) ([]float32, error) {
+	pics, tokens := make([]ops.Picture, len(pictures)), make([][]int32, len(texts))
+	for _, p := range pairs {
+		pics[p[0]], tokens[p[1]] = picture(pictures[p[0]]), e.encode(texts[p[1]])
+	}
+	const piece = 1 << 14 // pairs between two looks at the context
+	out := make([]float32, 0, len(pairs))
+	for part := range slices.Chunk(pairs, piece) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		scores, err := e.fusion.Match(pics, tokens, part)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, scores...)
+	}
+	return out, nil
+}
+
+// words hands the scores of hidden words to visit; see model.PairRunner.
+func (e *pairEncoder) words(pics []ops.Picture, texts [][]int32, places [][]int, visit func(pair, place int, scores []float32)) error {
+	if e.fusion != nil {
+		return e.fusion.Words(pics, texts, places, visit)
+	}
+	return e.runner.Words(pics, texts, places, visit)
+}
+
+// align matches a picture with a sentence and aligns its tokens with the patches.
+func (e *pairEncoder) align(pic ops.Picture, text []int32) (*model.Alignment, error) {
+	if e.fusion != nil {
+		return e.fusion.Align(pic, text)
+	}
+	return e.runner.Align(pic, text)
+}
+
 // Fill hides words as the recipe's mlm does, but every hidden token reads [MASK].
 func (e *pairEncoder) Fill(ctx context.Context, pictures []*transform.Image, texts []string, pairs [][2]int, key uint64) (eval.Guesses, error) {
 	var g eval.Guesses
@@ -122,7 +171,7 @@ func (e *pairEncoder) Fill(ctx context.Context, pictures []*transform.Image, tex
 			hidden, at := hider.Hide(ids, addr.Hash(key, uint64(lo+i)))
 			pics, read, whole, places = append(pics, picture(pictures[p[0]])), append(read, hidden), append(whole, ids), append(places, at)
 		}
-		err := e.runner.Words(pics, read, places, func(pair, place int, scores []float32) {
+		err := e.words(pics, read, places, func(pair, place int, scores []float32) {
 			want := whole[pair][place]
 			nll, best := softmaxNLL(scores, int(want))
 			g.Words, g.NLL = g.Words+1, g.NLL+nll
@@ -142,7 +191,13 @@ func (e *pairEncoder) measure(ctx context.Context, set eval.Set, o eval.Options)
 	return eval.Pairs(ctx, e, set, o)
 }
 
-func (e *pairEncoder) close() { e.runner.Close() }
+func (e *pairEncoder) close() {
+	if e.fusion != nil {
+		e.fusion.Close()
+		return
+	}
+	e.runner.Close()
+}
 
 // Word is a guess for a hidden word.
 type Word struct {
@@ -170,30 +225,32 @@ func (m *Pairs) FillText(im *transform.Image, text string, top int) ([][]Word, e
 		return nil, ErrNoMask
 	}
 	var out [][]Word
-	err := m.runner.Words([]ops.Picture{picture(im)}, [][]int32{ids}, [][]int{places}, func(_, _ int, scores []float32) {
+	err := m.words([]ops.Picture{picture(im)}, [][]int32{ids}, [][]int{places}, func(_, _ int, scores []float32) {
 		order := make([]int32, m.pairEncoder.parts.tok.VocabSize())
 		for i := range order {
 			order[i] = int32(i)
 		}
 		slices.SortStableFunc(order, func(a, b int32) int { return cmp.Compare(scores[b], scores[a]) })
 		var words []Word
+		nll, best := softmaxNLL(scores, int(order[0]))
 		for _, id := range order[:min(top, len(order))] {
-			nll, _ := softmaxNLL(scores, int(id))
-			words = append(words, Word{m.pairEncoder.parts.tok.Tokens([]int32{id})[0], math.Exp(-nll)})
+			words = append(words, Word{m.pairEncoder.parts.tok.Tokens([]int32{id})[0], math.Exp(float64(scores[id]-scores[best]) - nll)})
 		}
 		out = append(out, words)
 	})
 	return out, err
 }
 
-// Score is how well a picture and a sentence belong together, and where the sentence's tokens find themselves in it.
+// Score is how well a picture and a sentence belong together, and where the sentence's tokens find themselves in it, or look.
 type Score struct {
-	Probability float64   `json:"probability"`
-	LogOdds     float64   `json:"logOdds"`
-	Tokens      []string  `json:"tokens"`
-	Rows        int       `json:"rows"` // of patches
-	Cols        int       `json:"cols"`
-	Plan        []float64 `json:"plan"` // (rows·cols, tokens): the mass of optimal transport between patch and token
+	Probability float64  `json:"probability"`
+	LogOdds     float64  `json:"logOdds"`
+	Tokens      []string `json:"tokens"`
+	Rows        int      `json:"rows"` // of patches
+	Cols        int      `json:"cols"`
+	// Plan (rows·cols, tokens) is the mass of optimal transport between patch and token; of a model with two towers the share of the
+	// token's attention in the last fusion block. Its sum is 1.
+	Plan []float64 `json:"plan"`
 }
 
 // Score matches a picture with a sentence.
@@ -202,7 +259,7 @@ func (m *Pairs) Score(im *transform.Image, text string) (*Score, error) {
 		return nil, fmt.Errorf("experiments: the model was not trained to match; its recipe has no itm")
 	}
 	ids := m.encode(text)
-	a, err := m.runner.Align(picture(im), ids)
+	a, err := m.align(picture(im), ids)
 	if err != nil {
 		return nil, err
 	}

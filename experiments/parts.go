@@ -49,12 +49,12 @@ func (c *Config) build(classes []arrowset.Class) (*parts, error) {
 	check(c.Train.Validate())
 	check(c.Start.validate())
 	check(c.Engine.Validate())
-	if side := c.Model.Vision.ImageSize; side > 0 {
+	if height, width := c.Model.Vision.Sides(); height > 0 {
 		pipeline := func(specs []transform.Spec) (*transform.Pipeline, error) {
 			if c.Model.HasShapes() {
-				return transform.NewPatches(specs, side, c.Model.Vision.PatchSize)
+				return transform.NewPatches(specs, height, c.Model.Vision.PatchSize)
 			}
-			return transform.New(specs, side)
+			return transform.New(specs, height, width)
 		}
 		var err error
 		if p.train, err = pipeline(c.Data.Transforms); err != nil {

@@ -133,10 +133,10 @@ func (s *Start) begin(m model.Model, weights []float32) (notes []string, err err
 			notes = append(notes, p.Name+" begins as "+how)
 		case q == nil:
 			errs = append(errs, fmt.Errorf("start.from: %s has no parameter %s; name it in start.new to begin it anew", s.From, name))
-		case slices.Equal(trimmed(p), trimmed(q)):
+		case slices.Equal(trimmed(p), trimmed(q)) && p.Grid == q.Grid:
 			copy(p.Slice(weights), q.Slice(source))
-		case q.Frozen && p.Grid > 0: // a fixed table, of which the model has its own
-		case (p.Grid > 0 || p.Context) && width(p) == width(q):
+		case q.Frozen && p.Grid != [2]int{}: // a fixed table, of which the model has its own
+		case (p.Grid != [2]int{} || p.Context) && width(p) == width(q):
 			if err := s.resample(p, q, p.Slice(weights), q.Slice(source)); err != nil {
 				errs = append(errs, err)
 				continue
@@ -215,9 +215,9 @@ func width(p *model.Param) int { return p.Shape[len(p.Shape)-1] }
 func (s *Start) resample(p, q *model.Param, dst, src []float32) error {
 	have, want := q.Len()/width(q), p.Len()/width(p)                                    // rows
 	method, skip, from, to := bridge.MethodTimmNPZ, 0, [2]int{1, have}, [2]int{1, want} // a text's, as open_clip does it
-	if p.Grid > 0 {
-		method, skip, from, to = s.Positions, have-q.Grid*q.Grid, [2]int{q.Grid, q.Grid}, [2]int{p.Grid, p.Grid}
-		if before := want - p.Grid*p.Grid; before != skip {
+	if p.Grid != [2]int{} {
+		method, skip, from, to = s.Positions, have-q.Grid[0]*q.Grid[1], q.Grid, p.Grid
+		if before := want - p.Grid[0]*p.Grid[1]; before != skip {
 			return fmt.Errorf("start.from: %s has %d rows before its grid, the recipe's model %d", q.Name, skip, before)
 		}
 	}

@@ -133,7 +133,7 @@ func (f *Fixture) load(path string, sets []string) (m model.Model, slab []float3
 		if m, err = model.New(root.Model, losses.Heads(root.Losses)); err != nil {
 			return nil, nil, err
 		}
-		slab = make([]float32, m.Parameters().Size)
+		slab = newSlab(m)
 		file := fileModel
 		if c.Has(fileAverage) {
 			file = fileAverage
@@ -168,7 +168,7 @@ func (f *Fixture) load(path string, sets []string) (m model.Model, slab []float3
 	if m, err = read.Description.Build(); err != nil {
 		return nil, nil, err
 	}
-	slab = make([]float32, m.Parameters().Size)
+	slab = newSlab(m)
 	for _, t := range read.Tensors {
 		v, err := t.Float32()
 		if err != nil {
@@ -177,6 +177,12 @@ func (f *Fixture) load(path string, sets []string) (m model.Model, slab []float3
 		copy(m.Parameters().Find(t.Name).Slice(slab), v)
 	}
 	return m, slab, nil
+}
+
+// newSlab makes a model's slab in the layout that its trainer will have.
+func newSlab(m model.Model) []float32 {
+	m.Parameters().Freeze(func(string) bool { return false })
+	return make([]float32, m.Parameters().Size)
 }
 
 // fit takes out of a model what training draws at random, which references were run without, and lets a model of pairs read all of the fixture's pictures,
@@ -204,8 +210,11 @@ func (f *Fixture) model(path string, sets []string, threads int, results map[str
 	defer pool.Close()
 	switch m := m.(type) {
 	case *model.CLIP:
-		b, err := f.square(m.Config.Vision.ImageSize)
+		b, err := f.pictures(&m.Config.Vision, "in.image", "in.pixel_values")
 		if err != nil {
+			return err
+		}
+		if err := f.large(m, m.Config, slab, pool, results); err != nil {
 			return err
 		}
 		objective, err := f.clip(m, b, slab, pool, results)
@@ -214,8 +223,11 @@ func (f *Fixture) model(path string, sets []string, threads int, results map[str
 		}
 		return f.gradient(m, objective, b, slab, threads, results)
 	case *model.ViT:
-		b, err := f.square(m.Config.Vision.ImageSize)
+		b, err := f.pictures(&m.Config.Vision, "in.image", "in.pixel_values")
 		if err != nil {
+			return err
+		}
+		if err := f.large(m, m.Config, slab, pool, results); err != nil {
 			return err
 		}
 		objective, err := f.vit(m, b, slab, pool, results)
@@ -233,11 +245,12 @@ func (f *Fixture) model(path string, sets []string, threads int, results map[str
 	return fmt.Errorf("experiments: %s: models of this kind have no verification", path)
 }
 
-// square returns the fixture's pictures, which a tower for squares of side pixels takes.
-func (f *Fixture) square(side int) (b *batch.Batch, err error) {
-	name, shape := f.first("in.image", "in.pixel_values")
-	if len(shape) != 4 || shape[1] != 3 || shape[2] != side || shape[3] != side {
-		return nil, fmt.Errorf("experiments: %s: in.image or in.pixel_values has shape %v, the model takes (B, 3, %d, %d)", f.Dir, shape, side, side)
+// pictures returns the fixture's pictures, which a tower takes, under the first of some names.
+func (f *Fixture) pictures(v *model.Vision, names ...string) (b *batch.Batch, err error) {
+	name, shape := f.first(names...)
+	height, width := v.Sides()
+	if len(shape) != 4 || shape[1] != 3 || shape[2] != height || shape[3] != width {
+		return nil, fmt.Errorf("experiments: %s: %s has shape %v, the model takes (B, 3, %d, %d)", f.Dir, strings.Join(names, " or "), shape, height, width)
 	}
 	b = &batch.Batch{Pairs: make([]batch.Pair, shape[0])}
 	for i := range b.Pairs {
@@ -245,6 +258,55 @@ func (f *Fixture) square(side int) (b *batch.Batch, err error) {
 	}
 	b.Normalized, _, err = f.io.Float32(name)
 	return b, err
+}
+
+// large computes what a fixture has of larger pictures, of any shape, by the same weights with resampled positions: as transformers does when
+// a model is run, or as timm does when it reads Google's files.
+func (f *Fixture) large(m model.Model, c model.Config, slab []float32, pool *kernel.Pool, results map[string][]float32) error {
+	result, _ := f.first("out.logits.resized", "out.logits.interpolated", "out.image_raw.interpolated")
+	_, shape := f.first("in.image_large", "in.pixel_values_large")
+	if result == "" || len(shape) != 4 {
+		return nil
+	}
+	s := &Start{Positions: bridge.MethodHF}
+	if strings.HasSuffix(result, ".resized") {
+		s.Positions = bridge.MethodTimmNPZ
+	}
+	c.Vision.ImageSize, c.Vision.ImageWidth = shape[2], shape[3]
+	larger, err := model.New(c, model.Heads{LogitBias: m.Parameters().Find("logit_bias") != nil})
+	if err != nil {
+		return fmt.Errorf("experiments: %s: larger pictures: %w", f.Dir, err)
+	}
+	weights := make([]float32, larger.Parameters().Size)
+	for _, p := range larger.Parameters().Params {
+		q := m.Parameters().Find(p.Name)
+		if slices.Equal(p.Shape, q.Shape) && p.Grid == q.Grid {
+			copy(p.Slice(weights), q.Slice(slab))
+		} else if err := s.resample(p, q, p.Slice(weights), q.Slice(slab)); err != nil {
+			return err
+		}
+	}
+	b, err := f.pictures(&c.Vision, "in.image_large", "in.pixel_values_large")
+	if err != nil {
+		return err
+	}
+	out, err := forward(weights, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
+		in := larger.NewImages(g, "image", len(b.Pairs), [3]float32{}, [3]float32{1, 1, 1})
+		set := func(p *ops.Program) error { in.SetFloat(p, b.Normalized, len(b.Pairs)); return nil }
+		if vit, ok := larger.(*model.ViT); ok {
+			return []*ops.Node{vit.Scores(g, vit.Features(g, in))}, set
+		}
+		return []*ops.Node{larger.(*model.CLIP).Features(g, in)}, set
+	})
+	if err != nil {
+		return err
+	}
+	results[result] = out[0]
+	if clip, ok := larger.(*model.CLIP); ok {
+		matrix, _ := clip.Projections()
+		results[result] = project(out[0], matrix, weights)
+	}
+	return nil
 }
 
 // forward computes outputs of a graph that build makes.

@@ -10,35 +10,51 @@ import (
 	"diptych/checkpoints/safetensors"
 )
 
-// Every stored tensor of the references' fixtures is computed and within its tolerance, but for pictures that are not square.
+// Every stored tensor of the references' fixtures is computed and within its tolerance, from every form of file that holds their float32
+// weights. (Of half precision the tests of package bridge compare the tensors.)
 func TestVerify(t *testing.T) {
+	const trained, pairs, bridge, files = "../train/testdata/", "../model/testdata/", "../checkpoints/bridge/testdata/", "../checkpoints/torchfile/testdata/"
+	timm := []string{"model.representation=0", "model.vision.activation=gelu"} // what timm makes of Google's files
 	for _, x := range []struct {
-		dir     string
-		skipped []string
+		dir, weights string // empty: its own
+		sets         []string
 	}{
-		{"../train/testdata/clip-gelu", nil}, {"../train/testdata/clip-quickgelu", nil}, {"../train/testdata/vit-token", nil}, {"../train/testdata/vit-avg", nil},
-		{"../train/testdata/vit-prenorm", nil}, {"../train/testdata/vit-map", nil}, {"../checkpoints/bridge/testdata/vit-hf", []string{"out.logits.interpolated"}},
-		{"../checkpoints/bridge/testdata/posembed", nil},
-		{"../model/testdata/vilt-mlm", nil}, {"../model/testdata/vilt-itm", nil}, {"../model/testdata/vilt-vqa", nil}, {"../model/testdata/vilt-nlvr2", nil},
-		{"../model/testdata/vilt-retrieval", nil}, {"../model/testdata/vilt-original-irtr", nil}, {"../model/testdata/vilt-original-vqa", nil},
-		{"../model/testdata/vilt-original-nlvr2", nil},
+		{dir: trained + "clip-gelu"}, {dir: trained + "clip-quickgelu"}, {dir: bridge + "clip-hf"},
+		{dir: bridge + "clip-files", weights: files + "plain.safetensors"}, {dir: bridge + "clip-files", weights: files + "plain.pt"},
+		{dir: bridge + "clip-files", weights: files + "legacy.pt"}, {dir: bridge + "clip-files", weights: bridge + "checkpoint.pt"},
+		{dir: bridge + "clip-files", weights: bridge + "hf"},
+		{dir: bridge + "clip-openai", weights: files + "openai.pt"}, {dir: bridge + "clip-openai", weights: files + "openai.safetensors"},
+		{dir: trained + "vit-token"}, {dir: trained + "vit-avg"}, {dir: trained + "vit-avg-nocls"}, {dir: trained + "vit-prenorm"}, {dir: trained + "vit-map"},
+		{dir: bridge + "vit-hf"}, {dir: bridge + "vit-npz"}, {dir: bridge + "vit-npz", weights: files + "vit.npz", sets: timm},
+		{dir: bridge + "vit-npz-bigvision"}, {dir: bridge + "vit-npz-bigvision", weights: bridge + "vit-npz-bigvision/google.npz", sets: timm},
+		{dir: bridge + "posembed"},
+		{dir: pairs + "vilt-mlm"}, {dir: pairs + "vilt-itm"}, {dir: pairs + "vilt-vqa"}, {dir: pairs + "vilt-nlvr2"}, {dir: pairs + "vilt-retrieval"},
+		{dir: pairs + "vilt-original-irtr"}, {dir: pairs + "vilt-original-vqa"}, {dir: pairs + "vilt-original-nlvr2"},
 	} {
-		t.Run(filepath.Base(x.dir), func(t *testing.T) {
+		t.Run(filepath.Base(x.dir)+" "+filepath.Base(x.weights), func(t *testing.T) {
 			f, err := OpenFixture(x.dir)
 			require.NoError(t, err)
 			defer f.Close()
-			res, err := Verify(f, "", nil, 1)
+			res, err := Verify(f, x.weights, x.sets, 1)
 			require.NoError(t, err)
-			var skipped []string
 			for _, v := range res {
-				if !v.Computed {
-					skipped = append(skipped, v.Name)
-					continue
-				}
+				require.True(t, v.Computed, v.Name)
 				require.True(t, v.OK, "%s: %v, tolerance %v", v.Name, v.Largest, v.Atol)
 			}
-			require.Equal(t, x.skipped, skipped)
 		})
+	}
+}
+
+// A fixed table of positions lies elsewhere in the slab and has no gradient; all else is as with a learned one that holds the same.
+func TestVerifyFixedPositions(t *testing.T) {
+	f, err := OpenFixture("../train/testdata/vit-avg-nocls")
+	require.NoError(t, err)
+	defer f.Close()
+	res, err := Verify(f, "", []string{"model.vision.positions=sincos2d"}, 1)
+	require.NoError(t, err)
+	for _, v := range res {
+		require.Equal(t, v.Name != "grad.pos_embed", v.Computed, v.Name)
+		require.Equal(t, v.Computed, v.OK, "%s: %v, tolerance %v", v.Name, v.Largest, v.Atol)
 	}
 }
 

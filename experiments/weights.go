@@ -16,6 +16,7 @@ import (
 	"diptych/checkpoints/bridge"
 	"diptych/checkpoints/safetensors"
 	"diptych/checkpoints/torchfile"
+	"diptych/data"
 	"diptych/data/arrowset"
 	"diptych/data/tokenizer"
 	"diptych/data/transform"
@@ -92,6 +93,13 @@ func Import(path, out string, o ImportOptions) (*Imported, error) {
 	}
 	var classes []arrowset.Class
 	if m.Description.Model.Kind == "vilt" {
+		if k := m.Description.ViLT.Classes; k > 0 {
+			if classes = classesOf(m.Classes, k); len(m.Classes) > 0 {
+				for i := range classes { // as answers are compared
+					classes[i].ID = data.NormalizeAnswer(classes[i].Text)
+				}
+			}
+		}
 		if err := setWordPiece(cfg, src.Dir, o.Tokenizer); err != nil {
 			return nil, err
 		}
@@ -141,19 +149,18 @@ func headLosses(h model.ViLTHeads) (out []losses.Config, err error) {
 	for _, head := range []struct {
 		there bool
 		loss  losses.Config
-	}{{h.Match, losses.Config{Name: "itm"}}, {h.Words, losses.Config{Name: "mlm", WholeWords: true}}, {h.Color, losses.Config{Name: "mpp"}}} {
+	}{
+		{h.Match, losses.Config{Name: "itm"}}, {h.Words, losses.Config{Name: "mlm", WholeWords: true}}, {h.Color, losses.Config{Name: "mpp"}},
+		{h.Rank, losses.Config{Name: "rank"}}, {h.ClassName == model.AnswersOfQuestion, losses.Config{Name: "vqa"}},
+		{h.Classes > 0 && h.ClassName != model.AnswersOfQuestion, losses.Config{Name: "pairclass"}},
+	} {
 		if head.there {
 			head.loss.Weight = 1
 			out = append(out, head.loss)
 		}
 	}
-	switch {
-	case h.Classes > 0:
-		return nil, fmt.Errorf("%w: the file has a classifier (%s) of %d classes, for which there is no objective yet", ErrRecipe, h.ClassName, h.Classes)
-	case h.Rank:
-		return nil, fmt.Errorf("%w: the file has a rank head (rank_output), for which there is no objective yet", ErrRecipe)
-	case len(out) == 0:
-		return nil, fmt.Errorf("%w: the file has none of the heads of ViLT (matching itm_score, masked words mlm_score): nothing could be done with the model", ErrRecipe)
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: the file has none of the heads of ViLT (matching itm_score, masked words mlm_score, answers vqa_classifier or nlvr2_classifier, ranking rank_output): nothing could be done with the model", ErrRecipe)
 	}
 	return out, nil
 }

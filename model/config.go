@@ -58,9 +58,10 @@ type Transformer struct {
 // Vision describes the image tower, a ViT (Dosovitskiy et al. 2021).
 type Vision struct {
 	Transformer `yaml:",inline"`
-	ImageSize   int    `yaml:"imageSize"` // S, pixels
-	PatchSize   int    `yaml:"patchSize"` // P, pixels; divides S
-	Pool        string `yaml:"pool"`      // cls: the class token; avg: the mean of the patches; map: attention of a learned query to all tokens
+	ImageSize   int    `yaml:"imageSize"`            // S, pixels: the height of a picture
+	ImageWidth  int    `yaml:"imageWidth,omitempty"` // its width, where that is another; 0: as imageSize
+	PatchSize   int    `yaml:"patchSize"`            // P, pixels; divides both sides
+	Pool        string `yaml:"pool"`                 // cls: the class token; avg: the mean of the patches; map: attention of a learned query to all tokens
 	ClassToken  bool   `yaml:"classToken"`
 	PreNorm     bool   `yaml:"preNorm"`   // a LayerNorm after the embedding: CLIP's ln_pre, timm's pre_norm
 	PatchBias   bool   `yaml:"patchBias"` // absent in CLIP
@@ -231,15 +232,21 @@ func (t *Transformer) hidden() int { return int(t.MLPRatio * float64(t.Width)) }
 // validate checks the image tower.
 func (v *Vision) validate(bad func(format string, args ...any)) {
 	v.Transformer.validate(bad)
-	if v.ImageSize < 1 || v.ImageSize > maxSide {
-		bad("imageSize: %d, want 1 to %d", v.ImageSize, maxSide)
-	}
 	positive(bad, "patchSize", v.PatchSize)
-	if v.PatchSize > 0 && v.ImageSize/v.PatchSize > maxGrid {
-		bad("imageSize: %d has %d patches of %d a side, want at most %d", v.ImageSize, v.ImageSize/v.PatchSize, v.PatchSize, maxGrid)
+	side := func(key string, n int) {
+		switch p := v.PatchSize; {
+		case n < 1 || n > maxSide:
+			bad("%s: %d, want 1 to %d", key, n, maxSide)
+		case p <= 0:
+		case n/p > maxGrid:
+			bad("%s: %d has %d patches of %d a side, want at most %d", key, n, n/p, p, maxGrid)
+		case n%p != 0:
+			bad("%s: %d is not a multiple of patchSize %d", key, n, p)
+		}
 	}
-	if v.PatchSize > 0 && v.ImageSize%v.PatchSize != 0 {
-		bad("imageSize: %d is not a multiple of patchSize %d", v.ImageSize, v.PatchSize)
+	side("imageSize", v.ImageSize)
+	if v.ImageWidth != 0 {
+		side("imageWidth", v.ImageWidth)
 	}
 	switch {
 	case v.Pool != "cls" && v.Pool != "avg" && v.Pool != "map":
@@ -260,8 +267,25 @@ func (v *Vision) validate(bad func(format string, args ...any)) {
 	within(bad, "patchDropout", v.PatchDropout, v.PatchDropout >= 0 && v.PatchDropout < 1, "[0, 1)")
 }
 
-// NumPatches returns N = (S/P)².
-func (v *Vision) NumPatches() int { return v.ImageSize / v.PatchSize * (v.ImageSize / v.PatchSize) }
+// Sides returns the height and the width of a picture in pixels.
+func (v *Vision) Sides() (height, width int) {
+	if v.ImageWidth > 0 {
+		return v.ImageSize, v.ImageWidth
+	}
+	return v.ImageSize, v.ImageSize
+}
+
+// Grid returns the rows and columns of a picture's patches.
+func (v *Vision) Grid() [2]int {
+	height, width := v.Sides()
+	return [2]int{height / v.PatchSize, width / v.PatchSize}
+}
+
+// NumPatches returns N, (S/P)² of a square.
+func (v *Vision) NumPatches() int {
+	g := v.Grid()
+	return g[0] * g[1]
+}
 
 // NumTokens returns the tokens of one picture, with the class token.
 func (v *Vision) NumTokens() int {

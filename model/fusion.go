@@ -168,17 +168,22 @@ func (m *Fusion) textTokens(g *ops.Graph, in *TextInput) *ops.Node {
 	return in.once("tokens", func() *ops.Node { return m.text.rows(g, in, nil) })
 }
 
+// FeatureDim returns D, the width of Features.
+func (m *Fusion) FeatureDim() int { return m.Config.Vision.Width }
+
+// Features adds the image tower to g: pictures -> their class tokens (B, D), before the projection to the joint space.
+func (m *Fusion) Features(g *ops.Graph, in *ImageInput) *ops.Node {
+	if !m.fused() {
+		return m.visual.forward(g, in)
+	}
+	x, _ := m.imageTokens(g, in)
+	return g.Gather(x, in.class)
+}
+
 // EncodeImage adds the image tower to g: pictures -> imageEmbed (B, E), unit rows.
 func (m *Fusion) EncodeImage(g *ops.Graph, in *ImageInput) *ops.Node {
 	return in.once("embed", func() *ops.Node {
-		var x *ops.Node
-		if m.fused() {
-			x, _ = m.imageTokens(g, in)
-			x = g.Gather(x, in.class)
-		} else {
-			x = m.visual.forward(g, in)
-		}
-		return g.L2Normalize(m.imageProject.forward(g, x, ops.LinearOpt{}), normEps) // (B, E)
+		return g.L2Normalize(m.imageProject.forward(g, m.Features(g, in), ops.LinearOpt{}), normEps) // (B, E)
 	})
 }
 
@@ -198,8 +203,22 @@ func (m *Fusion) EncodeText(g *ops.Graph, in *TextInput) *ops.Node {
 // fuse adds the fusion blocks to g: rows (R, D) of sentences, divided by seqs, each of which reads the tokens of picture reads[i]; reads nil: picture i.
 // Of the last block only the rows read are computed -> (rows read, D). pass names the use for dropout.
 func (m *Fusion) fuse(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, images *ImageInput, reads *ops.Ints, read *ops.Picked, pass string) *ops.Node {
+	x, _, _ = m.fuseAsking(g, x, seqs, images, reads, read, pass)
+	return x
+}
+
+// attention adds a pass over pairs to g and returns what the last cross-attention compares: the queries of all rows (R, D), and the
+// keys and values of the pictures' tokens (R', 2·D).
+func (m *Fusion) attention(g *ops.Graph, texts *TextInput, images *ImageInput) []*ops.Node {
+	all := &ops.Picked{Rows: g.Every(texts.seqs), Seqs: texts.seqs}
+	_, query, keyValue := m.fuseAsking(g, m.textTokens(g, texts), texts.seqs, images, nil, all, "attention")
+	return []*ops.Node{query, keyValue}
+}
+
+// fuseAsking is fuse, with the last block's queries, and the keys and values that they are compared with.
+func (m *Fusion) fuseAsking(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, images *ImageInput, reads *ops.Ints, read *ops.Picked, pass string) (_, query, keyValue *ops.Node) {
 	if g.Err() != nil {
-		return nil
+		return nil, nil, nil
 	}
 	t, heads := m.text, m.text.cfg.NumHeads
 	d, last := t.cfg.Width, len(m.blocks)-1
@@ -208,7 +227,7 @@ func (m *Fusion) fuse(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, images *ImageIn
 		name := pass + "." + b.name
 		tokens, imageSeqs := m.imageTokens(g, images)
 		g.BeginBlock()
-		keyValue := images.once(b.name, func() *ops.Node { return b.keyValue.forward(g, tokens, ops.LinearOpt{}) }) // (tokens, 2·D)
+		keyValue = images.once(b.name, func() *ops.Node { return b.keyValue.forward(g, tokens, ops.LinearOpt{}) }) // (tokens, 2·D)
 		own := seqs
 		var h *ops.Node
 		if i < last {
@@ -224,13 +243,14 @@ func (m *Fusion) fuse(g *ops.Graph, x *ops.Node, seqs *ops.Seqs, images *ImageIn
 			}
 		}
 		x = t.branch(g, b.out, b.ln1, x, h, name+".attn", own)
-		h = g.CrossAttention(b.query.forward(g, x, ops.LinearOpt{}), own, keyValue, imageSeqs, reads, heads)
+		query = b.query.forward(g, x, ops.LinearOpt{})
+		h = g.CrossAttention(query, own, keyValue, imageSeqs, reads, heads)
 		x = t.branch(g, b.crossOut, b.crossNorm, x, h, name+".cross", own)
 		h = b.fc.forward(g, x, ops.LinearOpt{Act: t.act}) // (R, hidden)
 		x = t.branch(g, b.pr, b.ln2, x, h, name+".mlp", own)
 		g.EndBlock(x)
 	}
-	return x
+	return x, query, keyValue
 }
 
 // MatchRead adds a pass over sentences, each with picture reads[i], or i if reads is nil, and the scores (B, 2) of "another

@@ -63,7 +63,8 @@ type kept struct {
 // pixel levels divided by 255.
 func newImageInput(g *ops.Graph, name string, v *Vision, n int, mean, std [3]float32) *ImageInput {
 	in := &ImageInput{vision: v, offsets: every(v.NumTokens(), n), encoded: encodedAs(name)}
-	in.image = g.Image(name, n, v.ImageSize, mean, std)
+	height, width := v.Sides()
+	in.image = g.Image(name, n, height, width, mean, std)
 	in.seqs = g.Seqs(name+".seqs", n, n*v.NumTokens())
 	if v.Pool == "cls" {
 		in.class = g.Ints(name+".class", n)
@@ -120,13 +121,13 @@ func (in *ImageInput) Draw(p *ops.Program, seed uint64, step, base int) {
 	}
 }
 
-// Set binds the pictures of the next run: pixels (n, S, S, 3), levels 0 to 255. The slice must stay until the backward pass.
+// Set binds the pictures of the next run: pixels (n, height, width, 3), levels 0 to 255. The slice must stay until the backward pass.
 func (in *ImageInput) Set(p *ops.Program, pixels []uint8, n int) {
 	p.SetImageU8(in.image, pixels)
 	in.setCount(p, n)
 }
 
-// SetFloat binds normalised pictures (n, 3, S, S).
+// SetFloat binds normalised pictures (n, 3, height, width).
 func (in *ImageInput) SetFloat(p *ops.Program, pixels []float32, n int) {
 	p.SetImageF32(in.image, pixels)
 	in.setCount(p, n)

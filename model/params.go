@@ -13,12 +13,12 @@ import (
 type Param struct {
 	Name    string
 	Shape   []int
-	Offset  int  // in elements, a multiple of 16 (one cache line of float32)
-	Decay   bool // weight decay applies: matrices and tables, not gains, biases, the class embedding or the scale
-	Frozen  bool // fixed: no gradient, no update; see Layout.Freeze
-	Grid    int  // not 0: its last Grid² rows are the positions of a grid of patches
-	Context bool // its rows are the positions of a text's tokens
-	Above   int  // layers of its tower that follow its own, for a learning rate that falls with depth; 0 for heads
+	Offset  int    // in elements, a multiple of 16 (one cache line of float32)
+	Decay   bool   // weight decay applies: matrices and tables, not gains, biases, the class embedding or the scale
+	Frozen  bool   // fixed: no gradient, no update; see Layout.Freeze
+	Grid    [2]int // not 0: its last rows are the positions of a grid of patches of so many rows and columns
+	Context bool   // its rows are the positions of a text's tokens
+	Above   int    // layers of its tower that follow its own, for a learning rate that falls with depth; 0 for heads
 	init    initializer
 }
 

@@ -12,8 +12,8 @@ import "math"
 //
 // (spec 1.4, where they are told apart: the papers do not).
 var positionTables = map[string]struct {
-	multiple int // of which the width must be
-	values   func(grid, width, skip int) initializer
+	multiple int                                     // of which the width must be
+	values   func(cols, width, skip int) initializer // of a grid of so many columns
 }{
 	"sincos2d": {4, func(g, w, skip int) initializer {
 		return sinCos(g, w, skip, 4, float64(w/4), [4]wave{sinX, cosX, sinY, cosY})
@@ -29,14 +29,14 @@ var positionTables = map[string]struct {
 
 // wave is one of the parts of a row: the sine or cosine of a patch's column x, row y or number i.
 type wave struct {
-	of  func(x, y, grid int) int
+	of  func(x, y, cols int) int
 	fun func(float64) float64
 }
 
 var (
 	column = func(x, _, _ int) int { return x }
 	line   = func(_, y, _ int) int { return y }
-	number = func(x, y, grid int) int { return y*grid + x }
+	number = func(x, y, cols int) int { return y*cols + x }
 
 	sinX, cosX = wave{column, math.Sin}, wave{column, math.Cos}
 	sinY, cosY = wave{line, math.Sin}, wave{line, math.Cos}
@@ -44,7 +44,7 @@ var (
 )
 
 // sinCos is a table whose rows have equal parts of one wave each, with frequencies ω_k = 10000^(-k/n).
-func sinCos(grid, width, skip, parts int, n float64, waves [4]wave) initializer {
+func sinCos(cols, width, skip, parts int, n float64, waves [4]wave) initializer {
 	size := width / parts
 	return func(_ uint64, i int) float64 {
 		patch, c := i/width-skip, i%width
@@ -52,7 +52,7 @@ func sinCos(grid, width, skip, parts int, n float64, waves [4]wave) initializer 
 			return 0
 		}
 		w := waves[c/size]
-		at := w.of(patch%grid, patch/grid, grid)
+		at := w.of(patch%cols, patch/cols, cols)
 		return w.fun(float64(at) * math.Pow(10000, -float64(c%size)/n))
 	}
 }

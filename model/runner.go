@@ -38,7 +38,7 @@ func NewRunner(m Model, picture func(*ops.Graph, *ImageInput) *ops.Node, text fu
 	}
 	g := ops.NewGraph[float32]()
 	r.images = m.NewImages(g, "image", chunk, mean, std)
-	r.size = 3 * r.images.image.Side * r.images.image.Side
+	r.size = 3 * r.images.image.Height * r.images.image.Width
 	r.picture = picture(g, r.images)
 	if r.imgProg, err = compile(g, r.picture, "image"); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (r *Runner) closePrograms() {
 	}
 }
 
-// Images encodes n pictures, pixels (n, S, S, 3), into out (n, Dim).
+// Images encodes n pictures, pixels (n, height, width, 3), into out (n, Dim).
 func (r *Runner) Images(pixels []uint8, n int, out []float32) error {
 	e := r.Dim()
 	for lo := 0; lo < n; lo += r.chunk {

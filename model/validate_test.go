@@ -25,6 +25,8 @@ func TestValidate(t *testing.T) {
 		{"huge vocabulary", func(c *Config) { c.Text.VocabSize = huge }, "model.text.vocabSize: "},
 		{"huge context", func(c *Config) { c.Text.ContextLength = huge }, "model.text.contextLength: "},
 		{"huge picture", func(c *Config) { c.Vision.ImageSize = huge }, "model.vision.imageSize: "},
+		{"width in no whole patches", func(c *Config) { c.Vision.ImageWidth = c.Vision.ImageSize + 1 }, "model.vision.imageWidth: "},
+		{"huge width", func(c *Config) { c.Vision.ImageWidth = huge }, "model.vision.imageWidth: "},
 		{"too many patches", func(c *Config) { c.Vision.ImageSize, c.Vision.PatchSize = 1<<14, 1 }, "imageSize: 16384 has 16384 patches of 1 a side"},
 		{"heads", func(c *Config) { c.Text.NumHeads = 5 }, "model.text.width: 512 is not a multiple of numHeads 5"},
 		{"ratio not a number", func(c *Config) { c.Vision.MLPRatio = math.NaN() }, "model.vision.mlpRatio: NaN"},

@@ -179,7 +179,7 @@ func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
 	m.types = table("token_type_embeddings.weight", 1+cfg.PictureTypes, d)
 	m.class = table("transformer.cls_token", 1, 1, d)
 	m.pos = table("transformer.pos_embed", 1, 1+cfg.Grid()*cfg.Grid(), d)
-	m.pos.Grid = cfg.Grid()
+	m.pos.Grid = [2]int{cfg.Grid(), cfg.Grid()}
 	m.patch = linear{l.add("transformer.patch_embed.proj.weight", fanIn(3*p*p), d, 3, p, p), l.add("transformer.patch_embed.proj.bias", fanIn(3*p*p), d)}
 	if heads.Color {
 		m.maskToken = table("transformer.mask_token", 1, 1, d)

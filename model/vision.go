@@ -62,13 +62,13 @@ func newVisionTower(l *Layout, cfg *Vision, s initScheme, names visionNames) (*v
 	}
 	switch table, fixed := positionTables[cfg.Positions]; {
 	case fixed:
-		t.pos = l.add(names.pos, table.values(cfg.ImageSize/cfg.PatchSize, d, rows-cfg.NumPatches()), rows, d)
+		t.pos = l.add(names.pos, table.values(cfg.Grid()[1], d, rows-cfg.NumPatches()), rows, d)
 		t.pos.Frozen = true
 	case cfg.Positions == "learned":
 		t.pos = l.add(names.pos, s.visionPos(d), rows, d)
 	}
 	if t.pos != nil {
-		t.pos.Grid = cfg.ImageSize / cfg.PatchSize
+		t.pos.Grid = cfg.Grid()
 	}
 	if cfg.PreNorm {
 		t.preNorm = l.addNorm(names.preNorm, d, cfg.LayerNormEps)

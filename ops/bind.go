@@ -65,13 +65,13 @@ func (p *ProgramOf[T]) SetSeqs(x *Seqs, offsets []int32) {
 	x.offsets = offsets
 }
 
-// SetImageU8 binds n pictures as levels (n, side, side, 3).
+// SetImageU8 binds n pictures as levels (n, height, width, 3).
 func (p *ProgramOf[T]) SetImageU8(x *Image, pixels []uint8) {
 	x.u8, x.f32 = pixels, nil
 	p.setImage(x, len(pixels))
 }
 
-// SetImageF32 binds n pictures that are normalised already (n, 3, side, side).
+// SetImageF32 binds n pictures that are normalised already (n, 3, height, width).
 func (p *ProgramOf[T]) SetImageF32(x *Image, pixels []float32) {
 	x.u8, x.f32 = nil, pixels
 	p.setImage(x, len(pixels))
@@ -79,9 +79,9 @@ func (p *ProgramOf[T]) SetImageF32(x *Image, pixels []float32) {
 
 func (p *ProgramOf[T]) setImage(x *Image, n int) {
 	x.set = false
-	size := 3 * x.Side * x.Side
+	size := 3 * x.Height * x.Width
 	if n%size != 0 {
-		p.fail("%s: %d pixels are no whole number of pictures of 3·%d·%d: %w", x.name, n, x.Side, x.Side, ErrShape)
+		p.fail("%s: %d pixels are no whole number of pictures of 3·%d·%d: %w", x.name, n, x.Height, x.Width, ErrShape)
 		return
 	}
 	x.set = p.setDim(x.Count, n/size)

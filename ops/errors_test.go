@@ -48,10 +48,10 @@ func TestBuildErrors(t *testing.T) {
 			return g.RelativeBias(g.Param("table", 0, 5, 2), []int32{0, 1, 5, 0}, 0, 2)
 		}, "positions 1 and 0 are row 5 of table (5, 2)", true},
 		{"patch does not divide", func(g *Graph, _ *Node, _ *Seqs) *Node {
-			return g.PatchEmbed(g.Image("i", 1, 10, [3]float32{}, [3]float32{1, 1, 1}), g.Param("w", 0, 4, 27), nil, 3)
+			return g.PatchEmbed(g.Image("i", 1, 9, 10, [3]float32{}, [3]float32{1, 1, 1}), g.Param("w", 0, 4, 27), nil, 3)
 		}, "not a multiple of the patch, 3", true},
 		{"std of zero", func(g *Graph, _ *Node, _ *Seqs) *Node {
-			g.Image("i", 1, 10, [3]float32{}, [3]float32{1, 0, 1})
+			g.Image("i", 1, 9, 10, [3]float32{}, [3]float32{1, 0, 1})
 			return nil
 		}, "must not be zero", true},
 		{"probability of one", func(g *Graph, x *Node, s *Seqs) *Node { return g.Dropout(x, 1, "d", s) }, "probability 1 must be in [0, 1)", false},
@@ -211,7 +211,7 @@ func TestBackwardErrors(t *testing.T) {
 
 func TestImageErrors(t *testing.T) {
 	g := NewGraph[float32]()
-	img := g.Image("pictures", 2, 4, [3]float32{}, [3]float32{1, 1, 1})
+	img := g.Image("pictures", 2, 4, 4, [3]float32{}, [3]float32{1, 1, 1})
 	seqs := g.Seqs("seqs", 2, 10)
 	x := g.PatchEmbed(img, g.Param("w", 0, 3, 12), nil, 2)
 	y := g.AssembleTokens(x, g.Param("cls", 36, 3), nil, img, seqs)

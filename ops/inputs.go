@@ -25,10 +25,10 @@ type Seqs struct {
 	set     bool
 }
 
-// Image is a run-time batch of square pictures.
+// Image is a run-time batch of pictures of one size.
 type Image struct {
-	Count *Dim
-	Side  int
+	Count         *Dim
+	Height, Width int // pixels
 
 	name      string
 	mean, std [3]float32
@@ -96,14 +96,14 @@ func (g *GraphOf[T]) Seqs(name string, maxSeqs, maxRows int) *Seqs {
 	return x
 }
 
-// Image returns a run-time batch of at most maxBatch pictures of side·side pixels. SetImageU8 gives them as levels, which
+// Image returns a run-time batch of at most maxBatch pictures of height·width pixels. SetImageU8 gives them as levels, which
 // become (level/255 - mean)/std channel by channel; SetImageF32 gives them normalised.
-func (g *GraphOf[T]) Image(name string, maxBatch, side int, mean, std [3]float32) *Image {
+func (g *GraphOf[T]) Image(name string, maxBatch, height, width int, mean, std [3]float32) *Image {
 	g.named("image", name)
-	if side <= 0 || slices.Contains(std[:], 0) {
-		g.fail("image %q: side %d and std %v must not be zero: %w", name, side, std, ErrShape)
+	if height <= 0 || width <= 0 || slices.Contains(std[:], 0) {
+		g.fail("image %q: sides %d, %d and std %v must not be zero: %w", name, height, width, std, ErrShape)
 	}
-	x := &Image{Count: g.dim(name+".count", maxBatch), Side: side, name: name, mean: mean, std: std}
+	x := &Image{Count: g.dim(name+".count", maxBatch), Height: height, Width: width, name: name, mean: mean, std: std}
 	g.check(func() error { return bound(x.set, name) })
 	return x
 }

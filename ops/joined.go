@@ -97,6 +97,19 @@ func (g *GraphOf[T]) First(seqs *Seqs) *Picked {
 	return p
 }
 
+// Every lists all rows of sequences.
+func (g *GraphOf[T]) Every(seqs *Seqs) *Ints {
+	all := &Ints{Dim: seqs.Rows, name: g.describe("all rows"), set: true, late: seqs.Rows.late}
+	g.whenKnown(func() error {
+		all.data = all.data[:0]
+		for i := range seqs.Rows.Len() {
+			all.data = append(all.data, int32(i))
+		}
+		return nil
+	}, seqs.Rows.late)
+	return all
+}
+
 // Single divides rows of which each is a sequence.
 func (g *GraphOf[T]) Single(count *Dim) *Seqs {
 	s := &Seqs{Count: count, Rows: count, name: g.describe("single rows"), set: true}

@@ -85,13 +85,13 @@ func TestGradients(t *testing.T) {
 			return b.Embed(b.ints("ids", 1, 0, 2, 1, 1), b.param("table", 3, 4), nil, b.seqs("s", 0, 2, 5))
 		}},
 		{"patches of levels with class token", func(b *f64) *Node {
-			img := b.Image("img", 3, 4, mean, std)
+			img := b.Image("img", 3, 4, 4, mean, std)
 			b.binds = append(b.binds, func(p *ProgramOf[float64]) { p.SetImageU8(img, pixels) })
 			x := b.PatchEmbed(img, b.param("w", 5, 3, 2, 2), b.param("b", 5), 2)
 			return b.AssembleTokens(x, b.param("cls", 5), b.param("pos", 5, 5), img, b.seqs("s", 0, 5, 10))
 		}},
 		{"normalised patches without class token", func(b *f64) *Node {
-			img := b.Image("img", 3, 4, mean, std)
+			img := b.Image("img", 3, 4, 4, mean, std)
 			b.binds = append(b.binds, func(p *ProgramOf[float64]) { p.SetImageF32(img, floats) })
 			return b.AssembleTokens(b.PatchEmbed(img, b.param("w", 5, 12), nil, 2), nil, nil, img, b.seqs("s", 0, 4, 8))
 		}},

@@ -14,10 +14,10 @@ func (g *GraphOf[T]) PatchEmbed(img *Image, w, b *Node, patch int) *Node {
 		return nil
 	}
 	name := "patch embed " + w.name
-	if img == nil || patch <= 0 || img.Side%patch != 0 {
-		return g.fail("%s: the image is missing or its side is not a multiple of the patch, %d: %w", name, patch, ErrShape)
+	if img == nil || patch <= 0 || img.Height%patch != 0 || img.Width%patch != 0 {
+		return g.fail("%s: the image is missing or a side is not a multiple of the patch, %d: %w", name, patch, ErrShape)
 	}
-	width, size, n := w.buf.rows.n, 3*patch*patch, (img.Side/patch)*(img.Side/patch)
+	width, size, n := w.buf.rows.n, 3*patch*patch, (img.Height/patch)*(img.Width/patch)
 	if !g.weight(name, w, size) || !g.vector(name, b, width) {
 		return nil
 	}
@@ -27,9 +27,9 @@ func (g *GraphOf[T]) PatchEmbed(img *Image, w, b *Node, patch int) *Node {
 	cut := func(dst []T) {
 		p, count := g.mem.run.Pool, img.Count.Len()
 		if img.u8 != nil {
-			kernel.PatchesU8(p, dst, img.u8, count, img.Side, patch, img.mean, img.std)
+			kernel.PatchesU8(p, dst, img.u8, count, img.Height, img.Width, patch, img.mean, img.std)
 		} else {
-			kernel.PatchesF32(p, dst, img.f32, count, img.Side, patch)
+			kernel.PatchesF32(p, dst, img.f32, count, img.Height, img.Width, patch)
 		}
 	}
 	o := &op[T]{kind: "patch embed", name: name, in: []*Node{w, b}, out: y, work: []*buffer{patches}, flops: 2 * int64(rows.Max) * int64(w.len())}

@@ -251,7 +251,7 @@ func TestRoundTripViT(t *testing.T) {
 		path, family string
 		hf           bool
 	}{
-		{fixtures + "vit-token", "timm", true}, {fixtures + "vit-avg", "timm", false}, {fixtures + "vit-prenorm", "timm", false}, {fixtures + "vit-map", "timm", false},
+		{fixtures + "vit-token", "timm", true}, {fixtures + "vit-avg", "timm", false}, {fixtures + "vit-avg-nocls", "timm", false}, {fixtures + "vit-prenorm", "timm", false}, {fixtures + "vit-map", "timm", false},
 		{"testdata/vit-hf", "hf-vit", true}, {"testdata/vit-npz", "timm", true},
 	} {
 		_, m := readModel(t, x.path, "")

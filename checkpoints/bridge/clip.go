@@ -65,15 +65,6 @@ func ratio(hidden, width int) float64 {
 	return r
 }
 
-// side returns the patches along one side of a picture from its number of positions.
-func side(tokens, classTokens int) (int, error) {
-	n := int(math.Round(math.Sqrt(float64(max(tokens-classTokens, 0)))))
-	if n < 1 || n*n != tokens-classTokens {
-		return 0, fmt.Errorf("%d positions are not those of a square picture and %d class token", tokens, classTokens)
-	}
-	return n, nil
-}
-
 // clipShapes reads the sizes of a dual encoder off its shapes. What they do not say keeps CLIP's values: heads of 64 channels.
 func clipShapes(f *family, v *view) (*Description, error) {
 	d := &Description{Model: model.Default(), LogitBias: v.has(f.rows, "logit_bias")}
@@ -87,11 +78,11 @@ func clipShapes(f *family, v *view) (*Description, error) {
 	if vis.ClassToken {
 		classes = 1
 	}
-	grid, err := side(v.axis(r, "visual.positional_embedding", 0), classes)
+	grid, err := v.grid(v.axis(r, "visual.positional_embedding", 0), classes, vis.PatchSize)
 	if err != nil {
 		return nil, err
 	}
-	vis.ImageSize = grid * vis.PatchSize
+	setGrid(vis, grid)
 	vis.Depth = v.blocks(r, "visual.transformer.resblocks.%d.ln_1.weight")
 	c.EmbedDim = v.axis(r, "visual.proj", 1)
 	txt.VocabSize, txt.Width = v.axis(r, "token_embedding.weight", 0), v.axis(r, "token_embedding.weight", 1)

@@ -43,6 +43,8 @@ type Description struct {
 	Tokenizer  tokenizer.Tokenizer // of the texts; for writing only
 	Positions  string              // how positions are brought to another picture size: a name of methods
 	Notes      []string            // what was assumed
+
+	grid [2]int // of the positions as they are stored
 }
 
 // Model is a model in a public file, in our names.
@@ -60,7 +62,11 @@ type Model struct {
 func (m *Model) Summary() string {
 	c := &m.Description.Model
 	v, t := &c.Vision, &c.Text
-	s := fmt.Sprintf("pictures of %d px in patches of %d, width %d, %d blocks, %d heads, %s", v.ImageSize, v.PatchSize, v.Width, v.Depth, v.NumHeads, v.Activation)
+	size := fmt.Sprint(v.ImageSize)
+	if v.ImageWidth > 0 {
+		size = fmt.Sprintf("%d×%d", v.ImageWidth, v.ImageSize)
+	}
+	s := fmt.Sprintf("pictures of %s px in patches of %d, width %d, %d blocks, %d heads, %s", size, v.PatchSize, v.Width, v.Depth, v.NumHeads, v.Activation)
 	if c.Kind == "vilt" {
 		s += fmt.Sprintf("; sentences of %d tokens of %d; heads: %s", t.ContextLength, t.VocabSize, strings.Join(m.heads(), ", "))
 	}
@@ -143,7 +149,7 @@ func read(s *Source, adjust func(*Description) error) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", s.Path, f.about, err)
 	}
-	d.Positions = f.positions
+	d.Positions, d.grid = f.positions, d.Model.Vision.Grid()
 	if adjust != nil {
 		if err := adjust(d); err != nil {
 			return nil, err
@@ -169,7 +175,8 @@ func read(s *Source, adjust func(*Description) error) (*Model, error) {
 		shape := p.Shape
 		stored := v.shape(f.rows, p.Name)
 		rows := len(shape) - 2 // the axis of a table's rows
-		resized := positionTables[p.Name] && len(stored) == len(shape) && stored[rows] != shape[rows] && stored[rows+1] == shape[rows+1]
+		resized := positionTables[p.Name] && len(stored) == len(shape) && stored[rows+1] == shape[rows+1] &&
+			(stored[rows] != shape[rows] || p.Grid != [2]int{} && p.Grid != d.grid)
 		if resized {
 			shape = stored
 		}
@@ -211,11 +218,7 @@ func resizeTensor(t safetensors.Tensor, name string, want []int, d *Description)
 	if name != "positional_embedding" {
 		v := &d.Model.Vision
 		skip = want[rows] - v.NumPatches()
-		old, err := side(t.Shape[rows], skip)
-		if err != nil {
-			return t, fmt.Errorf("%s: %w", name, err)
-		}
-		from, to = [2]int{old, old}, [2]int{v.ImageSize / v.PatchSize, v.ImageSize / v.PatchSize}
+		from, to = d.grid, v.Grid()
 	} else {
 		method = MethodTimmNPZ
 	}
@@ -258,6 +261,9 @@ func Publish(familyName string, d *Description, from Stored) (*Published, error)
 		return nil, fmt.Errorf("bridge: %q is no family that can be written; there are %s", familyName, strings.Join(writable, ", "))
 	}
 	f := families[i]
+	if v := &d.Model.Vision; f != timm && v.ImageWidth != 0 && v.ImageWidth != v.ImageSize {
+		return nil, fmt.Errorf("bridge: %s: pictures of %d×%d pixels: only timm's form has pictures that are not square", f.about, v.ImageWidth, v.ImageSize)
+	}
 	tower := f == timm && d.Model.Kind == "clip" // of a dual encoder the image tower alone
 	if tower {
 		f = timmCLIP
@@ -305,13 +311,19 @@ func Publish(familyName string, d *Description, from Stored) (*Published, error)
 }
 
 // Named gives values that lie as our parameters do, such as gradients, under public names. The family is the first that has all of those that are
-// wanted; nil if none has.
+// wanted; nil if none has. What is frozen has no gradient and is left out.
 func Named(wanted []string, params []*model.Param, slab []float32) (map[string][]float32, error) {
 	for _, f := range families {
-		out := map[string][]float32{}
+		out, frozen := map[string][]float32{}, map[string]bool{}
 		for _, p := range params {
 			r, block, ok := resolve(f.rows, p.Name)
 			if !ok || block >= 0 {
+				continue
+			}
+			if p.Frozen {
+				for _, name := range r.theirs {
+					frozen[name] = true
+				}
 				continue
 			}
 			values := safetensors.Floats(p.Name, p.Shape, p.Slice(slab))
@@ -326,7 +338,7 @@ func Named(wanted []string, params []*model.Param, slab []float32) (map[string][
 				}
 			}
 		}
-		if !slices.ContainsFunc(wanted, func(n string) bool { return out[n] == nil }) {
+		if !slices.ContainsFunc(wanted, func(n string) bool { return out[n] == nil && !frozen[n] }) {
 			return out, nil
 		}
 	}

@@ -56,20 +56,20 @@ func vitShapes(f *family, v *view) (*Description, error) {
 		vis.LayerScale = 1e-5 // a first value, which weights that are read replace
 	}
 	positions := v.axis(r, "pos_embed", 0)
-	grid, err := side(positions, 0)
+	grid, err := v.grid(positions, 0, vis.PatchSize)
 	switch {
 	case positions == 0:
 		vis.Positions = "none"
 		return nil, fmt.Errorf("without positions nothing says the size of the pictures")
-	case vis.ClassToken && err == nil: // a square without a place for the class token
+	case vis.ClassToken && err == nil: // without a place for the class token
 		vis.NoEmbedClass = true
 	case vis.ClassToken:
-		grid, err = side(positions, 1)
+		grid, err = v.grid(positions, 1, vis.PatchSize)
 	}
 	if err != nil {
 		return nil, err
 	}
-	vis.ImageSize = grid * vis.PatchSize
+	setGrid(vis, grid)
 	vis.Depth = v.blocks(r, "blocks.%d.norm1.weight")
 	if vis.Width > 0 {
 		vis.MLPRatio = ratio(v.axis(r, "blocks.0.mlp.fc1.weight", 0), vis.Width)
@@ -174,7 +174,10 @@ func timmConfig(f *family, v *view) (*Description, error) {
 	}
 	d.Classes = cfg.Labels
 	if p := cfg.Pretrained; p != nil {
-		d.Preprocess = &Preprocess{Size: vis.ImageSize, Mode: "shortest", Filter: "bicubic", Mean: half, Std: half, Crop: p.CropPct}
+		d.Preprocess = &Preprocess{Size: vis.ImageSize, Mode: "shortest", Filter: "bicubic", Mean: half, Std: half}
+		if vis.ImageWidth == 0 {
+			d.Preprocess.Crop = p.CropPct
+		}
 		if len(p.Mean) == 3 && len(p.Std) == 3 {
 			d.Preprocess.Mean, d.Preprocess.Std = [3]float64(p.Mean), [3]float64(p.Std)
 		}
@@ -236,9 +239,13 @@ func timmJSONFile(architecture string, v *model.Vision, classes int, labels []st
 	if pool == "cls" {
 		pool = "token"
 	}
+	height, width := v.Sides()
 	args := &timmArgs{
-		Heads: v.NumHeads, Pool: pool, PreNorm: v.PreNorm, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Width: v.Width, Depth: v.Depth,
+		Heads: v.NumHeads, Pool: pool, PreNorm: v.PreNorm, ImageSize: height, PatchSize: v.PatchSize, Width: v.Width, Depth: v.Depth,
 		MLPRatio: v.MLPRatio, ClassToken: &v.ClassToken,
+	}
+	if width != height {
+		args.ImageSize = [2]int{height, width}
 	}
 	if v.NoEmbedClass {
 		args.NoEmbed = &v.NoEmbedClass
@@ -258,7 +265,7 @@ func timmJSONFile(architecture string, v *model.Vision, classes int, labels []st
 		if crop == 0 {
 			crop = 1
 		}
-		cfg.Pretrained = &timmPretrain{InputSize: []int{3, v.ImageSize, v.ImageSize}, Interpolation: p.Filter, CropPct: crop, Mean: p.Mean[:], Std: p.Std[:]}
+		cfg.Pretrained = &timmPretrain{InputSize: []int{3, height, width}, Interpolation: p.Filter, CropPct: crop, Mean: p.Mean[:], Std: p.Std[:]}
 	}
 	b, err := json.MarshalIndent(cfg, "", "  ")
 	return map[string][]byte{"config.json": append(b, '\n')}, err

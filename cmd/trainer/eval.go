@@ -23,11 +23,13 @@ import (
 	"diptych/experiments/report"
 	"diptych/internal/kernel"
 	"diptych/internal/machine"
+	"diptych/model"
 )
 
 // newEval is "trainer eval": it measures a trained model on a data set.
 func newEval() *cobra.Command {
 	var data, out, start, prompts, names string
+	var second rescoring
 	ensemble := 1.0
 	var tasks []string
 	var threads int
@@ -55,10 +57,17 @@ bytes a number. Classes that the training split does not show are not counted.
 A model that reads a picture and a sentence together (kind vilt) is measured by other tasks: match tells a picture's own sentence
 from another's, half and half, and chooses it among 100; fill guesses hidden words beside the picture, another's and an even grey.
 One that answers is measured by the captions' answers: vqa is VQA's official accuracy beside all annotators, by kind of question;
-nlvr2 accuracy and consistency of sentences about two pictures; classify the classes of picture and sentence together.`,
+nlvr2 accuracy and consistency of sentences about two pictures; classify the classes of picture and sentence together.
+
+Such a model, and one of kind fusion, ranks by scoring pairs: --rerank K scores the K best candidates of each query again, by the first
+scores of the model's own towers or of --first, --exact all pairs. What it loses is told: no query whose right candidates are not among
+the K best can be answered. Scores are kept in a journal in --out, or else in RUN, and an evaluation that was stopped goes on from
+there.`,
 		Example: `  trainer eval runs/clip-emoji
   trainer eval runs/clip-emoji --split test_style,test_concept --out report
   trainer eval runs/a --data DIR --split test --task retrieval --texts all --json
+  trainer eval runs/fusion-emoji --split test_style --task retrieval --rerank 32
+  trainer eval runs/vilt-emoji --split val --task retrieval --rerank 32 --first runs/clip-emoji
   trainer eval models/b32 --data DIR --task zeroshot --prompts imagenet
   trainer eval models/b32 --data DIR --split test --task linear-probe,knn --val val`,
 		Args: cobra.ExactArgs(1),
@@ -89,6 +98,11 @@ nlvr2 accuracy and consistency of sentences about two pictures; classify the cla
 				}
 			}
 			opt.Pool = m.Pool()
+			second.weighed = cmd.Flags().Changed("first-weight")
+			if err := second.open(cmd, m, args[0], out, threads, &opt); err != nil {
+				return err
+			}
+			defer second.close()
 			cache.Note = notes(cmd.ErrOrStderr())
 			set, err := m.OpenData(cmd.Context(), data, cache, opt)
 			if misnamed(err) {
@@ -98,7 +112,7 @@ nlvr2 accuracy and consistency of sentences about two pictures; classify the cla
 				return err
 			}
 			defer set.Close()
-			res, err := m.Measure(cmd.Context(), set, opt)
+			res, err := second.measure(cmd.Context(), m, set, opt)
 			if err != nil {
 				return asUsage(err)
 			}
@@ -140,6 +154,7 @@ nlvr2 accuracy and consistency of sentences about two pictures; classify the cla
 	f.StringVar(&start, "start", "", "the other `model` of --ensemble, if not the one that the recipe started from")
 	f.StringVar(&opt.Lang, "lang", "", "`language` of the captions; en if not given")
 	f.StringVar(&out, "out", "", "write a report (Markdown, JSON, CSV, contact sheets) to this `directory`")
+	second.addFlags(cmd)
 	addModelFlags(cmd, &threads, &asJSON)
 	return cmd
 }
@@ -170,7 +185,7 @@ func factsOf(m measured) []report.Fact {
 	c := m.Config()
 	return []report.Fact{
 		{Name: "recipe", Value: c.Name}, {Name: "seed", Value: fmt.Sprint(c.Seed)}, {Name: "updates", Value: fmt.Sprint(m.Updates())},
-		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture side", Value: fmt.Sprintf("%d pixels", c.Model.Vision.ImageSize)},
+		{Name: "trained on", Value: c.Data.Paths()}, {Name: "picture size", Value: pictureSize(&c.Model.Vision)},
 	}
 }
 
@@ -251,10 +266,15 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// stages shows how far each stage of a long command is: a bar on a terminal, elsewhere a line when it begins.
+// stageEvery is how often a stage says how far it is, where there is no terminal.
+const stageEvery = 30 * time.Second
+
+// stages shows how far each stage of a long command is: a bar on a terminal, elsewhere a line when it begins and now and then.
 func stages(w io.Writer) func(what string, done, total int) {
 	var bar *progressbar.ProgressBar
 	var stage string
+	var begun, said time.Time
+	var first int // done when the stage began
 	f, ok := w.(*os.File)
 	terminal := ok && term.IsTerminal(int(f.Fd()))
 	return func(what string, done, total int) {
@@ -268,7 +288,21 @@ func stages(w io.Writer) func(what string, done, total int) {
 		case terminal:
 			_ = bar.Set(done) // a bar that cannot be drawn must not stop the work
 		case begins:
+			begun, said, first = time.Now(), time.Now(), done
 			fmt.Fprintf(w, "%s: %d\n", what, total)
+		case done > first && time.Since(said) >= stageEvery:
+			said = time.Now()
+			left := time.Duration(float64(said.Sub(begun)) / float64(done-first) * float64(total-done))
+			fmt.Fprintf(w, "%s: %d of %d, ETA %s\n", what, done, total, left.Round(time.Second))
 		}
 	}
+}
+
+// pictureSize says the size of a tower's pictures.
+func pictureSize(v *model.Vision) string {
+	height, width := v.Sides()
+	if height == width {
+		return fmt.Sprintf("%d pixels", height)
+	}
+	return fmt.Sprintf("%d×%d pixels", width, height)
 }

@@ -38,7 +38,7 @@ var importNLVR2 = importFormat{
 	use:   "nlvr2 --images DIR [SPLIT=]FILE… --out DIR",
 	short: "Import NLVR2: sentences about two pictures",
 	long: `Make a data set from the JSON lines of NLVR2. A row is a pair of pictures, the right one in the column image_1, with the sentences
-about it, whose answers are True or False. A file's split is the SPLIT of SPLIT=FILE, or what its name says.
+about it, whose answers are True or False; its group is the set of eight pictures that it comes from. A file's split is the SPLIT of SPLIT=FILE, or what its name says.
 
 --images is the folder that holds train, dev and test1. --names says how pictures are named: {split} is the first part of the
 identifier, {directory} that field, which only train has, {pair} the identifier without its last part, {n} 0 for left, 1 for right.`,
@@ -60,11 +60,12 @@ identifier, {directory} that field, which only train has, {pair} the identifier 
 var importNLVR = importFormat{
 	use:   "nlvr1 --images DIR [SPLIT=]FILE… --out DIR",
 	short: "Import NLVR, the first: sentences about drawings of three boxes",
-	long: `Make a data set from the JSON lines of NLVR. Of every line six rows are made, its drawings with the boxes in each of their orders,
-which make a group; the answer to the sentence is True or False. A file's split is the SPLIT of SPLIT=FILE, or what its name says.
+	long: `Make a data set from the JSON lines of NLVR. Of every line six rows are made, its drawings with the boxes in each of their orders; the
+answer to the sentence is True or False. Rows whose sentence was written of the same pictures make a group. A file's split is the
+SPLIT of SPLIT=FILE, or what its name says.
 
 --images is the folder that holds train, dev and test. --names says how pictures are named: {split} is the file's split,
-{directory} that field, which only train has, {identifier} that field, {n} the number of the order.`,
+{directory} and {identifier} are those fields, {n} is the number of the order.`,
 	example: `  trainer data import nlvr1 --images nlvr nlvr/train/train.json nlvr/dev/dev.json --out nlvr1`,
 	args:    cobra.MinimumNArgs(1),
 	wanted:  []string{"images"},

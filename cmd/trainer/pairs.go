@@ -61,10 +61,11 @@ func newScore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "score RUN --image FILE --text TEXT",
 		Short: "Say how well a picture and a sentence belong together, and where each word is",
-		Long: `Match a picture with a sentence by a model that reads both together, such as ViLT.
+		Long: `Match a picture with a sentence by a model that reads both together, such as ViLT or a fusion.
 
 The probability is that of the matching head. With --sheet a picture is drawn for each token of the sentence: the redder a patch,
-the more of the token's mass optimal transport moves there (word-patch alignment).`,
+the more of the token's mass optimal transport moves there (word-patch alignment); by a model of kind fusion, the more of the token's
+attention in the last block falls there.`,
 		Example: `  trainer score runs/vilt-emoji --image apple.png --text "a red apple" --sheet where.png`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -144,7 +145,7 @@ func newFill() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fill RUN --image FILE \"a [MASK] on a table\"",
 		Short: "Guess the hidden words of a sentence beside a picture",
-		Long:  `Guess every [MASK] of a sentence by a model that reads it together with a picture, such as ViLT, with probabilities.`,
+		Long:  `Guess every [MASK] of a sentence by a model that reads it together with a picture, such as ViLT or a fusion, with probabilities.`,
 		Example: `  trainer fill runs/vilt-emoji --image apple.png "a red [MASK]"
   trainer fill runs/vilt-emoji --image apple.png "[MASK], [MASK]" --top 10 --json`,
 		Args: cobra.ExactArgs(2),

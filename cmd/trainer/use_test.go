@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -168,4 +170,28 @@ func exportPictures(t *testing.T, dir, split string, n int) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
 		require.NoError(t, os.WriteFile(path, b, 0o666))
 	}
+}
+
+// A classifier of pictures that are not square is trained, measured, and goes on with others, its positions resampled.
+func TestRectangles(t *testing.T) {
+	dir := t.TempDir()
+	small := []string{"--set", "train.steps=2", "--set", "train.globalBatch=32", "--set", "train.evalEvery=0", "--set", "eval.splits=[val]", "--threads", "1"}
+	sized := func(height, width int) []string {
+		return append(small, "--set", fmt.Sprintf("model.vision.imageSize=%d", height), "--set", fmt.Sprintf("model.vision.imageWidth=%d", width),
+			"--set", "data.transforms=[{op: resize, mode: squash}, {op: normalize, stats: half}]", "--set", "data.evalTransforms=[{op: resize, mode: squash}, {op: normalize, stats: half}]")
+	}
+	run, more := filepath.Join(dir, "run"), filepath.Join(dir, "more")
+	code, _, errs := trainer(t, append([]string{"pretrain", "vit-emoji", "--out", run, "--set", "model.vision.width=32", "--set", "model.vision.numHeads=2",
+		"--set", "model.vision.depth=1"}, sized(16, 32)...)...)
+	require.Zero(t, code, errs)
+	code, stdout, errs := trainer(t, "eval", run, "--split", "test_both", "--task", "classify,knn", "--train", "val", "--threads", "1", "--json")
+	require.Zero(t, code, errs)
+	var r report.Report
+	require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+	require.Equal(t, "32×16 pixels", r.About[slices.IndexFunc(r.About, func(f report.Fact) bool { return f.Name == "picture size" })].Value)
+	recipe := filepath.Join(dir, "more.yaml")
+	require.NoError(t, os.WriteFile(recipe, []byte("name: more\ndata: {path: demo, classes: category}\nlosses: [{name: classify}]\ntrain: {lanes: 1}\noptim: {lr: 0.001}\nstart: {new: [head.*]}\n"), 0o666))
+	code, stdout, errs = trainer(t, append([]string{"finetune", recipe, "--from", run, "--out", more}, sized(32, 16)...)...)
+	require.Zero(t, code, errs)
+	require.Contains(t, stdout, "pos_embed: [9 32] resampled to [9 32]")
 }

@@ -35,10 +35,10 @@ type Picture struct {
 type Batch struct {
 	Step  int // the update it belongs to, from 0
 	Pairs []Pair
-	// Pixels (N, S, S, 3) are the pictures of all pairs one after another; each pair's Pixels is its part. It is nil where the
+	// Pixels (N, height, width, 3) are the pictures of all pairs one after another; each pair's Pixels is its part. It is nil where the
 	// pictures' shapes differ: each pair's Pixels then has memory of its own.
 	Pixels []uint8
-	// Normalized, when not nil, holds normalised pictures (N, 3, S, S) that take the place of Pixels: input that is not 8-bit.
+	// Normalized, when not nil, holds normalised pictures (N, 3, height, width) that take the place of Pixels: input that is not 8-bit.
 	Normalized []float32
 	// Broken names the rows whose picture did not decode; a substitute stands in the slot of each.
 	Broken []Broken

@@ -2,9 +2,11 @@ package convert
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -87,7 +89,7 @@ func TestAnswerFormats(t *testing.T) {
 
 	pairs := pictures(t, "train/70/train-10171-0-img0.png", "train/70/train-10171-0-img1.png", "dev/dev-850-0-img0.png", "dev/dev-850-0-img1.png")
 	pair := func(id, dir string, captions ...arrowset.Caption) arrowset.Row {
-		return arrowset.Row{RowMeta: arrowset.RowMeta{ImageID: id, Split: "train"}, Image: []byte(pic(dir + id + "-img0.png")), Second: []byte(pic(dir + id + "-img1.png")), Captions: captions}
+		return arrowset.Row{RowMeta: arrowset.RowMeta{ImageID: id, Split: "train", Group: id[:len(id)-2]}, Image: []byte(pic(dir + id + "-img0.png")), Second: []byte(pic(dir + id + "-img1.png")), Captions: captions}
 	}
 	require.Equal(t, []arrowset.Row{
 		pair("train-10171-0", "train/70/", arrowset.Caption{Text: "An image shows one leather pencil case.", Answer: "False"}, arrowset.Caption{Text: "At least two are open.", Answer: "True"}),
@@ -101,7 +103,7 @@ func TestAnswerFormats(t *testing.T) {
 	rows = answerRows(t, NLVR{Images: pictures(t, drawings...), Files: Files([]string{filepath.Join(files, "dev.json")}, ""), Pattern: "{split}/images/{directory}/{split}-{identifier}-{n}.png"})
 	require.Len(t, rows, 12)
 	require.Equal(t, with(row(drawings[10], "dev"), func(r *arrowset.Row) {
-		r.Group, r.Captions = "dev-4020-0", []arrowset.Caption{{Text: "There is a box with 4 items.", Answer: "True"}}
+		r.Group, r.Captions = "dev-4020", []arrowset.Caption{{Text: "There is a box with 4 items.", Answer: "True"}}
 	}), rows[5])
 	require.Equal(t, "False", rows[6].Captions[0].Answer)
 
@@ -113,6 +115,40 @@ func TestAnswerFormats(t *testing.T) {
 			r.Captions = []arrowset.Caption{{Text: "A man sells donuts.", Answer: "neutral"}}
 		}),
 	}, answerRows(t, SNLIVE{Images: pictures(t, "4705552913.jpg", "2407214681.jpg"), Files: Files([]string{filepath.Join(files, "snli_ve_test.jsonl")}, "")}))
+}
+
+// An import that stops at a missing picture goes on once it is there, and makes the files that an undisturbed one makes.
+func TestAnswersGoOn(t *testing.T) {
+	var questions, annotations strings.Builder
+	questions.WriteString(`{"data_subtype":"val2014","questions":[{"image_id":0,"question":"first?","question_id":"x"}`)
+	annotations.WriteString(`{"annotations":[{"question_id":"x","answers":[{"answer":"a"}]}`)
+	names := map[string]string{}
+	for i := range 120 {
+		noise := make([]byte, 8000)
+		rand.NewChaCha8([32]byte{byte(i)}).Read(noise)
+		names[fmt.Sprintf("%d.png", i)] = pic(string(noise))
+		fmt.Fprintf(&questions, `,{"image_id":%d,"question":"what is %d?","question_id":%d}`, i, i, i)
+		fmt.Fprintf(&annotations, `,{"question_id":%d,"answer_type":"number","answers":[{"answer":"%d"},{"answer":"none"}]}`, 119-i, 119-i)
+	}
+	texts := put(t, map[string]string{"q.json": questions.String() + "]}", "a.json": annotations.String() + "]}"})
+	dir := put(t, names)
+	im := VQA{Images: dir, Files: Files([]string{filepath.Join(texts, "q.json"), filepath.Join(texts, "a.json")}, ""), Pattern: "{id}.*"}
+	undisturbed := filepath.Join(t.TempDir(), "set")
+	o := Options{Out: undisturbed, ShardBytes: 300 << 10, Workers: 2}
+	_, err := Run(ctx, im, o)
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(filepath.Join(dir, "100.png"), filepath.Join(dir, "gone")))
+	o.Out = filepath.Join(t.TempDir(), "set")
+	_, err = Run(ctx, im, o)
+	require.ErrorContains(t, err, "q.json: image 100: bad input: picture 100.* is missing")
+	require.ErrorContains(t, err, "goes on behind them")
+	require.NoError(t, os.Rename(filepath.Join(dir, "gone"), filepath.Join(dir, "100.png")))
+	o.Workers = 3
+	r, err := Run(ctx, im, o)
+	require.NoError(t, err)
+	require.Positive(t, r.Kept)
+	require.Equal(t, Result{Rows: 120, Kept: r.Kept}, r)
+	require.Equal(t, files(t, undisturbed), files(t, o.Out))
 }
 
 // Bad records are named by file and place; with Skip the others come through.

@@ -53,6 +53,7 @@ func (s SNLIVE) Open(ctx context.Context, o *Options) (Source, error) {
 
 // NLVR2 imports NLVR2 (Suhr et al. 2019; github.com/lil-lab/nlvr): lines of {"identifier", "sentence", "label", "directory"}. A row is
 // a pair of pictures, named by the identifier without its last part, with the sentences about it, whose answers are True or False.
+// Its group is the set of eight pictures that it comes from.
 type NLVR2 struct {
 	Images string // folder of the pictures
 	Files  []File
@@ -73,7 +74,7 @@ func (n NLVR2) Open(ctx context.Context, o *Options) (Source, error) {
 		if len(parts) != 4 {
 			return e, fmt.Errorf("identifier is %q; it must be SPLIT-SET-PAIR-SENTENCE", clip(line.Identifier))
 		}
-		e.row.ImageID = strings.Join(parts[:3], "-")
+		e.row.ImageID, e.row.Group = strings.Join(parts[:3], "-"), strings.Join(parts[:2], "-")
 		name := func(number string) string {
 			return path.Clean(strings.NewReplacer("{split}", parts[0], "{directory}", line.directory, "{pair}", e.row.ImageID, "{n}", number).Replace(n.Pattern))
 		}
@@ -84,12 +85,13 @@ func (n NLVR2) Open(ctx context.Context, o *Options) (Source, error) {
 }
 
 // NLVR imports NLVR, the first (Suhr et al. 2017; github.com/lil-lab/nlvr): lines of {"identifier", "sentence", "label", "directory"}. Of
-// every line six rows are made, its pictures with the three boxes in each of their orders; they make a group.
+// every line six rows are made, its pictures with the three boxes in each of their orders. Rows whose sentence was written of the
+// same four pictures make a group: the first part of the identifier says it.
 type NLVR struct {
 	Images string // folder of the pictures
 	Files  []File
-	// Pattern is how pictures are named: {split} is the file's split, {directory} that field, which only train has, {identifier} that
-	// field, and {n} the number of the order, 0 to 5.
+	// Pattern is how pictures are named: {split} is the file's split, {directory} and {identifier} are those fields, and {n} is the
+	// number of the order, 0 to 5.
 	Pattern string
 }
 
@@ -161,8 +163,9 @@ func (s *nlvrSource) Next() (*Record, error) {
 	if err != nil {
 		return nil, &RecordError{s.where, err}
 	}
+	set, _, _ := strings.Cut(l.Identifier, "-")
 	return &Record{Where: s.where + ", picture " + k, Load: pictureFolder(s.Images).load(name), Row: arrowset.Row{
-		RowMeta:  arrowset.RowMeta{ImageID: name, Split: s.split, Group: s.split + "-" + l.Identifier},
+		RowMeta:  arrowset.RowMeta{ImageID: name, Split: s.split, Group: s.split + "-" + set},
 		Captions: []arrowset.Caption{l.caption()},
 	}}, nil
 }

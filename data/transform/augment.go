@@ -43,7 +43,7 @@ type randAugment struct {
 	fill      uint8
 }
 
-func newRandAugment(p *params, _ int) step {
+func newRandAugment(p *params, _ sides) step {
 	p.chance(&always)
 	var all, vilt []string
 	for _, a := range augments {

@@ -8,7 +8,7 @@ type decodeOp struct {
 	turn, scaled, late, white bool
 }
 
-func newDecode(p *params, _ int) step {
+func newDecode(p *params, _ sides) step {
 	return &decodeOp{
 		turn:   p.choice("exif", []string{"ignore", "apply"}) == "apply",
 		scaled: p.choice("size", []string{"full", "scaled"}) == "scaled",
@@ -18,14 +18,14 @@ func newDecode(p *params, _ int) step {
 }
 
 // link reads of the next entry what decoding has to know of it.
-func (o *decodeOp) link(p *Pipeline, specs []Spec, side int) error {
+func (o *decodeOp) link(p *Pipeline, specs []Spec, size sides) error {
 	p.decode = options{turn: o.turn, white: o.white}
 	if !o.scaled && !o.late {
 		return nil
 	}
 	var next step
 	if len(specs) > 1 {
-		e, err := parse(specs[1], 2, side, p.patch)
+		e, err := parse(specs[1], 2, size, p.patch)
 		if err != nil {
 			return nil // reported with the entry itself
 		}

@@ -59,8 +59,8 @@ type minMaxResize struct {
 	filter                  Filter
 }
 
-func newMinMaxResize(p *params, side int) step {
-	o := &minMaxResize{size: p.int("size", 1, maxSize, side)}
+func newMinMaxResize(p *params, size sides) step {
+	o := &minMaxResize{size: p.int("size", 1, maxSize, size.h)}
 	o.longest = p.int("longest", 1, maxSize, int(1333.0/800*float64(o.size)))
 	o.multiple = p.int("multiple", 1, maxSize, cmp.Or(p.patch, 32))
 	o.filter = p.filter()

@@ -302,7 +302,7 @@ func TestOpenCLIPGolden(t *testing.T) {
 	shortest = shortest[1:]
 	shortest = append(shortest, Spec{"op": "normalize", "stats": "clip"})
 	t.Run("normalised", func(t *testing.T) {
-		p, err := New(shortest, 48)
+		p, err := New(shortest, 48, 48)
 		require.NoError(t, err)
 		var u8 Image
 		require.NoError(t, p.Apply(decoded(t, "rgb.png"), 0, &u8, new(Scratch)))
@@ -320,7 +320,7 @@ func applied(t *testing.T, specs []Spec, side int, name string) *Image {
 	t.Helper()
 	p, err := NewPatches(specs, 48, 8)
 	if side > 0 {
-		p, err = New(specs, side)
+		p, err = New(specs, side, side)
 	}
 	require.NoError(t, err)
 	var sc Scratch

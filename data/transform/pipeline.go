@@ -101,9 +101,11 @@ func (sc *Scratch) spreadOut(im *Image) []uint64 {
 	return sc.spread
 }
 
-// New checks a recipe's list of operations, which must end with pictures of side×side pixels. Every fault is reported
+// New checks a recipe's list of operations, which must end with pictures of height×width pixels, the size of an entry without one. Every fault is reported
 // (errors.Join), with the number of the entry from 1, its op and the parameter.
-func New(specs []Spec, side int) (*Pipeline, error) { return build(specs, side, 0) }
+func New(specs []Spec, height, width int) (*Pipeline, error) {
+	return build(specs, sides{w: width, h: height}, 0)
+}
 
 // NewPatches is New for a model that takes pictures of different shapes: they must end with sides that are multiples of patch
 // pixels, as min_max_resize makes them or a crop of such a size. side is what an entry's size is without one.
@@ -111,17 +113,17 @@ func NewPatches(specs []Spec, side, patch int) (*Pipeline, error) {
 	if patch <= 0 {
 		return nil, fmt.Errorf("transform: patch size %d", patch)
 	}
-	return build(specs, side, patch)
+	return build(specs, sides{side, side}, patch)
 }
 
-func build(specs []Spec, side, patch int) (*Pipeline, error) {
-	if side <= 0 {
-		return nil, fmt.Errorf("transform: image size %d", side)
+func build(specs []Spec, size sides, patch int) (*Pipeline, error) {
+	if size.w <= 0 || size.h <= 0 {
+		return nil, fmt.Errorf("transform: image size %d×%d", size.w, size.h)
 	}
 	p := &Pipeline{Std: [3]float32{1, 1, 1}, patch: patch}
 	var errs []error
 	for i, spec := range specs {
-		e, err := parse(spec, i+1, side, patch)
+		e, err := parse(spec, i+1, size, patch)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -137,7 +139,7 @@ func build(specs []Spec, side, patch int) (*Pipeline, error) {
 			if i != 0 {
 				errs = append(errs, fmt.Errorf("transform: entry %d (decode): it must be the first entry", i+1))
 			}
-			errs = append(errs, n.link(p, specs, side))
+			errs = append(errs, n.link(p, specs, size))
 			continue
 		}
 		if !e.random && p.fixed == len(p.entries) {
@@ -146,7 +148,7 @@ func build(specs []Spec, side, patch int) (*Pipeline, error) {
 		p.entries = append(p.entries, e)
 	}
 	if errors.Join(errs...) == nil {
-		errs = append(errs, p.checkExtent(side))
+		errs = append(errs, p.checkExtent(size))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -154,9 +156,9 @@ func build(specs []Spec, side, patch int) (*Pipeline, error) {
 	return p, nil
 }
 
-// checkExtent follows the size of the pictures through the list. Those of a model without different shapes must end as squares
-// of side.
-func (p *Pipeline) checkExtent(side int) error {
+// checkExtent follows the size of the pictures through the list. Those of a model without different shapes must end with
+// that size.
+func (p *Pipeline) checkExtent(size sides) error {
 	at, last := extent{}, "no entry resizes or crops the pictures, whose sizes vary"
 	for _, e := range p.entries {
 		out := e.step.extent(at)
@@ -181,12 +183,12 @@ func (p *Pipeline) checkExtent(side int) error {
 		return nil
 	}
 	switch at.sides {
-	case sides{side, side}:
+	case size:
 		return nil
 	case sides{}:
-		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s; add {op: center_crop} or {op: resize, mode: squash}", side, side, last)
+		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s; add {op: center_crop} or {op: resize, mode: squash}", size.w, size.h, last)
 	default:
-		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s", side, side, last)
+		return fmt.Errorf("transform: the pictures must end with %d×%d pixels, but %s", size.w, size.h, last)
 	}
 }
 

@@ -51,7 +51,7 @@ func specs(t testing.TB, text string) []Spec {
 
 func pipeline(t testing.TB, text string, side int) *Pipeline {
 	t.Helper()
-	p, err := New(specs(t, text), side)
+	p, err := New(specs(t, text), side, side)
 	require.NoError(t, err)
 	return p
 }

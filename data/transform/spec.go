@@ -91,9 +91,9 @@ func (p *params) int(key string, lo, hi, def int) int {
 }
 
 // sides reads the size of a picture: a number for a square, or its height and width.
-func (p *params) sides(key string, def int) sides {
+func (p *params) sides(key string, def sides) sides {
 	if !p.has(key) {
-		return sides{def, def}
+		return def
 	}
 	v, ok := numbers(p.spec[key])
 	if x, one := number(p.spec[key]); one {
@@ -101,7 +101,7 @@ func (p *params) sides(key string, def int) sides {
 	}
 	if !ok || len(v) != 2 || slices.ContainsFunc(v, func(x float64) bool { return x != math.Trunc(x) || x < 1 || x > maxSize }) {
 		p.fail("%s: %v is not a whole number from 1 to %d, or two of them, [height, width]", key, p.spec[key], maxSize)
-		return sides{def, def}
+		return def
 	}
 	return sides{w: int(v[1]), h: int(v[0])}
 }

@@ -49,12 +49,12 @@ func TestNewErrors(t *testing.T) {
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := New(specs(t, c.text), 32)
+			_, err := New(specs(t, c.text), 32, 32)
 			require.ErrorContains(t, err, c.want)
 		})
 	}
 	t.Run("all faults", func(t *testing.T) {
-		_, err := New(specs(t, "- {op: flop}\n- {op: grey, prob: 2, weight: mean}"), 32)
+		_, err := New(specs(t, "- {op: flop}\n- {op: grey, prob: 2, weight: mean}"), 32, 32)
 		for _, want := range []string{"entry 1", "did you mean \"flip\"", "prob: 2", `"weight"; did you mean "weights"?`} {
 			require.ErrorContains(t, err, want)
 		}
@@ -74,8 +74,8 @@ func TestNewErrors(t *testing.T) {
 	require.Equal(t, sides{32, 32}, p.out.sides)
 	_, err = NewPatches(nil, 32, 0)
 	require.ErrorContains(t, err, "patch size 0")
-	_, err = New(nil, 0)
-	require.ErrorContains(t, err, "image size 0")
+	_, err = New(nil, 0, 4)
+	require.ErrorContains(t, err, "image size 4×0")
 }
 
 func TestNormalize(t *testing.T) {
@@ -116,7 +116,7 @@ func TestSpecYAML(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, text, string(b))
 	require.Equal(t, first, specs(t, string(b)))
-	_, err = New(first, 64)
+	_, err = New(first, 64, 64)
 	require.NoError(t, err)
 }
 
@@ -125,7 +125,7 @@ func TestSpecInGo(t *testing.T) {
 	_, err := New([]Spec{
 		{"op": "random_resized_crop", "scale": []float64{0.5, 1}, "size": 8},
 		{"op": "affine", "rotate": int64(10), "shift": float32(0.5)},
-	}, 8)
+	}, 8, 8)
 	require.NoError(t, err)
 }
 
@@ -137,7 +137,7 @@ func TestDocs(t *testing.T) {
 		line := regexp.MustCompile("(?m)^\\| `" + o.op + "` \\|.*$").Find(page)
 		require.NotNil(t, line, o.op)
 		p := &params{spec: Spec{}}
-		o.make(p, 32)
+		o.make(p, sides{32, 32})
 		for _, name := range p.known {
 			require.Contains(t, string(line), "`"+name+"`", o.op)
 		}
@@ -145,4 +145,19 @@ func TestDocs(t *testing.T) {
 	for _, name := range filterNames {
 		require.Contains(t, string(page), "`"+name+"`")
 	}
+}
+
+// The size of an entry without one is the model's, also where that is no square.
+func TestRectangle(t *testing.T) {
+	for _, text := range []string{"- {op: resize, mode: squash}", "- {op: resize}\n- {op: center_crop}", "- {op: random_resized_crop, scale: [0.5, 1]}"} {
+		p, err := New(specs(t, text), 20, 40)
+		require.NoError(t, err)
+		w, h := p.Size()
+		require.Equal(t, []int{40, 20}, []int{w, h})
+		out := new(Image)
+		require.NoError(t, p.Apply(noise(30, 50, 1), 7, out, new(Scratch)))
+		require.Equal(t, []int{40, 20}, []int{out.W, out.H}, text)
+	}
+	_, err := New(specs(t, "- {op: resize, mode: squash, size: 20}"), 20, 40)
+	require.ErrorContains(t, err, "must end with 40×20 pixels, but entry 1 (resize) leads to 20×20 pixels")
 }

@@ -220,8 +220,9 @@ func madeUp(c *experiments.Config, tokens int) (string, []*batch.Batch, error) {
 	if tokens < 1 || tokens > t.ContextLength {
 		return "", nil, fmt.Errorf("bench: texts of %d tokens, the model's context holds 1 to %d", tokens, t.ContextLength)
 	}
-	n, side := c.Train.GlobalBatch, c.Model.Vision.ImageSize
-	size := 3 * side * side
+	n := c.Train.GlobalBatch
+	height, width := c.Model.Vision.Sides()
+	size := 3 * height * width
 	b := &batch.Batch{Pixels: make([]uint8, n*size), Pairs: make([]batch.Pair, n)}
 	for i := range b.Pixels {
 		b.Pixels[i] = uint8(uint64(i) * 0x9e3779b97f4a7c15 >> 56)

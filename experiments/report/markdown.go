@@ -69,6 +69,11 @@ func Summary(r *eval.Result) string {
 	d := &document{}
 	if rows, _ := retrievalRows(r.Splits); rows != nil {
 		d.table(rows)
+		for i := range r.Splits { // what ranking again can lose belongs to its numbers
+			if x := r.Splits[i].Retrieval; x != nil && x.Rescored != nil {
+				d.line("%s", rescoredNote(&r.Splits[i]))
+			}
+		}
 	}
 	if rows := classifiedRows(r.Splits); rows != nil {
 		d.table(rows)
@@ -181,20 +186,41 @@ func retrievalRows(splits []eval.SplitResult) (rows [][]string, notes []string) 
 		}
 		if rows == nil {
 			rows = [][]string{{"split", "query → candidates", "queries", "candidates"}}
-			for _, k := range r.ImageToText.Recall {
+			some := r.ImageToText.Recall
+			if r.Rescored != nil {
+				some = r.Rescored.ImageToText.Recall
+			}
+			for _, k := range some {
 				rows[0] = append(rows[0], fmt.Sprintf("R@%d", k.K))
 			}
 			rows[0] = append(rows[0], "median rank", "mean rank")
 		}
 		for _, dir := range []direction{imageToText, textToImage} {
-			x := dir.of(r)
-			row := []string{escape(s.Split), strings.ToLower(dir.name), thousands(x.Queries), thousands(x.Candidates)}
+			name := strings.ToLower(dir.name)
+			add := func(what string, x eval.Direction) {
+				row := []string{escape(s.Split), name + what, thousands(x.Queries), thousands(x.Candidates)}
+				for _, k := range x.Recall {
+					row = append(row, percent(k.Recall))
+				}
+				rows = append(rows, append(row, trim(x.MedianRank), trim(x.MeanRank)))
+			}
+			x := dir.of(&r.RetrievalResult)
+			if x.Candidates > 0 {
+				add("", x)
+			}
+			if again := r.Rescored; again != nil {
+				x = dir.of(&again.RetrievalResult)
+				if again.K > 0 {
+					add(fmt.Sprintf(", the first %d again", again.K), x)
+				} else {
+					add(", all pairs", x)
+				}
+			}
 			chance := []string{"", "chance", "", ""}
 			for _, k := range x.Recall {
-				row, chance = append(row, percent(k.Recall)), append(chance, percent(k.Chance))
+				chance = append(chance, percent(k.Chance))
 			}
-			row = append(row, trim(x.MedianRank), trim(x.MeanRank))
-			rows = append(rows, row, append(chance, "", trim(x.ChanceRank)))
+			rows = append(rows, append(chance, "", trim(x.ChanceRank)))
 			if x.Unmatched > 0 {
 				notes = append(notes, fmt.Sprintf("%s, %s: %d queries have no right candidate and are not counted.", escape(s.Split), strings.ToLower(dir.name), x.Unmatched))
 			}
@@ -203,9 +229,26 @@ func retrievalRows(splits []eval.SplitResult) (rows [][]string, notes []string) 
 		if r.Choice == eval.TextsLabel {
 			what = "one text, the label, of each group"
 		}
+		if r.Rescored != nil {
+			notes = append(notes, rescoredNote(&s))
+		}
 		notes = append(notes, fmt.Sprintf("%s: %s pictures in %s groups; texts are %s (%s).", escape(s.Split), thousands(s.Images), thousands(r.Groups), what, thousands(r.Texts)))
 	}
 	return rows, notes
+}
+
+// rescoredNote says what was ranked again, and what that can lose.
+func rescoredNote(s *eval.SplitResult) string {
+	again := s.Retrieval.Rescored
+	note := fmt.Sprintf("%s: a model that reads picture and sentence together scored %s pairs", escape(s.Split), thousands(again.Pairs))
+	if again.First != 0 {
+		note += fmt.Sprintf("; %s times the first cosine is added to its log odds", trim(again.First))
+	}
+	if again.K > 0 {
+		note += fmt.Sprintf(". A right candidate is among the first %d of %s of the pictures and of %s of the texts: no recall up to there can be higher",
+			again.K, percent(again.MostImageToText), percent(again.MostTextToImage))
+	}
+	return note + "."
 }
 
 func (d *document) retrieval(splits []eval.SplitResult) {

@@ -77,8 +77,8 @@ func (s *shapes) Captions(i int) []arrowset.Caption {
 // eye embeds a picture as the colour in its middle and a text as the colour it names; one template misleads it.
 type eye struct{}
 
-func (eye) EmbedDim() int  { return 3 }
-func (eye) ImageSide() int { return 1 }
+func (eye) EmbedDim() int                   { return 3 }
+func (eye) ImageSides() (height, width int) { return 1, 1 }
 
 func (eye) Tasks() []eval.Task { return []eval.Task{eval.TaskRetrieval, eval.TaskZeroShot} }
 

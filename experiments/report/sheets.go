@@ -29,7 +29,7 @@ var (
 )
 
 // of picks the direction's part of a result.
-func (d direction) of(r *eval.SplitRetrieval) eval.Direction {
+func (d direction) of(r *eval.RetrievalResult) eval.Direction {
 	if d.images {
 		return r.ImageToText
 	}
@@ -72,7 +72,7 @@ func (r *Report) sheet(ctx context.Context, split *eval.SplitResult, d direction
 		c.Picture, err = r.picture(ctx, f.Rows[i])
 		return c, err
 	}
-	s := &sheet.Sheet{Title: fmt.Sprintf("%s, %s", d.name, split.Split), Subtitle: summary(d.of(split.Retrieval), d), Heads: []string{"query"}, Lead: true}
+	s := &sheet.Sheet{Title: fmt.Sprintf("%s, %s", d.name, split.Split), Subtitle: summary(d.of(&split.Retrieval.RetrievalResult), d), Heads: []string{"query"}, Lead: true}
 	for k := range answers {
 		s.Heads = append(s.Heads, fmt.Sprint(k+1))
 	}

@@ -88,7 +88,7 @@ func BenchmarkPatchesU8(b *testing.B) {
 	defer p.Close()
 	pixels, out := make([]uint8, n*side*side*3), make([]float32, n*side*side*3)
 	for b.Loop() {
-		PatchesU8(p, out, pixels, n, side, patch, [3]float32{}, [3]float32{1, 1, 1})
+		PatchesU8(p, out, pixels, n, side, side, patch, [3]float32{}, [3]float32{1, 1, 1})
 	}
 	perSecond(b, float64(len(pixels)), "Gpixel/s")
 }

@@ -145,22 +145,22 @@ func TestL2Normalize(t *testing.T) {
 }
 
 func TestPatches(t *testing.T) {
-	const n, side, patch = 2, 6, 3
+	const n, height, width, patch = 2, 6, 12, 3
 	mean, std := [3]float32{0.1, 0.2, 0.3}, [3]float32{0.5, 0.6, 0.7}
-	pixels := make([]uint8, n*side*side*3)
-	planes := make([]float32, n*3*side*side)
+	pixels := make([]uint8, n*height*width*3)
+	planes := make([]float32, n*3*height*width)
 	for i := range pixels {
 		pixels[i] = uint8(i*37 + i/7)
 	}
-	want := make([]float32, n*4*3*patch*patch)
+	want := make([]float32, n*8*3*patch*patch)
 	for i := range n {
-		for y := range side {
-			for x := range side {
+		for y := range height {
+			for x := range width {
 				for c := range 3 {
-					u := pixels[((i*side+y)*side+x)*3+c]
+					u := pixels[((i*height+y)*width+x)*3+c]
 					v := (float32(u)/255 - mean[c]) / std[c]
-					planes[((i*3+c)*side+y)*side+x] = v
-					row := i*4 + y/patch*2 + x/patch
+					planes[((i*3+c)*height+y)*width+x] = v
+					row := i*8 + y/patch*4 + x/patch
 					want[row*3*patch*patch+(c*patch+y%patch)*patch+x%patch] = v
 				}
 			}
@@ -168,13 +168,13 @@ func TestPatches(t *testing.T) {
 	}
 	forPools(func(p *Pool) {
 		out := fenced[float32](t, len(want))
-		PatchesU8(p, out, pixels, n, side, patch, mean, std)
+		PatchesU8(p, out, pixels, n, height, width, patch, mean, std)
 		require.Equal(t, want, out)
 		out = fenced[float32](t, len(want))
-		PatchesF32(p, out, planes, n, side, patch)
+		PatchesF32(p, out, planes, n, height, width, patch)
 		require.Equal(t, want, out)
 		wide := fenced[float64](t, len(want))
-		PatchesU8(p, wide, pixels, n, side, patch, mean, std)
+		PatchesU8(p, wide, pixels, n, height, width, patch, mean, std)
 		near(t, wide, out, 1e-6, "float64")
 	})
 }

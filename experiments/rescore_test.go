@@ -1,0 +1,76 @@
+package experiments
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A journal gives back what was written for the same model and work, up to an entry that is cut or damaged, and is gone when done.
+func TestJournal(t *testing.T) {
+	dir := t.TempDir()
+	j := &journal{dir: dir, model: 1}
+	known, err := j.Begin("val", 5)
+	require.NoError(t, err)
+	require.Empty(t, known)
+	require.NoError(t, j.Append(3, []float32{1, -2.5}))
+	require.NoError(t, j.Append(0, nil))
+	require.NoError(t, j.Append(7, []float32{0.25}))
+	require.NoError(t, j.End(false))
+	want := map[int][]float32{3: {1, -2.5}, 0: {}, 7: {0.25}}
+
+	file := j.path("val")
+	whole, err := os.ReadFile(file)
+	require.NoError(t, err)
+	begin := func(key uint64, content []byte) map[int][]float32 {
+		require.NoError(t, os.WriteFile(file, content, 0o666))
+		known, err := j.Begin("val", key)
+		require.NoError(t, err)
+		require.NoError(t, j.End(false))
+		return known
+	}
+	require.Equal(t, want, begin(5, whole))
+	require.Empty(t, begin(6, whole), "other work")
+	for cut := range whole {
+		got := begin(5, whole[:cut])
+		for picture, scores := range got {
+			require.Equal(t, want[picture], scores)
+		}
+		require.Less(t, len(got), 3)
+	}
+	for at := range whole {
+		damaged := bytes.Clone(whole)
+		damaged[at] ^= 0x10
+		for picture, scores := range begin(5, damaged) {
+			require.Equal(t, want[picture], scores)
+		}
+	}
+
+	// After a cut the rest is written behind what is good.
+	require.NoError(t, os.WriteFile(file, whole[:len(whole)-1], 0o666))
+	_, err = j.Begin("val", 5)
+	require.NoError(t, err)
+	require.NoError(t, j.Append(7, []float32{0.25}))
+	require.NoError(t, j.End(false))
+	require.Equal(t, want, begin(5, whole))
+	_, err = j.Begin("val", 5)
+	require.NoError(t, err)
+	require.NoError(t, j.End(true))
+	require.NoFileExists(t, file)
+
+	_, err = (&journal{dir: "no/such/folder"}).Begin("val", 5)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// No file makes reading fail or take memory that it does not have.
+func FuzzJournal(f *testing.F) {
+	head := []byte(journalMagic + "12345678")
+	f.Add(head)
+	f.Add(append(bytes.Clone(head), 1, 0, 0, 0, 255, 255, 255, 15))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, good := readJournal(bytes.NewReader(b), head)
+		require.LessOrEqual(t, good, int64(len(b)))
+	})
+}
