@@ -106,7 +106,8 @@ func TestExportImport(t *testing.T) {
 // A ViLT's run goes out in both namings and comes back: it scores and guesses the same bits, but for transformers' one epsilon, and can be fine-tuned.
 func TestExportImportViLT(t *testing.T) {
 	from := untrained(t, "vilt-emoji", "model.vilt.longestSide=72", "data.evalTransforms=[{op: min_max_resize}, {op: normalize, stats: half}]",
-		"data.transforms=[{op: min_max_resize}, {op: normalize, stats: half}]", "model.vision.depth=1", "model.vision.width=40")
+		"data.transforms=[{op: min_max_resize}, {op: normalize, stats: half}]", "model.vision.depth=1", "model.vision.width=40", "model.vision.numHeads=5",
+		"data.tokenizer.file=bert-base-uncased", "engine.precision=fp32")
 	picture := pngOf(t, 50, 70)
 	use := func(dir string) (*Score, [][]Word, *Config) {
 		m, err := OpenPairs(dir, 1)
