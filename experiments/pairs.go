@@ -232,9 +232,9 @@ func (m *Pairs) FillText(im *transform.Image, text string, top int) ([][]Word, e
 		}
 		slices.SortStableFunc(order, func(a, b int32) int { return cmp.Compare(scores[b], scores[a]) })
 		var words []Word
+		nll, best := softmaxNLL(scores, int(order[0]))
 		for _, id := range order[:min(top, len(order))] {
-			nll, _ := softmaxNLL(scores, int(id))
-			words = append(words, Word{m.pairEncoder.parts.tok.Tokens([]int32{id})[0], math.Exp(-nll)})
+			words = append(words, Word{m.pairEncoder.parts.tok.Tokens([]int32{id})[0], math.Exp(float64(scores[id]-scores[best]) - nll)})
 		}
 		out = append(out, words)
 	})

@@ -133,7 +133,7 @@ func (f *Fixture) load(path string, sets []string) (m model.Model, slab []float3
 		if m, err = model.New(root.Model, losses.Heads(root.Losses)); err != nil {
 			return nil, nil, err
 		}
-		slab = make([]float32, m.Parameters().Size)
+		slab = newSlab(m)
 		file := fileModel
 		if c.Has(fileAverage) {
 			file = fileAverage
@@ -168,7 +168,7 @@ func (f *Fixture) load(path string, sets []string) (m model.Model, slab []float3
 	if m, err = read.Description.Build(); err != nil {
 		return nil, nil, err
 	}
-	slab = make([]float32, m.Parameters().Size)
+	slab = newSlab(m)
 	for _, t := range read.Tensors {
 		v, err := t.Float32()
 		if err != nil {
@@ -177,6 +177,12 @@ func (f *Fixture) load(path string, sets []string) (m model.Model, slab []float3
 		copy(m.Parameters().Find(t.Name).Slice(slab), v)
 	}
 	return m, slab, nil
+}
+
+// newSlab makes a model's slab in the layout that its trainer will have.
+func newSlab(m model.Model) []float32 {
+	m.Parameters().Freeze(func(string) bool { return false })
+	return make([]float32, m.Parameters().Size)
 }
 
 // fit takes out of a model what training draws at random, which references were run without, and lets a model of pairs read all of the fixture's pictures,

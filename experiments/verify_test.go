@@ -45,6 +45,19 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// A fixed table of positions lies elsewhere in the slab and has no gradient; all else is as with a learned one that holds the same.
+func TestVerifyFixedPositions(t *testing.T) {
+	f, err := OpenFixture("../train/testdata/vit-avg-nocls")
+	require.NoError(t, err)
+	defer f.Close()
+	res, err := Verify(f, "", []string{"model.vision.positions=sincos2d"}, 1)
+	require.NoError(t, err)
+	for _, v := range res {
+		require.Equal(t, v.Name != "grad.pos_embed", v.Computed, v.Name)
+		require.Equal(t, v.Computed, v.OK, "%s: %v, tolerance %v", v.Name, v.Largest, v.Atol)
+	}
+}
+
 // The authors' objectives of pre-training, and their checkpoint against the reference in transformers.
 func TestVerifyViLT(t *testing.T) {
 	for _, x := range []struct {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,8 @@ import (
 	"diptych/checkpoints"
 	"diptych/checkpoints/bridge"
 	"diptych/checkpoints/safetensors"
+	"diptych/data/arrowset"
+	"diptych/eval"
 	"diptych/internal/kernel"
 )
 
@@ -103,7 +106,8 @@ func TestExportImport(t *testing.T) {
 // A ViLT's run goes out in both namings and comes back: it scores and guesses the same bits, but for transformers' one epsilon, and can be fine-tuned.
 func TestExportImportViLT(t *testing.T) {
 	from := untrained(t, "vilt-emoji", "model.vilt.longestSide=72", "data.evalTransforms=[{op: min_max_resize}, {op: normalize, stats: half}]",
-		"data.transforms=[{op: min_max_resize}, {op: normalize, stats: half}]", "model.vision.depth=1", "model.vision.width=40")
+		"data.transforms=[{op: min_max_resize}, {op: normalize, stats: half}]", "model.vision.depth=1", "model.vision.width=40", "model.vision.numHeads=5",
+		"data.tokenizer.file=bert-base-uncased", "engine.precision=fp32")
 	picture := pngOf(t, 50, 70)
 	use := func(dir string) (*Score, [][]Word, *Config) {
 		m, err := OpenPairs(dir, 1)
@@ -233,6 +237,48 @@ func bertOf(t testing.TB, d int) string {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), fmt.Appendf(nil, `{"model_type": "bert", "hidden_size": %d, "num_hidden_layers": 1, "num_attention_heads": 1,
 		"intermediate_size": 8, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2}`, d), 0o600))
 	return dir
+}
+
+// A ViLT with each of its other heads is imported from either naming, can be used, and goes out again with the bits that it came with.
+func TestImportViLTHeads(t *testing.T) {
+	words := filepath.Join(t.TempDir(), "vocab.txt")
+	text := "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwhat\nis\nthis\n"
+	for i := range 92 {
+		text += fmt.Sprintf("w%d\n", i)
+	}
+	require.NoError(t, os.WriteFile(words, []byte(text), 0o600))
+	for name, x := range map[string]struct {
+		tasks []eval.Task
+		class string
+	}{
+		"vilt-vqa": {[]eval.Task{eval.TaskVQA}, "LABEL_7"}, "vilt-original-vqa": {[]eval.Task{eval.TaskVQA}, "7"},
+		"vilt-nlvr2": {[]eval.Task{eval.TaskNLVR2}, "LABEL_1"}, "vilt-original-nlvr2": {[]eval.Task{eval.TaskNLVR2}, "1"},
+		"vilt-retrieval": {[]eval.Task{eval.TaskMatch}, ""}, "vilt-original-irtr": {[]eval.Task{eval.TaskMatch}, ""},
+	} {
+		dir := t.TempDir()
+		from := "../model/testdata/" + name
+		_, err := Import(from, filepath.Join(dir, "in"), ImportOptions{Tokenizer: words})
+		require.NoError(t, err, name)
+		m, err := OpenPairs(filepath.Join(dir, "in"), 1)
+		require.NoError(t, err, name)
+		require.Equal(t, x.tasks, m.Tasks(), name)
+		_, classes := m.Classes()
+		if x.class != "" {
+			require.True(t, slices.ContainsFunc(classes, func(c arrowset.Class) bool { return c.Text == x.class }), name)
+		}
+		m.Close()
+		for _, family := range []string{"vilt", "hf-vilt"} {
+			out := filepath.Join(dir, family)
+			_, err = Export(filepath.Join(dir, "in"), out, ExportOptions{Family: family})
+			require.NoError(t, err, "%s as %s", name, family)
+			diffs, err := DiffWeights(from, out)
+			require.NoError(t, err)
+			require.NotEmpty(t, diffs)
+			for _, d := range diffs {
+				require.False(t, d.Differ(), "%s as %s: %v", name, family, d)
+			}
+		}
+	}
 }
 
 // pngOf encodes a picture of so many pixels.

@@ -311,13 +311,19 @@ func Publish(familyName string, d *Description, from Stored) (*Published, error)
 }
 
 // Named gives values that lie as our parameters do, such as gradients, under public names. The family is the first that has all of those that are
-// wanted; nil if none has.
+// wanted; nil if none has. What is frozen has no gradient and is left out.
 func Named(wanted []string, params []*model.Param, slab []float32) (map[string][]float32, error) {
 	for _, f := range families {
-		out := map[string][]float32{}
+		out, frozen := map[string][]float32{}, map[string]bool{}
 		for _, p := range params {
 			r, block, ok := resolve(f.rows, p.Name)
 			if !ok || block >= 0 {
+				continue
+			}
+			if p.Frozen {
+				for _, name := range r.theirs {
+					frozen[name] = true
+				}
 				continue
 			}
 			values := safetensors.Floats(p.Name, p.Shape, p.Slice(slab))
@@ -332,7 +338,7 @@ func Named(wanted []string, params []*model.Param, slab []float32) (map[string][
 				}
 			}
 		}
-		if !slices.ContainsFunc(wanted, func(n string) bool { return out[n] == nil }) {
+		if !slices.ContainsFunc(wanted, func(n string) bool { return out[n] == nil && !frozen[n] }) {
 			return out, nil
 		}
 	}

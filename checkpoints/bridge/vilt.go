@@ -61,17 +61,18 @@ func hfViLTRows(prefix string) []row {
 		rows = append(rows, both(head, head)...)
 	}
 	for _, layer := range []string{".0", ".1", ".3"} { // linear, norm, linear
-		for _, task := range []string{vqaHead, nlvr2Head} {
+		for _, task := range []string{vqaHead, nlvr2Head, pairHead} {
 			rows = append(rows, both(task+layer, "classifier"+layer)...)
 		}
 	}
 	return rows
 }
 
-// The authors' names of the classifiers, which are ours; Hugging Face has one for both.
+// Our names of the classifiers; the first two are the authors', and Hugging Face has the last for all.
 const (
-	vqaHead   = "vqa_classifier"
+	vqaHead   = model.AnswersOfQuestion
 	nlvr2Head = "nlvr2_classifier"
+	pairHead  = model.AnswersOfPair
 )
 
 // ownNames makes a table whose public names are ours.
@@ -141,12 +142,19 @@ func viltConfig(f *family, v *view) (*Description, error) {
 		Rank: v.has(r, "rank_output.weight"),
 	}
 	c.ViLT.TieWords = d.ViLT.Words && !v.has(r, "mlm_score.decoder.weight")
-	for _, task := range []string{vqaHead, nlvr2Head} {
-		// Where both tasks have one name, two pictures tell them apart.
-		if k := v.axis(r, task+".3.weight", 0); k > 0 && (task == nlvr2Head) == (c.ViLT.PictureTypes == 2) {
+	tasks := []string{vqaHead, nlvr2Head, pairHead}
+	if f.name != viltName { // all have one name
+		tasks = tasks[:1]
+		if c.ViLT.PictureTypes == 2 {
+			tasks[0] = nlvr2Head
+		}
+	}
+	for _, task := range tasks {
+		if k := v.axis(r, task+".3.weight", 0); k > 0 {
 			d.ViLT.Classes, d.ViLT.ClassName = k, task
 		}
 	}
+	c.NumClasses = d.ViLT.Classes
 	var cfg viltJSON
 	if err := v.json(&cfg); err != nil {
 		return nil, err

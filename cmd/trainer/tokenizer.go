@@ -97,6 +97,7 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 // newTokenizerReduce is "trainer data tokenizer reduce": it keeps of a WordPiece vocabulary what a split's captions take.
 func newTokenizerReduce() *cobra.Command {
 	var path, split, file, out string
+	var also []string
 	var cased, asJSON bool
 	var cache remote.Options
 	cmd := &cobra.Command{
@@ -122,7 +123,7 @@ In a small model the words of BERT's whole vocabulary would be most of the param
 			if err != nil {
 				return err
 			}
-			part, err := tok.(*tokenizer.WordPiece).Reduce(slices.Values(texts))
+			part, err := tok.(*tokenizer.WordPiece).Reduce(slices.Values(append(texts, also...)))
 			if err != nil {
 				return usageError{err}
 			}
@@ -144,6 +145,7 @@ In a small model the words of BERT's whole vocabulary would be most of the param
 	cmd.Flags().StringVar(&path, "data", "", "`directory` or address of an Arrow data set, or demo")
 	addCacheFlags(cmd, &cache)
 	cmd.Flags().StringVar(&split, "split", "train", "split whose captions to keep the words of")
+	cmd.Flags().StringArrayVar(&also, "also", nil, "further `text` whose words stay, such as a question that the model will be asked; may be repeated")
 	cmd.Flags().StringVar(&file, "file", "bert-base-uncased", "vocab.txt or tokenizer.json `file` of BERT, or bert-base-uncased")
 	cmd.Flags().BoolVar(&cased, "cased", false, "the words of that vocab.txt keep their case and accents")
 	cmd.Flags().StringVar(&out, "out", "", "vocab.txt `file` to write")

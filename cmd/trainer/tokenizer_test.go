@@ -68,7 +68,12 @@ func TestTokenizerTrainMakesDemoVocabulary(t *testing.T) {
 // The demo's pieces are what the command in their package comment makes of the demo's captions.
 func TestTokenizerReduceMakesDemoPieces(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "vocab.txt")
-	out, err := tokenizerCommand(t, "reduce", "--data", "demo", "--out", file, "--json")
+	out, err := tokenizerCommand(t, "reduce", "--data", "demo", "--out", file, "--json",
+		"--also", "what is its category? which subcategory does it belong to? what category of thing is this?",
+		"--also", "activities, animals nature, food drink, objects, people body, smileys emotion, symbols, travel places",
+		"--also", "what colour is it? which colour does it have most of? what is its main colour?",
+		"--also", "red orange yellow green blue purple pink brown black grey white",
+		"--also", "how many letters are on it? how many letters does it show?")
 	require.NoError(t, err)
 	var sum trainedTokenizer
 	require.NoError(t, json.Unmarshal([]byte(out), &sum))

@@ -11,4 +11,6 @@ func hasAVX512() bool {
 
 func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasBMI2 }
 
+func hasNEON() bool { return false }
+
 func cpuBF16() bool { return cpu.X86.HasAVX512BF16 }

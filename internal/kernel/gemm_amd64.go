@@ -38,6 +38,11 @@ const (
 	maxKC = 768
 	// maxNC bounds the columns of B packed at once.
 	maxNC = 3072
+	// maxPacked bounds the floats of B that are packed before any is used, if that is more than a stretch: packing all at once
+	// saves the threads from waiting for each other between stretches.
+	maxPacked = 3 << 19
+	// packPieces is into how many pieces for each thread packing is cut.
+	packPieces = 4
 	// epilogueN is how many columns are finished before their activation is computed, while they are in cache.
 	epilogueN = 128
 	// serialWork is the number of multiply-adds below which waking another thread costs more than it saves.
@@ -146,13 +151,14 @@ const (
 	tileAVX2   = 128
 )
 
-// gemmRun is a product being dealt: one block of columns and of k at a time. It stays with the Pool.
+// gemmRun is a product being dealt: a block of columns and some stretches of k at a time. It stays with the Pool.
 type gemmRun struct {
 	pool *Pool
 	g    *Gemm[float32]
 
 	tile         *tiling
 	packB, packA bool
+	shareA       bool // all of A is packed before pieces are dealt, as B is, for several pieces need the same rows
 	pairs        bool // words of packed A and B are pairs of bfloat16
 	round        bool // words are floats, rounded to bfloat16
 	strips       int  // rows of a piece, in strips of tileM
@@ -160,13 +166,36 @@ type gemmRun struct {
 	group        int // columns of a piece, in panels of tileN
 	panels       int
 	jc, nc       int // columns of this block
-	pc, kc       int // its stretch of k
 	perWord      int // 1, or 2 for pairs
-	words        int // of packed A or B along that stretch
+	kc           int // the longest stretch of k that is summed at once
+	from, to     int // the stretches that are packed together
 
-	b         []float32 // packed panels of B: panel, word, column
+	b         []float32 // packed B: stretch, panel, word, column
+	a         []float32 // if shareA, packed A: stretch, strip, word, row
 	pack, mul func(lo, hi, thread int)
 }
+
+// stretch is a part of k that is summed in registers.
+type stretch struct {
+	pc, kc int // the first k and how many
+	words  int // of packed A or B along it
+	last   bool
+	b, a   int // where it begins in packed B and shared A
+}
+
+// stretch returns number i.
+func (r *gemmRun) stretch(i int) stretch {
+	s := stretch{pc: i * r.kc, kc: min(r.kc, r.g.K-i*r.kc)}
+	s.words, s.last = ceilDiv(s.kc, r.perWord), s.pc+s.kc == r.g.K
+	full := ceilDiv(r.kc, r.perWord) * (i - r.from)
+	s.b = full * r.panels * r.tile.n
+	if r.shareA {
+		s.a = (i - r.from) * r.allStrips() * r.aStrip(ceilDiv(r.kc, r.perWord))
+	}
+	return s
+}
+
+func (r *gemmRun) allStrips() int { return ceilDiv(r.g.M, r.tile.m) }
 
 func at(s []float32, i int) unsafe.Pointer {
 	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(s)), 4*i)
@@ -183,7 +212,7 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	}
 	tileN := r.tile.n
 	if r.pool == nil {
-		r.pool, r.pack, r.mul = p, r.packPanels, r.mulPiece
+		r.pool, r.pack, r.mul = p, r.packAll, r.mulPiece
 	}
 	r.g = g
 	r.pairs, r.round = g.BF16 && hasBF16, g.BF16 && !hasBF16
@@ -191,9 +220,9 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	if r.pairs {
 		r.perWord = 2
 	}
-	blocks := ceilDiv(g.K, maxKC*r.perWord)
+	stretches := ceilDiv(g.K, maxKC*r.perWord)
 	unit := 4 * r.perWord
-	kc := min(g.K, ceilDiv(ceilDiv(g.K, blocks), unit)*unit)
+	r.kc = min(g.K, ceilDiv(ceilDiv(g.K, stretches), unit)*unit)
 	nc := (ceilDiv(g.N, ceilDiv(g.N, maxNC)) + tileN - 1) / tileN * tileN
 
 	// Reading A in place costs nothing as long as its rows do not all fall into the same few sets of the caches: rows a
@@ -201,37 +230,52 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	// B, if its rows lie in order, is read in place where few rows of C do not pay for packing it.
 	r.packB = g.TransB || g.M > 3*r.tile.m || g.BF16 || !useAVX512
 	r.packA = g.N > 3*tileN && g.LDA%1024 == 0 || g.BF16
-	r.deal(ceilDiv(min(nc, g.N), tileN))
+	groups := 1
+	if g.M*min(nc, g.N)*g.K < serialWork { // one piece, which the caller does alone
+		r.strips, r.rowPieces, r.group = r.allStrips(), 1, ceilDiv(nc, tileN)
+	} else {
+		groups = r.deal(ceilDiv(min(nc, g.N), tileN))
+	}
+	r.shareA = r.packA && groups > 1
+	words := ceilDiv(r.kc, r.perWord)
+	together := max(1, min(ceilDiv(g.K, r.kc), maxPacked/(words*nc)))
 	if r.packB {
-		r.b = scratch[float32](p, 0, slotPackB, ceilDiv(kc, r.perWord)*nc)
+		r.b = scratch[float32](p, 0, slotPackB, together*words*nc)
+	}
+	if r.shareA {
+		r.a = scratch[float32](p, 0, slotSharedA, together*r.allStrips()*r.aStrip(words))
 	}
 	for r.jc = 0; r.jc < g.N; r.jc += nc {
 		r.nc = min(nc, g.N-r.jc)
 		r.panels = ceilDiv(r.nc, tileN)
-		for r.pc = 0; r.pc < g.K; r.pc += kc {
-			r.kc = min(kc, g.K-r.pc)
-			r.words = ceilDiv(r.kc, r.perWord)
-			pieces, pack := r.rowPieces*ceilDiv(r.panels, r.group), ceilDiv(r.panels, 4*p.threads)
-			if g.M*r.nc*r.kc < serialWork { // one piece each: the caller does it alone
-				pieces, pack = 1, r.panels
-				r.strips, r.rowPieces, r.group = ceilDiv(g.M, r.tile.m), 1, r.panels
-			}
+		for r.from = 0; r.from*r.kc < g.K; r.from += together {
+			r.to = min(r.from+together, ceilDiv(g.K, r.kc))
+			packs := 0
 			if r.packB {
-				p.For(r.panels, pack, r.pack)
+				packs = r.panels
+			}
+			if r.shareA {
+				packs += r.allStrips()
+			}
+			pieces := r.rowPieces * ceilDiv(r.panels, r.group)
+			if pieces == 1 {
+				p.For(packs, packs, r.pack)
+			} else {
+				p.For(packs, ceilDiv(packs, packPieces*p.threads), r.pack)
 			}
 			p.For(pieces, 1, r.mul)
 		}
 	}
-	r.g, r.b = nil, nil
+	r.g, r.b, r.a = nil, nil, nil
 	return true
 }
 
 // deal cuts C into pieces, enough of them that no thread waits long for the last: by rows alone if there are many, which
-// packs each row of A once; else into blocks that still use a panel of B a few times.
-func (r *gemmRun) deal(panels int) {
+// packs each row of A once; else into blocks that still use a panel of B a few times. It returns the number of blocks side by side.
+func (r *gemmRun) deal(panels int) int {
 	const perThread = 8
 	few := r.tile.few
-	strips := ceilDiv(r.g.M, r.tile.m)
+	strips := r.allStrips()
 	want := 1
 	if r.pool.threads > 1 {
 		want = perThread * r.pool.threads
@@ -244,11 +288,29 @@ func (r *gemmRun) deal(panels int) {
 	}
 	r.rowPieces = ceilDiv(strips, r.strips)
 	r.group = ceilDiv(panels, groups)
+	return groups
 }
 
-// packPanels packs panels [lo, hi) of this block of B.
-func (r *gemmRun) packPanels(lo, hi, _ int) {
-	g, tileN, lanes := r.g, r.tile.n, r.tile.lanes
+// packAll packs panels of B and, after the last, strips of A if those are shared.
+func (r *gemmRun) packAll(lo, hi, _ int) {
+	panels := 0
+	if r.packB {
+		panels = r.panels
+	}
+	for i := r.from; i < r.to; i++ {
+		s := r.stretch(i)
+		if lo < panels {
+			r.packPanels(s, lo, min(hi, panels))
+		}
+		if first := max(lo, panels) - panels; first < hi-panels {
+			r.packRowsOfA(s, r.a[s.a+first*r.aStrip(s.words):], first*r.tile.m, min(r.g.M, (hi-panels)*r.tile.m))
+		}
+	}
+}
+
+// packPanels packs panels [lo, hi) of a stretch of this block of B.
+func (r *gemmRun) packPanels(s stretch, lo, hi int) {
+	g, tileN, lanes, b := r.g, r.tile.n, r.tile.lanes, r.b[s.b:]
 	if g.TransB {
 		var rows [16]*float32
 		for p := lo; p < hi; p++ {
@@ -256,36 +318,36 @@ func (r *gemmRun) packPanels(lo, hi, _ int) {
 			n := min(tileN, r.nc-j)
 			for v := 0; v < n; v += lanes {
 				for i := range rows[:lanes] { // rows past the end repeat the last; nobody reads their results
-					rows[i] = (*float32)(at(g.B, (r.jc+j+min(v+i, n-1))*g.LDB+r.pc))
+					rows[i] = (*float32)(at(g.B, (r.jc+j+min(v+i, n-1))*g.LDB+s.pc))
 				}
-				r.packTransposed(&rows, &r.b[j*r.words+v], 4*tileN)
+				r.packTransposed(&rows, s.kc, &b[j*s.words+v], 4*tileN)
 			}
-			r.rounded(r.b[j*r.words : (j+tileN)*r.words])
+			r.rounded(b[j*s.words : (j+tileN)*s.words])
 		}
 		return
 	}
 	// A few rows at a time over all panels: longer runs of each row, fewer pages at once.
 	const rows = 64
-	for k := 0; k < r.kc; k += rows {
-		n := min(rows, r.kc-k)
+	for k := 0; k < s.kc; k += rows {
+		n := min(rows, s.kc-k)
 		for p := lo; p < hi; p++ {
 			j := p * tileN
-			dst := r.b[j*r.words+k/r.perWord*tileN:]
-			r.packRows(n, at(g.B, (r.pc+k)*g.LDB+r.jc+j), g.LDB, &dst[0], tileN, min(tileN, r.nc-j))
+			dst := b[j*s.words+k/r.perWord*tileN:]
+			r.packRows(n, at(g.B, (s.pc+k)*g.LDB+r.jc+j), g.LDB, &dst[0], tileN, min(tileN, r.nc-j))
 			r.rounded(dst[:ceilDiv(n, r.perWord)*tileN])
 		}
 	}
 }
 
-// packTransposed turns as many rows of this stretch of k as a vector has lanes into rows of so many words, stride bytes apart.
-func (r *gemmRun) packTransposed(rows *[16]*float32, dst *float32, stride int) {
+// packTransposed turns as many rows of k floats as a vector has lanes into rows of so many words, stride bytes apart.
+func (r *gemmRun) packTransposed(rows *[16]*float32, k int, dst *float32, stride int) {
 	switch {
 	case r.pairs:
-		packTransposedBF16(rows, r.kc, dst, stride)
+		packTransposedBF16(rows, k, dst, stride)
 	case useAVX512:
-		packTransposed(rows, r.kc, dst, stride)
+		packTransposed(rows, k, dst, stride)
 	default:
-		transposeAVX2(rows, r.kc, dst, stride)
+		transposeAVX2(rows, k, dst, stride)
 	}
 }
 
@@ -319,33 +381,33 @@ func (r *gemmRun) rounded(packed []float32) {
 func mask16(n int) uint64 { return 1<<n - 1 }
 
 // aStrip is the length of a packed strip of A. Kernels of package asmgen store whole vectors, so 16 floats follow.
-func (r *gemmRun) aStrip() int { return (r.tile.m*r.words + 31) &^ 15 }
+func (r *gemmRun) aStrip(words int) int { return (r.tile.m*words + 31) &^ 15 }
 
-// packRowsOfA packs rows [lo, hi) of this stretch of k: strips of the heights the tiles will have, each (k, height).
-func (r *gemmRun) packRowsOfA(a []float32, lo, hi int) {
-	g, strip, tileM := r.g, r.aStrip(), r.tile.m
+// packRowsOfA packs rows [lo, hi) of a stretch of k: strips of the heights the tiles will have, each (k, height).
+func (r *gemmRun) packRowsOfA(t stretch, a []float32, lo, hi int) {
+	g, strip, tileM := r.g, r.aStrip(t.words), r.tile.m
 	if !g.TransA {
 		var rows [16]*float32
 		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
 			for off := 0; off < min(tileM, hi-i); {
 				h := int(r.tile.height[min(tileM, hi-i-off)])
 				for n := range rows {
-					rows[n] = (*float32)(at(g.A, (i+off+min(n, h-1))*g.LDA+r.pc))
+					rows[n] = (*float32)(at(g.A, (i+off+min(n, h-1))*g.LDA+t.pc))
 				}
-				r.packTransposed(&rows, &a[s*strip+off*r.words], 4*h)
+				r.packTransposed(&rows, t.kc, &a[s*strip+off*t.words], 4*h)
 				off += h
 			}
-			r.rounded(a[s*strip : s*strip+tileM*r.words])
+			r.rounded(a[s*strip : s*strip+tileM*t.words])
 		}
 		return
 	}
 	const rows = 64
-	for k := 0; k < r.kc; k += rows {
-		n := min(rows, r.kc-k)
+	for k := 0; k < t.kc; k += rows {
+		n := min(rows, t.kc-k)
 		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
 			h := min(tileM, hi-i)
 			dst := a[s*strip+k/r.perWord*h:]
-			r.packRows(n, at(g.A, (r.pc+k)*g.LDA+i), g.LDA, &dst[0], h, h)
+			r.packRows(n, at(g.A, (t.pc+k)*g.LDA+i), g.LDA, &dst[0], h, h)
 			r.rounded(dst[:ceilDiv(n, r.perWord)*h])
 		}
 	}
@@ -359,26 +421,31 @@ func (r *gemmRun) mulPiece(lo, hi, thread int) {
 		i1 := min(g.M, i0+r.strips*r.tile.m)
 		p0 := t / r.rowPieces * r.group
 		p1 := min(r.panels, p0+r.group)
-		var a []float32
-		if r.packA {
-			a = scratch[float32](r.pool, thread, slotPackA, r.strips*r.aStrip())
-			r.packRowsOfA(a, i0, i1)
+		for i := r.from; i < r.to; i++ {
+			s := r.stretch(i)
+			var a []float32
+			switch {
+			case r.shareA:
+				a = r.a[s.a+i0/r.tile.m*r.aStrip(s.words):]
+			case r.packA:
+				a = scratch[float32](r.pool, thread, slotPackA, r.strips*r.aStrip(s.words))
+				r.packRowsOfA(s, a, i0, i1)
+			}
+			r.mulRows(s, a, i0, i1, p0, p1)
 		}
-		r.mulRows(a, i0, i1, p0, p1)
 	}
 }
 
-// mulRows computes rows [i0, i1) and panels [p0, p1) of this block, for this stretch of k.
-func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
-	g, tileN := r.g, r.tile.n
-	last := r.pc+r.kc == g.K
+// mulRows computes rows [i0, i1) and panels [p0, p1) of this block, for a stretch of k.
+func (r *gemmRun) mulRows(s stretch, a []float32, i0, i1, p0, p1 int) {
+	g, tileN, last := r.g, r.tile.n, s.last
 	post := g.Act != ActNone || g.ActGrad != nil || g.Pre != nil
 	c := g.C
 	if g.Pre != nil {
 		c = g.Pre // holds the sums until the activation reads them
 	}
-	args := gemmArgs{k: r.words, ldc: 4 * g.LDC, scale: g.scale()}
-	if g.Accumulate || r.pc > 0 {
+	args := gemmArgs{k: s.words, ldc: 4 * g.LDC, scale: g.scale()}
+	if g.Accumulate || s.pc > 0 {
 		args.accumulate = 1
 	}
 	finished := p0 * tileN
@@ -395,16 +462,16 @@ func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
 				args.mask = mask16(cols - 16)
 			}
 			if r.packB {
-				args.b, args.ldb = at(r.b, j*r.words+w), 4*tileN
+				args.b, args.ldb = at(r.b, s.b+j*s.words+w), 4*tileN
 			} else {
-				args.b, args.ldb = at(g.B, r.pc*g.LDB+r.jc+j+w), 4*g.LDB
+				args.b, args.ldb = at(g.B, s.pc*g.LDB+r.jc+j+w), 4*g.LDB
 			}
 			col := r.jc + j + w
 			args.bias = nil
 			if last && g.Bias != nil {
 				args.bias = at(g.Bias, col)
 			}
-			r.mulPanel(&args, a, c, i0, i1, col, narrow, p == p0, last && !post)
+			r.mulPanel(s, &args, a, c, i0, i1, col, narrow, p == p0, last && !post)
 			w += cols
 		}
 		if end := min(r.nc, j+tileN); last && post && (end-finished >= epilogueN || p == p1-1) {
@@ -415,46 +482,48 @@ func (r *gemmRun) mulRows(a []float32, i0, i1, p0, p1 int) {
 }
 
 // mulPanel runs the tiles of rows [i0, i1) against one panel, which args describes, at column col of C.
-func (r *gemmRun) mulPanel(args *gemmArgs, a, c []float32, i0, i1, col int, narrow, first, residual bool) {
+func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a, c []float32, i0, i1, col int, narrow, first, residual bool) {
 	g, tileM, tileN := r.g, r.tile.m, r.tile.n
 	byK := r.packA || g.TransA
 	// The kernel fetches ahead what comes next: in the first panel the next rows of A, those of the next piece if they must be
 	// packed; later a share of the next panel.
-	next, share := uintptr(args.b)+uintptr(tileN*4*r.words), uintptr(tileN*4*r.words/r.strips)
+	next, share := uintptr(args.b)+uintptr(tileN*4*t.words), uintptr(tileN*4*t.words/r.strips)
 	args.step = 64
-	if first && r.packA {
+	if first && r.packA && !r.shareA {
 		rows := r.strips * tileM * r.pool.threads             // the threads take pieces in turn
 		next = uintptr(unsafe.Pointer(unsafe.SliceData(g.A))) // and no pointer from here on: it may pass the end
 		if g.TransA {
-			next += uintptr(4 * (r.pc*g.LDA + i0 + rows))
+			next += uintptr(4 * (t.pc*g.LDA + i0 + rows))
 			share, args.step = 64, 4*g.LDA
 		} else {
-			next += uintptr(4 * ((i0+rows)*g.LDA + r.pc))
+			next += uintptr(4 * ((i0+rows)*g.LDA + t.pc))
 			share = uintptr(4 * tileM * g.LDA)
 		}
 	}
-	strip := r.aStrip()
+	strip := r.aStrip(t.words)
 	for i, s := i0, 0; i < i1; s++ {
 		for end := min(i1, i+tileM); i < end; {
 			h := int(r.tile.height[end-i])
 			switch {
 			case r.packA:
-				args.a, args.lda = at(a, s*strip+(i-i0-s*tileM)*r.words), 4*h
+				args.a, args.lda = at(a, s*strip+(i-i0-s*tileM)*t.words), 4*h
 				if g.TransA {
 					args.a, args.lda = at(a, s*strip+i-i0-s*tileM), 4*min(tileM, i1-i0-s*tileM)
 				}
 			case g.TransA:
-				args.a, args.lda = at(g.A, r.pc*g.LDA+i), 4*g.LDA
+				args.a, args.lda = at(g.A, t.pc*g.LDA+i), 4*g.LDA
 			default:
-				args.a, args.lda = at(g.A, i*g.LDA+r.pc), 4*g.LDA
+				args.a, args.lda = at(g.A, i*g.LDA+t.pc), 4*g.LDA
 			}
-			if first && !r.packA {
-				args.prefetch = uintptr(args.a) + uintptr(4*h*g.LDA)
-				if g.TransA {
-					args.prefetch, args.step = uintptr(args.a)+uintptr(4*h), 4*g.LDA
-				}
-			} else {
+			switch {
+			case !first || r.packA && !r.shareA:
 				args.prefetch = next
+			case r.shareA:
+				args.prefetch = uintptr(args.a) + uintptr(4*strip)
+			case g.TransA:
+				args.prefetch, args.step = uintptr(args.a)+uintptr(4*h), 4*g.LDA
+			default:
+				args.prefetch = uintptr(args.a) + uintptr(4*h*g.LDA)
 			}
 			args.c = at(c, i*g.LDC+col)
 			args.residual, args.fetch = nil, nil

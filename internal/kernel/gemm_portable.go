@@ -1,16 +1,17 @@
 package kernel
 
-// The portable product packs both matrices into strips of four and multiplies them in 4×4 tiles, which keeps the loop free
-// of strides, transpositions and edges. Products are rounded before they are added (an explicit conversion forbids fusing), so
-// that every machine gives the same bits.
+// The portable product packs both matrices into strips and multiplies them in tiles, which keeps the loop free of strides,
+// transpositions and edges. Tiles are 4×4 in Go, where products are rounded before they are added (an explicit conversion
+// forbids fusing), so that every machine gives the same bits, and 8×12 with NEON.
 
-const tile = 4
+const tile = 4 // of mulTile
 
 // portableRun is a product being dealt. It stays with the Pool, so that its func values are made once.
 type portableRun[T Float] struct {
 	pool       *Pool
 	g          *Gemm[T]
-	b          []T // B in strips of 4 columns: strip, k, column
+	rows, cols int // of a tile
+	b          []T // B in strips of cols columns: strip, k, column
 	packB, mul func(lo, hi, thread int)
 }
 
@@ -27,26 +28,29 @@ func portableRunOf[T Float](p *Pool) *portableRun[T] {
 
 func matMulPortable[T Float](p *Pool, g *Gemm[T]) {
 	r := portableRunOf[T](p)
-	r.g = g
-	strips := ceilDiv(g.N, tile)
-	r.b = scratch[T](p, 0, slotPackB, strips*tile*g.K)
+	r.g, r.rows, r.cols = g, tile, tile
+	if isSingle[T]() && useNEON && g.K > 0 {
+		r.rows, r.cols = 8, 12
+	}
+	strips := ceilDiv(g.N, r.cols)
+	r.b = scratch[T](p, 0, slotPackB, strips*r.cols*g.K)
 	p.For(strips, 16, r.packB)
-	p.For(ceilDiv(g.M, tile), 4, r.mul)
+	p.For(ceilDiv(g.M, r.rows), 4, r.mul)
 	r.g, r.b = nil, nil
 }
 
-// packStrip copies columns [j, j+4) of the (k, n) matrix whose element (k, j) is x[k*sk+j*sj]; columns past n become 0.
-func packStrip[T Float](dst, x []T, j, n, k, sk, sj int) {
-	for c := range tile {
+// packStrip copies columns [j, j+width) of the (k, n) matrix whose element (k, j) is x[k*sk+j*sj]; columns past n become 0.
+func packStrip[T Float](dst, x []T, j, width, n, k, sk, sj int) {
+	for c := range width {
 		if j+c >= n {
 			for i := range k {
-				dst[i*tile+c] = 0
+				dst[i*width+c] = 0
 			}
 			continue
 		}
 		at := (j + c) * sj
 		for i := range k {
-			dst[i*tile+c] = x[at]
+			dst[i*width+c] = x[at]
 			at += sk
 		}
 	}
@@ -70,24 +74,28 @@ func (r *portableRun[T]) packBStrips(lo, hi, _ int) {
 	g := r.g
 	sk, sj := strides(g.TransB, g.LDB)
 	for s := lo; s < hi; s++ {
-		strip := r.b[s*tile*g.K : (s+1)*tile*g.K]
-		packStrip(strip, g.B, s*tile, g.N, g.K, sk, sj)
+		strip := r.b[s*r.cols*g.K : (s+1)*r.cols*g.K]
+		packStrip(strip, g.B, s*r.cols, r.cols, g.N, g.K, sk, sj)
 		g.roundStrip(strip)
 	}
 }
 
 func (r *portableRun[T]) mulStrips(lo, hi, thread int) {
 	g := r.g
-	a := scratch[T](r.pool, thread, slotPackA, tile*g.K)
+	a := scratch[T](r.pool, thread, slotPackA, r.rows*g.K)
 	si, sk := strides(g.TransA, g.LDA)
-	var acc [tile * tile]T
+	var acc [8 * 12]T // row by row
 	for s := lo; s < hi; s++ {
-		packStrip(a, g.A, s*tile, g.M, g.K, sk, si)
+		packStrip(a, g.A, s*r.rows, r.rows, g.M, g.K, sk, si)
 		g.roundStrip(a)
-		for j := 0; j < g.N; j += tile {
-			mulTile(&acc, a, r.b[j*g.K:(j+tile)*g.K])
-			for i := s * tile; i < min(g.M, (s+1)*tile); i++ {
-				g.finish(i, j, acc[(i-s*tile)*tile:][:min(tile, g.N-j)])
+		for j := 0; j < g.N; j += r.cols {
+			if b := r.b[j*g.K : (j+r.cols)*g.K]; r.cols == tile {
+				mulTile((*[tile * tile]T)(acc[:]), a, b)
+			} else {
+				tileNEON(single(acc[:]), single(a), single(b))
+			}
+			for i := s * r.rows; i < min(g.M, (s+1)*r.rows); i++ {
+				g.finish(i, j, acc[(i-s*r.rows)*r.cols:][:min(r.cols, g.N-j)])
 			}
 		}
 	}

@@ -355,3 +355,25 @@ func TestMatMulFloat64(t *testing.T) {
 		}
 	}
 }
+
+// Sums of subnormal products stay subnormal, but for products of bfloat16 (Gemm.BF16).
+func TestMatMulKeepsSubnormals(t *testing.T) {
+	eachFamily(t, func(t *testing.T) {
+		const n, k = 37, 5
+		g := product[float32](newRand(), n, n, k, 0, false, false)
+		for i := range g.A {
+			g.A[i] = float32(i%7) * 1e-45
+			g.B[i] = 1
+		}
+		MatMul(nil, g)
+		for i := range n {
+			want := float32(0)
+			for _, v := range g.A[i*k : (i+1)*k] {
+				want += v
+			}
+			for j := range n {
+				require.Equal(t, want, g.C[i*n+j])
+			}
+		}
+	})
+}

@@ -405,3 +405,40 @@ func TestLayerNormSpreadsNaN(t *testing.T) {
 		require.Equal(t, i/cols == 1, math.IsNaN(float64(v)), "element %d", i)
 	}
 }
+
+// Subnormal, huge, infinite and missing numbers come out of the loops as plain Go computes them, bit by bit but for which NaN it is.
+func TestLoopsOnSpecialNumbers(t *testing.T) {
+	special := []float32{0, float32(math.Copysign(0, -1)), 1e-45, -3e-39, 0x1p-126, 1, -2.5, math.MaxFloat32, float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN())}
+	var a, b []float32
+	for _, x := range special {
+		for _, y := range special {
+			a, b = append(a, x), append(b, y)
+		}
+	}
+	loops := map[string]func(dst []float32){
+		"add":        func(dst []float32) { addInto(dst, a, b) },
+		"add scaled": func(dst []float32) { copy(dst, a); addScaled(dst, 0.5, b) },
+		"scale":      func(dst []float32) { scaleInto(dst, b, 3) },
+		"lerp":       func(dst []float32) { copy(dst, a); lerp(dst, b, 0.25) },
+		"column sum": func(dst []float32) { copy(dst, a); colSum(dst[:len(special)], b, 1, len(special)) },
+	}
+	want := map[string][]float32{}
+	own := Family()
+	require.NoError(t, SetFamily(familyPortable))
+	for name, f := range loops {
+		want[name] = make([]float32, len(a))
+		f(want[name])
+	}
+	require.NoError(t, SetFamily(own))
+	eachFamily(t, func(t *testing.T) {
+		for name, f := range loops {
+			got := make([]float32, len(a))
+			f(got)
+			for i, w := range want[name] {
+				if g := got[i]; math.Float32bits(g) != math.Float32bits(w) && (g == g || w == w) {
+					require.Failf(t, name, "%g and %g: got %g, want %g", a[i], b[i], g, w)
+				}
+			}
+		}
+	})
+}

@@ -212,9 +212,10 @@ func (p *Pool) inside(thread int) {
 type slot int
 
 const (
-	slotPackA slot = iota // gemm: a block of A
-	slotPackB             // gemm: all of B (of thread 0, shared) or a panel of it
-	slotA                 // free for the other kernels, as are the following
+	slotPackA   slot = iota // gemm: a block of A
+	slotPackB               // gemm: all of B (of thread 0, shared) or a panel of it
+	slotSharedA             // gemm: all of A (of thread 0, shared)
+	slotA                   // free for the other kernels, as are the following
 	slotB
 	slotC
 	slotD

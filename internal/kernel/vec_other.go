@@ -1,4 +1,4 @@
-//go:build !amd64 || noasm
+//go:build (!amd64 && !arm64) || noasm
 
 package kernel
 
@@ -30,9 +30,6 @@ func layerNormBackward32(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, add []floa
 func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, factor, less float32) bool {
 	return false
 }
-
-func (h *head[T]) forward32(*Pool, int, *head[T]) bool  { return false }
-func (h *head[T]) backward32(*Pool, int, *head[T]) bool { return false }
 
 func peakRounds32(int, bool) (int64, bool) { return 0, false }
 func roundInto32(dst, x []float32) bool    { return false }

@@ -1,7 +1,8 @@
 """Compares the frozen text tower of experiments/lit-minilm-emoji.yaml with transformers: the vectors of 200 sentences.
 
   experiments/fetch-minilm.sh
-  ./trainer pretrain experiments/lit-minilm-emoji.yaml --out runs/one --set train.steps=1 --set train.evalEvery=0
+  ./trainer pretrain experiments/lit-minilm-emoji.yaml --out runs/one --set train.steps=1 --set train.evalEvery=0 \\
+    --set model.text.projection=none --set model.embedDim=384 --set 'eval.splits=[val]'
   python tests/peers/minilm.py --trainer ./trainer --run runs/one --model models/minilm
 
 The sentences are made of words, numbers, accents, CJK, emoji and punctuation, one to 40 words long; --texts FILE takes others,

@@ -1,8 +1,9 @@
-// Command asmgen writes the AVX-512 kernels of package kernel: for each group an assembly file and its Go declarations.
+// Command asmgen writes the AVX-512, AVX2 and NEON kernels of package kernel: for each group an assembly file and its Go declarations.
 // go generate runs it in the package's folder; the output is committed, so that building needs no generator.
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,57 +16,63 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// groups names every pair of files <name>_amd64.s and <name>_stub_amd64.go, and what writes its functions.
-var groups = []struct {
-	name  string
-	write func(*build.Context)
-}{
-	{"gemm", gemm},
-	{"bf16", bf16},
-	{"attention", attention},
-	{"vec", vec},
-	{"vecavx2", vecAVX2},
-	{"peak", peak},
-	{"gemmavx2", gemmAVX2},
+// group is a pair of files <name>_<arch>.s and <name>_stub_<arch>.go.
+type group struct {
+	name, arch string
+	write      func(*build.Context) // its functions
+}
+
+var groups = []group{
+	{"gemm", "amd64", gemm},
+	{"bf16", "amd64", bf16},
+	{"attention", "amd64", attention},
+	{"vec", "amd64", vec},
+	{"vecavx2", "amd64", vecAVX2},
+	{"peak", "amd64", peak},
+	{"gemmavx2", "amd64", gemmAVX2},
+	{"vecneon", "arm64", vecNEON},
+}
+
+// files returns the names of both.
+func (g group) files() (assembly, stubs string) {
+	return g.name + "_" + g.arch + ".s", g.name + "_stub_" + g.arch + ".go"
 }
 
 func main() {
 	for _, g := range groups {
-		if err := generate(".", g.name, g.write); err != nil {
+		if err := g.generate("."); err != nil {
 			fmt.Fprintf(os.Stderr, "asmgen: %s: %v\n", g.name, err)
 			os.Exit(1)
 		}
 	}
 }
 
-func generate(dir, name string, write func(*build.Context)) error {
+func (g group) generate(dir string) error {
 	c := build.NewContext()
-	c.ConstraintExpr("amd64,!noasm")
-	write(c)
+	c.ConstraintExpr(g.arch + ",!noasm")
+	g.write(c)
 	f, err := c.Result()
 	if err != nil {
 		return err
 	}
-	if err := pass.Compile.Execute(f); err != nil {
+	cfg := printer.Config{Name: "asmgen", Argv: []string{"asmgen"}, Pkg: "kernel"}
+	var assembly []byte
+	if g.arch == "arm64" {
+		assembly = []byte(translateNEON(f))
+	} else {
+		if err := pass.Compile.Execute(f); err != nil {
+			return err
+		}
+		if assembly, err = printer.NewGoAsm(cfg).Print(f); err != nil {
+			return err
+		}
+	}
+	stubs, err := printer.NewStubs(cfg).Print(f)
+	if err != nil {
 		return err
 	}
-	cfg := printer.Config{Name: "asmgen", Argv: []string{"asmgen"}, Pkg: "kernel"}
-	for _, out := range []struct {
-		path  string
-		print printer.Printer
-	}{
-		{name + "_amd64.s", printer.NewGoAsm(cfg)},
-		{name + "_stub_amd64.go", printer.NewStubs(cfg)},
-	} {
-		b, err := out.print.Print(f)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, out.path), b, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	to, declarations := g.files()
+	return errors.Join(os.WriteFile(filepath.Join(dir, to), assembly, 0o644), os.WriteFile(filepath.Join(dir, declarations), stubs, 0o644))
 }
 
 // z are the 512-bit registers by number.

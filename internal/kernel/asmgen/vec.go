@@ -32,7 +32,7 @@ func load(c *build.Context, names []string, to []reg.Register) {
 }
 
 // each runs body over n elements, a register at a time: off is the byte offset of the step; on the last, partial step masked is
-// true and K1 holds its lanes. n is spoiled; labels begin with the given name.
+// true and K1 holds its lanes. For NEON what is left over goes by single elements. n is spoiled; labels begin with the given name.
 func each(c *vector, label string, n, off reg.GPPhysical, body func(masked bool)) {
 	c.XORQ(off, off)
 	c.Label(label + "Loop")
@@ -45,8 +45,16 @@ func each(c *vector, label string, n, off reg.GPPhysical, body func(masked bool)
 	c.Label(label + "Tail")
 	c.TESTQ(n, n)
 	c.JE(operand.LabelRef(label + "Done"))
-	c.firstLanes("", n, reg.K1)
-	body(true)
+	if c.lanes == 4 {
+		c.Label(label + "Single")
+		body(true)
+		c.ADDQ(operand.U8(4), off)
+		c.DECQ(n)
+		c.JNE(operand.LabelRef(label + "Single"))
+	} else {
+		c.firstLanes("", n, reg.K1)
+		body(true)
+	}
 	c.Label(label + "Done")
 }
 
@@ -119,6 +127,7 @@ func vecAVX2(c *build.Context) {
 	v := atWidth(c, 8)
 	vectors(v)
 	narrowSums(v)
+	columnSums(v)
 	v.writeData()
 }
 
@@ -322,7 +331,7 @@ func wideSums(c *vector) {
 
 // narrowSums writes the same for AVX2.
 func narrowSums(c *vector) {
-	x, n, off := reg.RSI, reg.RCX, reg.RAX
+	x, n := reg.RSI, reg.RCX
 
 	c.function("sumSquares", "func(x *float32, n int) float64", "returns the sum of x² in float64, for n a multiple of 8.")
 	load(c.Context, []string{"x", "n"}, []reg.Register{x, n})
@@ -343,6 +352,11 @@ func narrowSums(c *vector) {
 	c.VADDSD(reg.X1, reg.X0, reg.X0)
 	c.Store(reg.X0, c.ReturnIndex(0))
 	end(c.Context)
+}
+
+// columnSums writes those of widths whose registers do not hold a whole strip of columns.
+func columnSums(c *vector) {
+	x, n, off := reg.RSI, reg.RCX, reg.RAX
 
 	c.function("colSum", "func(dst, x *float32, cols, rows, stride int)", "is colSum; stride is in bytes.")
 	dst, rows, stride, at, left := reg.RDI, reg.RBX, reg.R8, reg.R9, reg.R10

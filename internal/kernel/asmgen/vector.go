@@ -11,12 +11,13 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// vector writes the kernels over rows once for both widths. What they ask of it is AVX-512: registers z, masks K1 and K2. At a
+// vector writes the kernels over rows once for all widths. What they ask of it is AVX-512: registers z, masks K1 and K2. At a
 // width of 8 lanes it puts AVX2 in its place: registers of the function's numbers get 256-bit ones in turn, a mask becomes a
-// vector of ones, and constants, for which 16 registers are too few, stay in memory.
+// vector of ones, and constants, for which 16 registers are too few, stay in memory. At 4 lanes it is AVX-512 still, for neon.go
+// to translate.
 type vector struct {
 	*build.Context
-	lanes int // 16 or 8
+	lanes int // 16, 8 or 4
 
 	// Of the function being written, at 8 lanes.
 	used   int                     // registers given out
@@ -42,17 +43,15 @@ func atWidth(c *build.Context, lanes int) *vector {
 	return v
 }
 
-func (v *vector) wide() bool { return v.lanes == 16 }
+// wide says whether it writes AVX-512.
+func (v *vector) wide() bool { return v.lanes != 8 }
 
 // bytes is the size of a register.
 func (v *vector) bytes() int { return 4 * v.lanes }
 
 // suffix ends the names of functions.
 func (v *vector) suffix() string {
-	if v.wide() {
-		return "AVX512"
-	}
-	return "AVX2"
+	return map[int]string{16: "AVX512", 8: "AVX2", 4: "NEON"}[v.lanes]
 }
 
 // begin forgets the registers of the function before.
@@ -377,10 +376,12 @@ func (v *vector) scale(n, b, to reg.VecPhysical) {
 // across adds (or, with VMAXPS, takes the largest of) the lanes of x into its lowest; t is spoiled. The order is fixed.
 func (v *vector) across(op func(ops ...operand.Op), x, t int) {
 	if v.wide() {
-		v.Context.VSHUFF32X4(operand.U8(0x4e), z[x], z[x], z[t]) // lanes 8 to 15 and 0 to 7 change places
-		op(z[t], z[x], z[x])
-		v.Context.VSHUFF32X4(operand.U8(0xb1), z[x], z[x], z[t])
-		op(z[t], z[x], z[x])
+		if v.lanes == 16 {
+			v.Context.VSHUFF32X4(operand.U8(0x4e), z[x], z[x], z[t]) // lanes 8 to 15 and 0 to 7 change places
+			op(z[t], z[x], z[x])
+			v.Context.VSHUFF32X4(operand.U8(0xb1), z[x], z[x], z[t])
+			op(z[t], z[x], z[x])
+		}
 		v.Context.VSHUFPS(operand.U8(0x4e), z[x], z[x], z[t])
 		op(z[t], z[x], z[x])
 		v.Context.VSHUFPS(operand.U8(0xb1), z[x], z[x], z[t])
