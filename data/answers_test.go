@@ -116,3 +116,26 @@ func TestSourceAnswers(t *testing.T) {
 	_, err = NewSource(rows, samples, o)
 	require.ErrorContains(t, err, "no second pictures")
 }
+
+// A second picture that does not decode is a broken row like any other: another row takes its slot, and it is named.
+func TestBrokenSecondPicture(t *testing.T) {
+	rows, samples := fakeSet(t, 12, 5)
+	for i := range samples {
+		samples[i].Answers = make([][]batch.Answer, 2)
+	}
+	pipe, err := transform.New([]transform.Spec{{"op": "resize", "mode": "squash"}}, side, side)
+	require.NoError(t, err)
+	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 16})
+	require.NoError(t, err)
+	s, err := NewSource(twoRows{rows}, samples, Options{Seed: 5, Batch: 2, Pipeline: pipe, Tokenizer: tok, BrokenLimit: 1, Answers: true, Second: true})
+	require.NoError(t, err)
+	for u := range 12 {
+		var b batch.Batch
+		require.NoError(t, s.At(t.Context(), u, &b))
+		for _, p := range b.Pairs {
+			require.NotContains(t, []int{4, 5}, p.Row)
+		}
+	}
+	require.Len(t, s.Broken(), 2)
+	require.Contains(t, s.Broken(), 4)
+}

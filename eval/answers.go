@@ -75,7 +75,7 @@ type asked struct {
 func answerSplit(ctx context.Context, m AnswerModel, task Task, set Set, opt Options, split string, out *SplitResult) error {
 	system, classes := m.Classes()
 	names, index := classNames(classes)
-	q := &questions{model: m, set: set, opt: opt, two: task == TaskNLVR2, index: index, out: out}
+	q := &questions{model: m, set: set, opt: opt, two: task == TaskNLVR2, index: index, k: len(classes), out: out}
 	if system != "" {
 		var err error
 		if q.class, err = classColumn(set, system); err != nil {
@@ -123,6 +123,7 @@ type questions struct {
 	two   bool                 // pictures are read
 	class func(row int) string // of a class system; nil: answers to captions
 	index map[string]int       // of the answers
+	k     int                  // how many there are
 	out   *SplitResult
 }
 
@@ -194,7 +195,7 @@ func (q *questions) ask(ctx context.Context, rows []int) ([]asked, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := len(q.index)
+	k := q.k
 	if err := checkRows("scores of answers", scores, k, len(pairs)); err != nil {
 		return nil, err
 	}

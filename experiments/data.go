@@ -269,7 +269,7 @@ func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 			}
 			texts, _ := sentences(all, &d.config, class)
 			if len(texts) == 0 {
-				return nil, noCaption(m, row, d.far.ID(row), &d.config)
+				return nil, noCaption(m, row, d.far.ID(row), &d.config, class != nil)
 			}
 			return texts, nil
 		}
@@ -282,7 +282,7 @@ func (r *Run) part(d *dataset, seed uint64, n int) (data.Part, error) {
 		captions := make(map[int][]string, len(rows))
 		for _, s := range rows {
 			if captions[s.Row], _ = sentences(d.near.Captions(s.Row), &d.config, class); len(captions[s.Row]) == 0 && r.parts.tok != nil {
-				return p, noCaption(m, s.Row, s.ID, &d.config)
+				return p, noCaption(m, s.Row, s.ID, &d.config, class != nil)
 			}
 		}
 		p.Rows, p.ID = d.near, func(row int) string { return d.near.Meta()[row].ImageID }
@@ -381,7 +381,7 @@ func samples(set *arrowset.Set, c *data.SourceConfig, texts bool) ([]data.Sample
 		}
 		s := data.Sample{Row: i, ID: m.ImageID, Group: m.Group, Captions: admitted(set.Captions(i), c)}
 		if len(s.Captions) == 0 && texts {
-			return nil, noCaption(set.Manifest(), i, m.ImageID, c)
+			return nil, noCaption(set.Manifest(), i, m.ImageID, c, false)
 		}
 		out = append(out, s)
 	}
@@ -401,7 +401,12 @@ func admitted(captions []arrowset.Caption, c *data.SourceConfig) []string {
 
 func admits(list []string, v string) bool { return len(list) == 0 || slices.Contains(list, v) }
 
-func noCaption(m *arrowset.Manifest, row int, id string, c *data.SourceConfig) error {
+// noCaption is the error of a row without a caption that the recipe admits; answered tells that one with an answer is meant.
+func noCaption(m *arrowset.Manifest, row int, id string, c *data.SourceConfig, answered bool) error {
+	if answered {
+		return fmt.Errorf("%w: data: %s, row %d (%s) has no caption of data.captionKinds %v and data.captionLangs %v with an answer that the model can give (data.leastAnswers): leave such rows out of the set",
+			ErrRecipe, m.Name, row, id, c.CaptionKinds, c.CaptionLangs)
+	}
 	return fmt.Errorf("%w: data: %s, row %d (%s) has no caption of data.captionKinds %v and data.captionLangs %v: widen them, or leave such rows out of the set",
 		ErrRecipe, m.Name, row, id, c.CaptionKinds, c.CaptionLangs)
 }

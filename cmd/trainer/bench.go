@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -209,8 +211,9 @@ made-up pictures and texts of one length, or a recipe, file or built-in, with th
 Two counts of operations are given. "done" is what an update computes: packed tokens, pooled last blocks, no padding; the share
 of the peak is of it, and what is computed a second time does not count. "nominal" is three times the forward pass of the
 published model with its whole context, which is what others compute; compare speeds on it, or on pairs per second.
-Presets: ` + strings.Join(model.PresetNames(), ", ") + `. Built-in recipes: ` + strings.Join(experiments.Names(), ", ") + `. Without one, ViT-B-32.`,
+Presets: ` + strings.Join(model.PresetNames(), ", ") + `; ` + strings.Join(slices.Sorted(maps.Keys(model.ViLTPresets)), ", ") + `. Built-in recipes: ` + strings.Join(experiments.Names(), ", ") + `. Without one, ViT-B-32.`,
 		Example: `  trainer bench step ViT-B-32 --batch 32 --tokens 77
+  trainer bench step vilt-b32 --batch 8 --precision bf16
   trainer bench step experiments/clip-emoji.yaml --set train.lanes=1 --picture step.png --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(); err != nil {

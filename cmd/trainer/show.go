@@ -129,7 +129,8 @@ type pictureOverview struct {
 	MaxBytes int            `json:"maxBytes"`
 	LookedAt int            `json:"lookedAt"` // pictures that the next two are about
 	Formats  map[string]int `json:"formats"`
-	Sizes    map[string]int `json:"sizes"` // width×height
+	Sizes    map[string]int `json:"sizes"`             // width×height
+	Seconds  int            `json:"seconds,omitempty"` // rows with a second picture
 }
 
 type captionOverview struct {
@@ -138,6 +139,8 @@ type captionOverview struct {
 	Words    float64        `json:"wordsPerCaption"`
 	Kinds    map[string]int `json:"kinds"`
 	Langs    map[string]int `json:"langs"`
+	Answered int            `json:"answered"` // captions with an answer
+	Answers  int            `json:"answers"`  // distinct ones of all annotators, as they were given
 }
 
 type classOverview struct {
@@ -161,7 +164,7 @@ func overview(ctx context.Context, set *arrowset.Set) (*dataOverview, error) {
 	}
 	o.Captions.Kinds, o.Captions.Langs = map[string]int{}, map[string]int{}
 	splits, groups := map[string]*splitOverview{}, map[[2]string]bool{}
-	texts := map[string]bool{}
+	texts, answers := map[string]bool{}, map[string]bool{}
 	for i := range set.Meta() {
 		r := &set.Meta()[i]
 		s := splits[r.Split]
@@ -183,6 +186,15 @@ func overview(ctx context.Context, set *arrowset.Set) (*dataOverview, error) {
 			o.Captions.Words += float64(len(strings.Fields(c.Text)))
 			o.Captions.Kinds[c.Kind]++
 			o.Captions.Langs[c.Lang]++
+			if c.Answer != "" {
+				o.Captions.Answered++
+			}
+			for _, a := range arrowset.SplitAnswers(c.Answer) {
+				answers[a] = true
+			}
+		}
+		if set.HasSecond(i) {
+			o.Pictures.Seconds++
 		}
 		n := set.ImageSize(i)
 		s.Bytes += int64(n)
@@ -192,7 +204,7 @@ func overview(ctx context.Context, set *arrowset.Set) (*dataOverview, error) {
 		o.Pictures.Bytes += int64(n)
 		o.Pictures.MinBytes, o.Pictures.MaxBytes = min(o.Pictures.MinBytes, n), max(o.Pictures.MaxBytes, n)
 	}
-	o.Captions.Distinct = len(texts)
+	o.Captions.Distinct, o.Captions.Answers = len(texts), len(answers)
 	o.Captions.Words /= float64(max(1, o.Captions.Count))
 	for _, s := range splits {
 		s.CaptionsPerPicture = float64(s.Captions) / float64(s.Rows)
@@ -272,6 +284,12 @@ func (o *dataOverview) print(out io.Writer) error {
 	fmt.Fprintf(w, "captions\t%d, %d distinct, %.1f words each\n", o.Captions.Count, o.Captions.Distinct, o.Captions.Words)
 	fmt.Fprintf(w, "  kinds\t%s\n", counts(o.Captions.Kinds))
 	fmt.Fprintf(w, "  languages\t%s\n", counts(o.Captions.Langs))
+	if o.Captions.Answered > 0 {
+		fmt.Fprintf(w, "  answered\t%d, with %d distinct answers\n", o.Captions.Answered, o.Captions.Answers)
+	}
+	if o.Pictures.Seconds > 0 {
+		fmt.Fprintf(w, "second pictures\t%d\n", o.Pictures.Seconds)
+	}
 	names := make([]string, len(o.Columns))
 	for i, c := range o.Columns {
 		names[i] = c.Name + " " + c.Type

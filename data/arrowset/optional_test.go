@@ -36,7 +36,7 @@ func TestOptionalColumns(t *testing.T) {
 		require.NoError(t, err)
 		defer set.Close()
 		require.Equal(t, m.Optional, set.Manifest().Optional)
-		require.Greater(t, len(set.Manifest().Shards), 1)
+		require.True(t, flat || len(set.Manifest().Shards) > 1, "several files, unless the pictures shrink")
 		requireRows(t, want, set)
 		for i, r := range want {
 			require.Equal(t, len(r.Second) > 0, set.HasSecond(i))

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"image"
 	_ "image/gif" // formats whose headers are read
 	_ "image/jpeg"
@@ -56,8 +57,39 @@ func (c *checker) pictures(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		return c.picture(w, i, b), nil
+		found := c.picture(w, i, b)
+		if !c.set.HasSecond(i) {
+			return found, nil
+		}
+		b, err = c.set.Second(ctx, i)
+		switch {
+		case errors.Is(err, arrowset.ErrCorrupt):
+			found = append(found, c.found(ImageUnreadable, i, -1, -1, "second picture: %v", err))
+		case err != nil:
+			return nil, err
+		default:
+			if kind, what := c.decode(w, b); kind != "" {
+				found = append(found, c.found(kind, i, -1, -1, "second picture: %s", what))
+			}
+		}
+		return found, nil
 	})
+}
+
+// decode decodes the picture whose file is b into w.image, or says what is wrong with it.
+func (c *checker) decode(w *pictureWorker, b []byte) (fault Kind, what string) {
+	header, _, headerErr := image.DecodeConfig(bytes.NewReader(b))
+	if headerErr == nil && header.Height > 0 && header.Width > c.MaxPixels/header.Height {
+		return ImageBomb, fmt.Sprintf("%d×%d pixels in %d bytes; at most %d pixels are decoded", header.Width, header.Height, len(b), c.MaxPixels)
+	}
+	format, err := formatOf(b), transform.DecodeLimit(b, c.MaxPixels, &w.image)
+	switch {
+	case format != "" && !complete(format, b), errors.Is(err, io.ErrUnexpectedEOF):
+		return ImageTruncated, fmt.Sprintf("the %s file of %d bytes ends before the picture does", strings.ToUpper(format), len(b))
+	case err != nil:
+		return ImageUnreadable, err.Error()
+	}
+	return "", ""
 }
 
 // picture checks the picture of row i, whose file is b, and notes what it looks like.
@@ -68,18 +100,8 @@ func (c *checker) picture(w *pictureWorker, i int, b []byte) (fs []Finding) {
 	if named := extensions[strings.ToLower(path.Ext(c.set.Meta()[i].ImageID))]; named != "" && format != "" && named != format {
 		find(ImageExtension, "the name says %s, the bytes are %s", strings.ToUpper(named), strings.ToUpper(format))
 	}
-	header, _, headerErr := image.DecodeConfig(bytes.NewReader(b))
-	if headerErr == nil && header.Height > 0 && header.Width > c.MaxPixels/header.Height {
-		find(ImageBomb, "%d×%d pixels in %d bytes; at most %d pixels are decoded", header.Width, header.Height, len(b), c.MaxPixels)
-		return fs
-	}
-	err := transform.DecodeLimit(b, c.MaxPixels, &w.image)
-	switch {
-	case format != "" && !complete(format, b), errors.Is(err, io.ErrUnexpectedEOF):
-		find(ImageTruncated, "the %s file of %d bytes ends before the picture does", strings.ToUpper(format), len(b))
-		return fs
-	case err != nil:
-		find(ImageUnreadable, "%v", err)
+	if kind, what := c.decode(w, b); kind != "" {
+		find(kind, "%s", what)
 		return fs
 	}
 	im := &w.image

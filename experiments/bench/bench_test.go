@@ -65,6 +65,15 @@ func TestGemm(t *testing.T) {
 	require.Positive(t, r.Share)
 }
 
+// A preset of a vilt is measured on made-up photographs, with matching and masked words.
+func TestStepOfViLT(t *testing.T) {
+	r, err := Step(t.Context(), StepOptions{Model: "vilt-ti8", Batch: 4, Tokens: 12, Threads: 2, Workers: 1, Steps: 1, Precision: BF16})
+	require.NoError(t, err)
+	require.Equal(t, "12 tokens each", r.Texts)
+	require.Positive(t, r.Done)
+	require.Zero(t, r.Nominal, "not counted")
+}
+
 func TestAttention(t *testing.T) {
 	all := attentionShapes
 	attentionShapes = all[:3]

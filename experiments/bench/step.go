@@ -76,8 +76,10 @@ type OpResult struct {
 	Share   float64   `json:"share"`   // of the peak
 }
 
-// presetRecipe is the recipe of a preset's update, one grain and one lane. Its data is not read.
-const presetRecipe = `
+// presetRecipe is the recipe of the update of a clip's preset, one grain and one lane; viltRecipe that of a vilt's, with matching and
+// masked words. Their data is not read.
+const (
+	presetRecipe = `
 name: %[1]s
 model: {preset: %[1]s}
 data:
@@ -87,13 +89,30 @@ data:
   evalTransforms: [{op: resize, mode: squash}, {op: normalize, stats: half}]
 train: {globalBatch: 32, lanes: 1}
 `
+	viltRecipe = `
+name: %[1]s
+model: {kind: vilt, preset: %[1]s}
+data:
+  path: demo
+  tokenizer: {kind: wordpiece, file: bert-base-uncased}
+  transforms: [{op: min_max_resize}, {op: normalize, stats: half}]
+  evalTransforms: [{op: min_max_resize}, {op: normalize, stats: half}]
+losses: [{name: itm}, {name: mlm}]
+train: {globalBatch: 32, lanes: 1}
+`
+)
 
 // recipe is the recipe that o means. fromPreset says that o.Model is a preset, whose input is made up.
 func (o *StepOptions) recipe() (c *experiments.Config, fromPreset bool, err error) {
-	if _, fromPreset = model.Presets[o.Model]; !fromPreset {
-		c, err = experiments.Load(o.Model, o.Sets)
-	} else {
+	_, clip := model.Presets[o.Model]
+	_, vilt := model.ViLTPresets[o.Model]
+	switch fromPreset = clip || vilt; {
+	case clip:
 		c, err = experiments.Parse(fmt.Sprintf(presetRecipe, o.Model), o.Sets)
+	case vilt:
+		c, err = experiments.Parse(fmt.Sprintf(viltRecipe, o.Model), o.Sets)
+	default:
+		c, err = experiments.Load(o.Model, o.Sets)
 	}
 	if err != nil {
 		return nil, false, err
@@ -211,7 +230,8 @@ func (r *StepResult) sum(profile []ops.StepProfile, updates int) {
 	r.Share = r.GFLOPs / r.Peak.GFLOPs
 }
 
-// madeUp is a batch of coloured noise and of texts of so many tokens.
+// madeUp is a batch of coloured noise and of texts of so many tokens. Pictures have the model's shape; a vilt gets photographs of
+// 4 to 3.
 func madeUp(c *experiments.Config, tokens int) (string, []*batch.Batch, error) {
 	t := &c.Model.Text
 	if tokens == 0 {
@@ -222,6 +242,9 @@ func madeUp(c *experiments.Config, tokens int) (string, []*batch.Batch, error) {
 	}
 	n := c.Train.GlobalBatch
 	height, width := c.Model.Vision.Sides()
+	if c.Model.Kind == "vilt" {
+		width = height * 4 / 3 / c.Model.Vision.PatchSize * c.Model.Vision.PatchSize
+	}
 	size := 3 * height * width
 	b := &batch.Batch{Pixels: make([]uint8, n*size), Pairs: make([]batch.Pair, n)}
 	for i := range b.Pixels {
@@ -229,7 +252,7 @@ func madeUp(c *experiments.Config, tokens int) (string, []*batch.Batch, error) {
 	}
 	for i := range b.Pairs {
 		p := &b.Pairs[i]
-		p.Row, p.Group, p.Pixels = i, int32(i), b.Pixels[i*size:(i+1)*size]
+		p.Row, p.Group, p.Pixels, p.Height, p.Width = i, int32(i), b.Pixels[i*size:(i+1)*size], height, width
 		for j := range tokens {
 			p.Tokens = append(p.Tokens, int32((i*7919+j*104729+1)%t.VocabSize))
 		}
