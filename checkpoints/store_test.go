@@ -261,7 +261,7 @@ func TestMemory(t *testing.T) {
 	clear(slab)
 	require.NoError(t, c.Load("model", state.Files["model"]))
 	runtime.ReadMemStats(&after)
-	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(4*len(slab)/4), "the blocks that are hashed while they are written")
 	require.Equal(t, float32(len(slab)-1), slab[len(slab)-1])
 }
 

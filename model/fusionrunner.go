@@ -128,7 +128,7 @@ func (r *FusionRunner) encodeImages(pics []ops.Picture) error {
 	return nil
 }
 
-// encodeTexts computes the rows of sentences that are not known; drop makes room first.
+// encodeTexts computes the rows of those of at most r.sentences sentences that are not known.
 func (r *FusionRunner) encodeTexts(texts [][]int32) error {
 	p, err := r.program(&r.text, func(p *fusionProgram, g *ops.Graph) {
 		p.texts = r.m.NewTexts(g, "text", r.sentences)

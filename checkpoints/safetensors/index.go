@@ -48,7 +48,7 @@ func OpenIndex(path string) (_ *File, err error) {
 		return nil, corrupt("the index has no weight_map")
 	}
 	for _, name := range slices.Compact(slices.Sorted(maps.Values(index.Files))) {
-		if name != filepath.Base(name) || strings.ContainsAny(name, `/\`) || name == ".." || name == "." {
+		if name != filepath.Base(name) || strings.ContainsAny(name, "/\\\x00") || name == ".." || name == "." {
 			return nil, corrupt("the index names the file %q, which is not beside it", name)
 		}
 		part, err := Open(filepath.Join(filepath.Dir(path), name))

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"flag"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -402,6 +404,67 @@ func TestIndex(t *testing.T) {
 		}
 		require.ErrorContains(t, err, x.want, x.index)
 	}
+}
+
+var slow = flag.Bool("slow", false, "10,000 mutations of an index instead of 1,000")
+
+// Mutations of an index beside its shards: an error, or every tensor under its own name with its own elements; no panic, no memory, and no file
+// elsewhere is opened.
+func TestIndexMutations(t *testing.T) {
+	whole := Index(map[string]string{"a": "one.safetensors", "b": "two.safetensors"}, 12)
+	path := shards(t, string(whole))
+	elsewhere := filepath.Join(filepath.Dir(filepath.Dir(path)), "one.safetensors") // opened by a path that leads up
+	var b bytes.Buffer
+	require.NoError(t, Write(&b, []Tensor{Floats("a", []int{1}, []float32{9})}, nil))
+	require.NoError(t, os.WriteFile(elsewhere, b.Bytes(), 0o666))
+	pieces := []string{`"`, `{`, `}`, `:`, `,`, `../`, `/`, `\\`, `\u0000`, `one`, `two`, `a`, `b`, `weight_map`, `null`, `[]`, `1e999`, `"a":"one.safetensors"`, `.safetensors`}
+	n, errs := 1_000, 0
+	if *slow {
+		n = 10_000
+	}
+	for i := range n {
+		r := rand.New(rand.NewPCG(uint64(i), 5))
+		text := slices.Clone(whole)
+		for range 1 + r.IntN(3) {
+			if len(text) < 16 {
+				break
+			}
+			at := r.IntN(len(text))
+			switch r.IntN(4) {
+			case 0:
+				text = slices.Insert(text, at, []byte(pieces[r.IntN(len(pieces))])...)
+			case 1:
+				text = slices.Delete(text, at, min(at+1+r.IntN(12), len(text)))
+			case 2:
+				text[at] = byte(r.Uint32())
+			case 3:
+				text = text[:max(at, 8)]
+			}
+		}
+		require.NoError(t, os.WriteFile(path, text, 0o666))
+		var before, after runtime.MemStats
+		if i%100 == 0 {
+			runtime.ReadMemStats(&before)
+		}
+		f, err := OpenIndex(path)
+		if i%100 == 0 {
+			runtime.ReadMemStats(&after)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+		}
+		if err != nil {
+			require.True(t, errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist), "mutation %d: %v", i, err)
+			errs++
+			continue
+		}
+		want := map[string][]float32{"a": {1, 2}, "b": {3}}
+		for _, name := range f.Names() {
+			v, _, err := f.Float32(name)
+			require.NoError(t, err)
+			require.Equal(t, want[name], v, "mutation %d: %s", i, text)
+		}
+		require.NoError(t, f.Close())
+	}
+	require.Greater(t, errs, n/2, "the mutations hardly hurt")
 }
 
 // A mapped file that another process cuts off gives an error, as a plain read does.

@@ -19,6 +19,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"diptych/checkpoints/safetensors"
@@ -309,7 +310,9 @@ func (s *region) bytes(lo, hi int64, use func(b []byte) error) error {
 }
 
 func (s *region) read(lo, hi int64, use func(b []byte) error) error {
-	buf := make([]byte, min(16*pieceSize, hi-lo))
+	whole := buffers.Get().(*[]byte)
+	defer buffers.Put(whole)
+	buf := *whole
 	for lo < hi {
 		buf = buf[:min(int64(len(buf)), hi-lo)]
 		if n, err := s.r.ReadAt(buf, s.at+lo); n < len(buf) {
@@ -327,6 +330,9 @@ func (s *region) read(lo, hi int64, use func(b []byte) error) error {
 	}
 	return nil
 }
+
+// buffers are what files are read into.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 8*pieceSize); return &b }}
 
 // slack is how many bytes of elements the views of a small file may repeat.
 const slack = 64 << 20

@@ -1,6 +1,8 @@
 package transform
 
 import (
+	"os"
+	"regexp"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -125,6 +127,24 @@ func TestSpecInGo(t *testing.T) {
 		{"op": "affine", "rotate": int64(10), "shift": float32(0.5)},
 	}, 8, 8)
 	require.NoError(t, err)
+}
+
+// TestDocs: the page for users names every operation, filter and parameter.
+func TestDocs(t *testing.T) {
+	page, err := os.ReadFile("../../docs/transforms.md")
+	require.NoError(t, err)
+	for _, o := range operations {
+		line := regexp.MustCompile("(?m)^\\| `" + o.op + "` \\|.*$").Find(page)
+		require.NotNil(t, line, o.op)
+		p := &params{spec: Spec{}}
+		o.make(p, sides{32, 32})
+		for _, name := range p.known {
+			require.Contains(t, string(line), "`"+name+"`", o.op)
+		}
+	}
+	for _, name := range filterNames {
+		require.Contains(t, string(page), "`"+name+"`")
+	}
 }
 
 // The size of an entry without one is the model's, also where that is no square.
