@@ -216,7 +216,7 @@ type summing struct {
 
 // Blocks stay in a core's cache from when they are filled until they are written and hashed.
 const (
-	blockSize = 512 << 10
+	blockSize = 128 << 10
 	numBlocks = 4
 )
 
