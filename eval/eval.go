@@ -1,6 +1,8 @@
-// Package eval measures a model that gives pictures and sentences unit rows in one space: retrieval both ways and zero-shot
-// classification. Retrieval, Nearest and ZeroShot work on plain slices of embeddings and know no data set; Run reads the
-// splits of one, embeds them with a Model and measures the tasks asked for. It trains nothing and writes no files: package
+// Package eval measures trained models: retrieval both ways and zero-shot classification of those that give pictures and
+// sentences unit rows in one space, the scores of classifiers, those of models that read a picture and a sentence together, and
+// what a linear probe or the nearest neighbours make of an image tower's features. Retrieval, Nearest and ZeroShot work on plain
+// slices of embeddings and know no data set; Run reads the splits of one, embeds them with a Model and measures the tasks asked
+// for. Of all that only the probe learns, by L-BFGS on features; the model's own weights never change. It writes no files: package
 // experiments/report turns a Result into tables and pictures. Start reading at Run.
 package eval
 

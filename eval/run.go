@@ -196,6 +196,9 @@ func (r *runner) check(serves []Task) error {
 	if _, ok := r.Model.(Featurer); ok {
 		serves = append(slices.Clip(serves), TaskProbe, TaskKNN)
 	}
+	if len(o.Tasks) == 0 {
+		return fmt.Errorf("%w: the model has nothing to be measured without learning; choose of its tasks: %s", ErrRequest, TaskList(serves))
+	}
 	for _, t := range o.Tasks {
 		if !slices.Contains(serves, t) {
 			return fmt.Errorf("%w: the model has no task %q; it has %s", ErrRequest, t, TaskList(serves))

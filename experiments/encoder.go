@@ -46,6 +46,9 @@ func outputs(m model.Model) (func(*ops.Graph, *model.ImageInput) *ops.Node, func
 	case losses.TwoTower:
 		return m.EncodeImage, m.EncodeText
 	case *model.ViT:
+		if m.NumClasses() == 0 {
+			return m.Embed, nil
+		}
 		return func(g *ops.Graph, in *model.ImageInput) *ops.Node { return m.Scores(g, m.Features(g, in)) }, nil
 	}
 	panic(fmt.Sprintf("experiments: no outputs of %T", m)) // every kind of model has its case
@@ -65,6 +68,9 @@ func tasks(c *Config) []eval.Task {
 			both = append(both, pairTasks(c)...)
 		}
 		return both
+	}
+	if c.Model.NumClasses == 0 {
+		return nil
 	}
 	return []eval.Task{eval.TaskClassify}
 }
@@ -98,7 +104,7 @@ func (e *encoder) close() {
 	}
 }
 
-// EmbedDim returns the numbers of a row: E, or K of a classifier.
+// EmbedDim returns the numbers of a row: E, or K of a classifier, or D of a ViT without one, its representation layer's where it has that.
 func (e *encoder) EmbedDim() int { return e.runner.Dim() }
 
 // ImageSides returns the size of a picture in pixels.

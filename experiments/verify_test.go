@@ -27,7 +27,7 @@ func TestVerify(t *testing.T) {
 		{dir: trained + "vit-token"}, {dir: trained + "vit-avg"}, {dir: trained + "vit-avg-nocls"}, {dir: trained + "vit-prenorm"}, {dir: trained + "vit-map"},
 		{dir: bridge + "vit-hf"}, {dir: bridge + "vit-npz"}, {dir: bridge + "vit-npz", weights: files + "vit.npz", sets: timm},
 		{dir: bridge + "vit-npz-bigvision"}, {dir: bridge + "vit-npz-bigvision", weights: bridge + "vit-npz-bigvision/google.npz", sets: timm},
-		{dir: bridge + "posembed"},
+		{dir: bridge + "vit-hf-bare"}, {dir: bridge + "vit-timm-bare"}, {dir: bridge + "clip-avg"}, {dir: bridge + "posembed"},
 		{dir: pairs + "vilt-mlm"}, {dir: pairs + "vilt-itm"}, {dir: pairs + "vilt-vqa"}, {dir: pairs + "vilt-nlvr2"}, {dir: pairs + "vilt-retrieval"},
 		{dir: pairs + "vilt-original-irtr"}, {dir: pairs + "vilt-original-vqa"}, {dir: pairs + "vilt-original-nlvr2"},
 	} {

@@ -191,12 +191,20 @@ func (f *Fixture) vit(m *model.ViT, b *batch.Batch, slab []float32, pool *kernel
 	out, err := forward(slab, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {
 		in := m.NewImages(g, "image", n, [3]float32{}, [3]float32{1, 1, 1})
 		pooled := m.Features(g, in)
-		return []*ops.Node{pooled, m.Scores(g, pooled)}, func(p *ops.Program) error { in.SetFloat(p, b.Normalized, n); return nil }
+		outputs := []*ops.Node{pooled}
+		if last := m.Scores(g, pooled); last != pooled {
+			outputs = append(outputs, last)
+		}
+		return outputs, func(p *ops.Program) error { in.SetFloat(p, b.Normalized, n); return nil }
 	})
 	if err != nil {
 		return "", err
 	}
-	results["out.pooled"], results["out.logits"] = out[0], out[1]
+	last := out[len(out)-1]
+	results["out.pooled"], results["out.logits"] = out[0], last
+	if m.NumClasses() == 0 {
+		results["out.pooler_output"] = last
+	}
 	depth := m.Config.Vision.Depth
 	for k := range depth + 1 {
 		tokens, err := forward(slab, pool, func(g *ops.Graph) ([]*ops.Node, func(p *ops.Program) error) {

@@ -329,3 +329,58 @@ func TestImportClassifier(t *testing.T) {
 		require.NoError(t, err)
 	}
 }
+
+// A ViT without a classifier gives unit rows and features, has no task of its own, and a classifier starts from it without a word about its head.
+func TestImportHeadless(t *testing.T) {
+	const fixtures = "../checkpoints/bridge/testdata/"
+	for name, representation := range map[string]int{"vit-hf-bare": 16, "vit-timm-bare": 0} {
+		dir := filepath.Join(t.TempDir(), name)
+		_, err := Import(fixtures+name, dir, ImportOptions{})
+		require.NoError(t, err)
+		m, err := OpenModel(dir, 1)
+		require.NoError(t, err)
+		defer m.Close()
+		require.Equal(t, representation, m.Config().Model.Representation)
+		require.Empty(t, m.Tasks())
+		encoded := pngOf(t, 30, 24)
+		row, err := m.Images(t.Context(), 1, func(_ int, dst []uint8) error { return m.Prepare(encoded, dst) })
+		require.NoError(t, err)
+		features, err := m.Features(t.Context(), 1, func(_ int, dst []uint8) error { return m.Prepare(encoded, dst) })
+		require.NoError(t, err)
+		require.Len(t, row, 16)
+		var square, cosine, length float64
+		for i, v := range row {
+			square, cosine, length = square+float64(v)*float64(v), cosine+float64(v)*float64(features[i]), length+float64(features[i])*float64(features[i])
+		}
+		require.InDelta(t, 1, square, 1e-5)
+		if same := cosine / math.Sqrt(length); representation == 0 {
+			require.InDelta(t, 1, same, 1e-5, "the rows are the features'")
+		} else {
+			require.Less(t, same, 0.99, "the pooler is between them")
+		}
+		_, err = m.Texts(t.Context(), []string{"a cat"})
+		require.ErrorIs(t, err, eval.ErrRequest)
+
+		recipe := "name: c\nseed: 1\nstart: {from: " + dir + "}\ndata: {path: demo%s}\nlosses: [{name: classify}]\ntrain: {steps: 1, globalBatch: 16, lanes: 2}"
+		cfg, err := Parse(fmt.Sprintf(recipe, ""), nil)
+		if err == nil {
+			_, err = cfg.build(nil)
+		}
+		require.ErrorContains(t, err, "data.classes: empty")
+		cfg, err = Parse(fmt.Sprintf(recipe, ", classes: category"), nil)
+		require.NoError(t, err)
+		p, err := cfg.build(nil)
+		require.NoError(t, err)
+		require.Equal(t, len(p.classes), cfg.Model.NumClasses)
+		slab := make([]float32, p.model.Parameters().Size)
+		for _, name := range []string{"head.weight", "head.bias"} {
+			p.model.Parameters().Find(name).Slice(slab)[0] = 7
+		}
+		notes, err := cfg.Start.begin(p.model, slab)
+		require.NoError(t, err)
+		require.Equal(t, []string{
+			"head.weight begins as a new classifier's, which the start does not have", "head.bias begins as a new classifier's, which the start does not have",
+		}, notes)
+		require.Equal(t, float32(7), p.model.Parameters().Find("head.weight").Slice(slab)[0], "its initial value")
+	}
+}

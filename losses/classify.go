@@ -30,6 +30,9 @@ func classify(gr *model.Grain, c Config, _ *Options) (Local, error) {
 		return Local{}, unfit("scores of classes")
 	}
 	k := m.NumClasses()
+	if k == 0 {
+		return Local{}, fmt.Errorf("the recipe's model has no classes (model.numClasses 0); name those of the data set in data.classes")
+	}
 	mixing := c.Mixup > 0 || c.CutMix > 0
 	t := ops.Targets{Classes: gr.G.Ints("classify.classes", gr.N), Smoothing: c.LabelSmoothing}
 	var x *ops.Node

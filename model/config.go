@@ -30,7 +30,7 @@ type Config struct {
 	Text          Text    `yaml:"text,omitempty"`
 
 	// Of vit.
-	NumClasses int `yaml:"numClasses,omitempty"` // K; 0 takes the data set's
+	NumClasses int `yaml:"numClasses,omitempty"` // K; 0 takes the data set's, and where none is named there is no classifier
 	// Representation is the width of the layer with tanh before the classifier (Dosovitskiy et al. 2021, §3.1: the MLP head of
 	// pre-training); 0: none.
 	Representation int `yaml:"representation,omitempty"`

@@ -7,15 +7,15 @@ import (
 	"diptych/ops"
 )
 
-// ViT is the classifier of Dosovitskiy et al. 2021: an image tower and a linear layer of class scores. Parameters have timm's
-// names.
+// ViT is the classifier of Dosovitskiy et al. 2021: an image tower and a linear layer of class scores. With no classes it is the tower
+// alone, as Hugging Face's ViTModel and timm's models with num_classes=0 are. Parameters have timm's names.
 type ViT struct {
 	Config Config
 	Layout Layout
 
 	tower     *visionTower
 	represent linear // no weight without a representation layer
-	head      linear
+	head      linear // no weight without classes
 }
 
 // NewViT lays the model out. The configuration must be valid.
@@ -37,7 +37,9 @@ func NewViT(cfg Config) (*ViT, error) {
 		m.represent = linear{l.add("pre_logits.fc.weight", s.represent(d), r, d), l.add("pre_logits.fc.bias", constant(0), r)}
 		d = r
 	}
-	m.head = linear{l.add("head.weight", s.head(d), cfg.NumClasses, d), l.add("head.bias", constant(0), cfg.NumClasses)}
+	if k := cfg.NumClasses; k > 0 {
+		m.head = linear{l.add(headWeight, s.head(d), k, d), l.add("head.bias", constant(0), k)}
+	}
 	return m, nil
 }
 
@@ -55,7 +57,7 @@ func (m *ViT) NewImages(g *ops.Graph, name string, n int, mean, std [3]float32) 
 // NewTexts returns nil: a classifier reads no texts.
 func (m *ViT) NewTexts(*ops.Graph, string, int) *TextInput { return nil }
 
-// NumClasses returns K.
+// NumClasses returns K, 0 without a classifier.
 func (m *ViT) NumClasses() int { return m.Config.NumClasses }
 
 // FeatureDim returns D, the width of Features.
@@ -76,12 +78,31 @@ func (m *ViT) Tokens(g *ops.Graph, in *ImageInput, blocks int, normed bool) *ops
 	return x
 }
 
-// Scores adds what follows Features to g: (B, D) -> scores of the classes (B, K), before softmax.
+// Scores adds what follows Features to g: (B, D) -> scores of the classes (B, K), before softmax. Without classes it ends with the
+// representation layer, or is x where there is none.
 func (m *ViT) Scores(g *ops.Graph, x *ops.Node) *ops.Node {
 	if m.represent.w != nil {
 		x = m.represent.forward(g, x, ops.LinearOpt{Act: kernel.ActTanh})
 	}
+	if m.head.w == nil {
+		return x
+	}
 	return m.head.forward(g, x, ops.LinearOpt{})
+}
+
+// Embed adds the whole model to g: pictures -> unit rows of what Scores gives. It serves a model without classes.
+func (m *ViT) Embed(g *ops.Graph, in *ImageInput) *ops.Node {
+	return g.L2Normalize(m.Scores(g, m.Features(g, in)), normEps)
+}
+
+const headWeight = "head.weight"
+
+// Inherit lets a classifier keep its initial values where the model that it starts from has none.
+func (m *ViT) Inherit(p *Param, _ []float32, from *Layout, _ []float32) string {
+	if (p == m.head.w || p == m.head.b) && from.Find(headWeight) == nil {
+		return "a new classifier's, which the start does not have"
+	}
+	return ""
 }
 
 // DefaultViT is timm's form at no particular size: class token, erf GELU, LayerNorm with 1e-6.
@@ -113,7 +134,9 @@ func vitPresets() map[string]Config {
 
 // validateViT checks what only a classifier has.
 func (c *Config) validateViT(bad func(format string, args ...any)) {
-	positive(bad, "numClasses", c.NumClasses)
+	if c.NumClasses < 0 || c.NumClasses > maxSize {
+		bad("numClasses: %d, want 0 (no classifier) to %d", c.NumClasses, maxSize)
+	}
 	if c.Representation < 0 || c.Representation > maxSize {
 		bad("representation: %d, want 0 (none) to %d", c.Representation, maxSize)
 	}

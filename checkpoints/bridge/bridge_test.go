@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -253,24 +254,71 @@ func TestRoundTripViT(t *testing.T) {
 	}{
 		{fixtures + "vit-token", "timm", true}, {fixtures + "vit-avg", "timm", false}, {fixtures + "vit-avg-nocls", "timm", false}, {fixtures + "vit-prenorm", "timm", false}, {fixtures + "vit-map", "timm", false},
 		{"testdata/vit-hf", "hf-vit", true}, {"testdata/vit-npz", "timm", true},
+		{"testdata/vit-hf-bare", "hf-vit-bare", true}, {"testdata/vit-timm-bare", "timm", false},
 	} {
 		_, m := readModel(t, x.path, "")
 		require.Equal(t, x.family, m.Family, x.path)
 		want := contents(t, m.Tensors)
 		for _, family := range []string{"timm", "hf-vit"} {
-			if family == "hf-vit" && !x.hf || family == "timm" && x.family == "hf-vit" { // timm's epsilon is fixed
+			if family == "hf-vit" && !x.hf || family == "timm" && strings.HasPrefix(x.family, "hf-vit") { // timm's epsilon is fixed
 				continue
 			}
 			again := write(t, m, family, false)
-			require.Equal(t, family, again.Family)
 			require.Equal(t, m.Description.Model.NumClasses, again.Description.Model.NumClasses)
+			require.Equal(t, m.Description.Model.Representation, again.Description.Model.Representation)
+			if again.Description.Model.NumClasses == 0 && family == "hf-vit" {
+				family = "hf-vit-bare"
+			}
+			require.Equal(t, family, again.Family)
 			wantVision, gotVision := m.Description.Model.Vision, again.Description.Model.Vision
 			require.Equal(t, wantVision, gotVision, "%s as %s", x.path, family)
 			got := contents(t, again.Tensors)
+			require.Len(t, got, len(want))
 			for name, w := range want {
 				require.True(t, bytes.Equal(w, got[name]), "%s as %s: %s", x.path, family, name)
 			}
 		}
+	}
+}
+
+// A ViT without a classifier keeps its pooler as the representation layer, unless it is asked to leave it; its files tell the libraries so.
+func TestHeadless(t *testing.T) {
+	src, m := readModel(t, "testdata/vit-hf-bare", "")
+	require.Equal(t, []int{0, 16}, []int{m.Description.Model.NumClasses, m.Description.Model.Representation})
+	files, err := hfViTFiles(&m.Description)
+	require.NoError(t, err)
+	require.Contains(t, string(files["config.json"]), `"ViTModel"`)
+	require.Contains(t, string(files["config.json"]), `"pooler_output_size": 16`)
+	_, err = timmFiles(&m.Description)
+	require.ErrorContains(t, err, "representation 16")
+
+	without, err := Read(src, func(d *Description) error {
+		d.Model.Representation, d.Model.Vision.LayerNormEps = 0, 1e-6 // timm's
+		return nil
+	})
+	require.NoError(t, err)
+	require.Len(t, without.Tensors, len(m.Tensors)-2)
+	_, err = hfViTFiles(&without.Description)
+	require.NoError(t, err)
+	require.Contains(t, without.Notes[len(without.Notes)-1], "add_pooling_layer=False")
+	files, err = timmFiles(&without.Description)
+	require.NoError(t, err)
+	require.Contains(t, string(files["config.json"]), `"num_classes": 0`)
+
+	src.Config = bytes.Replace(src.Config, []byte(`"pooler_act": "tanh"`), []byte(`"pooler_act": "gelu"`), 1)
+	_, err = Read(src, nil)
+	require.ErrorContains(t, err, `pooler_act "gelu" is not supported`)
+}
+
+// The place of open_clip's last norm goes both ways.
+func TestNormAfterPool(t *testing.T) {
+	_, m := readModel(t, "testdata/clip-avg", "")
+	require.Equal(t, "avg", m.Description.Model.Vision.Pool)
+	require.True(t, m.Description.Model.Vision.NormAfterPool)
+	for _, family := range []string{"open_clip", "open_clip-custom"} {
+		again := write(t, m, family, false)
+		require.Equal(t, m.Description.Model, again.Description.Model, family)
+		require.Equal(t, contents(t, m.Tensors), contents(t, again.Tensors), family)
 	}
 }
 

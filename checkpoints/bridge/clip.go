@@ -226,9 +226,7 @@ func openCLIPConfig(f *family, v *view) (*Description, error) {
 	default:
 		return nil, fmt.Errorf("vision_cfg.pool_type %s is not supported", vc.Pool)
 	}
-	if vc.NormAfter && c.Vision.Pool != "cls" {
-		return nil, fmt.Errorf("vision_cfg.final_ln_after_pool is not supported")
-	}
+	c.Vision.NormAfterPool = vc.NormAfter
 	switch tc.Pool {
 	case "", "argmax", "eos":
 	default:
@@ -275,6 +273,7 @@ func openCLIPFiles(d *Description, custom bool) (map[string][]byte, error) {
 	if c.Vision.Pool == "avg" {
 		v.Pool = "avg"
 	}
+	v.NormAfter = c.Vision.NormAfterPool
 	t := &openCLIPText{
 		ContextLength: c.Text.ContextLength, VocabSize: c.Text.VocabSize, Width: c.Text.Width, Heads: c.Text.NumHeads, Layers: c.Text.Depth,
 		MLPRatio: c.Text.MLPRatio, NoCausal: !c.Text.Causal, Act: act(c.Text.Activation), Norm: eps(c.Text.LayerNormEps),

@@ -31,7 +31,7 @@ type family struct {
 }
 
 // families are the ones that are known. The first whose keys a file has is its family.
-var families = []*family{openAI, openCLIP, openCLIPCustom, hfCLIP, vilt, hfViLT, hfViLTBare, timm, hfViT, google, bigVision, bigVisionScan}
+var families = []*family{openAI, openCLIP, openCLIPCustom, hfCLIP, vilt, hfViLT, hfViLTBare, timm, hfViT, hfViTBare, google, bigVision, bigVisionScan}
 
 // Description is what a file says about its model.
 type Description struct {
@@ -69,6 +69,9 @@ func (m *Model) Summary() string {
 	s := fmt.Sprintf("pictures of %s px in patches of %d, width %d, %d blocks, %d heads, %s", size, v.PatchSize, v.Width, v.Depth, v.NumHeads, v.Activation)
 	if c.Kind == "vilt" {
 		s += fmt.Sprintf("; sentences of %d tokens of %d; heads: %s", t.ContextLength, t.VocabSize, strings.Join(m.heads(), ", "))
+	}
+	if c.Kind == "vit" {
+		s += fmt.Sprintf("; %d classes", c.NumClasses)
 	}
 	if t.Width > 0 {
 		s += fmt.Sprintf("; texts of %d tokens of %d, width %d, %d blocks, %d heads; joint space of %d", t.ContextLength, t.VocabSize, t.Width, t.Depth, t.NumHeads, c.EmbedDim)
@@ -267,6 +270,9 @@ func Publish(familyName string, d *Description, from Stored) (*Published, error)
 	tower := f == timm && d.Model.Kind == "clip" // of a dual encoder the image tower alone
 	if tower {
 		f = timmCLIP
+	}
+	if f == hfViT && d.Model.NumClasses == 0 {
+		f = hfViTBare
 	}
 	plain := *d
 	plain.Notes = nil

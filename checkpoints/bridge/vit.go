@@ -8,9 +8,9 @@ import (
 	"diptych/model"
 )
 
-// timm are the names of timm's VisionTransformer (spec 3.2), which are ours.
+// timm are the names of timm's VisionTransformer (spec 3.2), which are ours; with num_classes=0 it has no head.
 var timm = &family{
-	name: "timm", about: "timm's VisionTransformer", keys: []string{"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"},
+	name: "timm", about: "timm's VisionTransformer", keys: []string{"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},
 	rows: timmRows(), config: timmConfig, files: timmFiles, weights: "model.safetensors", positions: MethodOpenCLIP,
 }
 
@@ -107,7 +107,7 @@ type timmJSON struct {
 	Architecture string        `json:"architecture,omitempty"`
 	Args         *timmArgs     `json:"model_args,omitempty"`
 	Pretrained   *timmPretrain `json:"pretrained_cfg,omitempty"`
-	NumClasses   int           `json:"num_classes,omitempty"`
+	NumClasses   int           `json:"num_classes"`
 	Features     int           `json:"num_features,omitempty"`
 	Pool         string        `json:"global_pool,omitempty"`
 	Labels       []string      `json:"label_names,omitempty"`

@@ -100,7 +100,7 @@ text file is always a row.`,
 			if texts != "" {
 				x, err := embedLines(cmd.Context(), m, lines, progress)
 				if err != nil {
-					return err
+					return asUsage(err)
 				}
 				index.Texts = lines
 				tensors = append(tensors, safetensors.Floats(tensorTexts, []int{len(lines), m.EmbedDim()}, x))

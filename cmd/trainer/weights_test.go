@@ -53,6 +53,10 @@ func TestWeights(t *testing.T) {
 		{"export", []string{"export", out, "--format", "hf-vit", "--out", out + "3"}, 0, "config.json"},
 		{"diff of the export", []string{"diff", out + "3", bridge + "vit-hf"}, 0, "tensors differ"},
 		{"verify the export", []string{"verify", out + "3", "--golden", bridge + "vit-hf", "--threads", "1"}, 0, "0 beyond"},
+		{"import without a classifier", []string{"import", bridge + "vit-hf-bare", "--out", out + "4"}, 0, "Hugging Face's ViTModel: pictures of 24 px"},
+		{"verify it", []string{"verify", out + "4", "--golden", bridge + "vit-hf-bare", "--threads", "1"}, 0, "0 beyond their tolerance"},
+		{"export it", []string{"export", out + "4", "--format", "hf-vit", "--out", out + "5"}, 0, "config.json"},
+		{"diff of that export", []string{"diff", out + "5", bridge + "vit-hf-bare"}, 0, "0 of 32 tensors differ"},
 		{"verify in bf16", []string{"verify", torch + "bf16.safetensors", "--golden", golden + "vit-token"}, exitFailure, ""},
 	} {
 		code, printed, errs := weights(t, x.args...)
