@@ -58,10 +58,10 @@ func (c *pairCase) texts(ids, mask string) ([][]int32, error) {
 		return nil, err
 	}
 	_, shape := c.f.first(ids)
-	length := shape[len(shape)-1]
-	if len(keep) != len(v) || length == 0 {
-		return nil, fmt.Errorf("%s %v has other elements than %s", ids, shape, mask)
+	if len(keep) != len(v) || len(v) == 0 || len(shape) == 0 {
+		return nil, fmt.Errorf("%s %v has no rows, or other elements than %s", ids, shape, mask)
 	}
+	length := shape[len(shape)-1]
 	var out [][]int32
 	for row := range slices.Chunk(v, length) {
 		var text []int32
