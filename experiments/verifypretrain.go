@@ -75,14 +75,17 @@ func (t *pretraining) read() (err error) {
 		return err
 	}
 	n := len(t.texts)
-	if len(pics) != n || len(t.false_) != n {
-		return fmt.Errorf("%d sentences, %d pictures, %d false ones", n, len(pics), len(t.false_))
+	if len(t.masked) != n || len(pics) != n || len(t.false_) != n {
+		return fmt.Errorf("%d sentences, %d with hidden words, %d pictures, %d false ones", n, len(t.masked), len(pics), len(t.false_))
 	}
 	if t.own, err = t.labels("out.itm.labels", n, 2); err != nil {
 		return err
 	}
 	_, shape := t.f.first("in.masked_labels")
-	labels, err := t.labels("in.masked_labels", n*shape[len(shape)-1], t.m.Config.Text.VocabSize)
+	if len(shape) != 2 || shape[1] < longest(t.texts) {
+		return fmt.Errorf("in.masked_labels has shape %v, want (B, L) for sentences of up to %d tokens", shape, longest(t.texts))
+	}
+	labels, err := t.labels("in.masked_labels", n*shape[1], t.m.Config.Text.VocabSize)
 	if err != nil {
 		return err
 	}
@@ -91,13 +94,15 @@ func (t *pretraining) read() (err error) {
 		t.batch.Pairs = append(t.batch.Pairs, p)
 		var hidden []int
 		for j := range ids {
-			if labels[i*len(labels)/n+j] >= 0 {
+			if labels[i*shape[1]+j] >= 0 {
 				hidden = append(hidden, j)
 			}
 		}
 		t.hidden = append(t.hidden, hidden)
 	}
-	_, shape = t.f.first("in.image")
+	if _, shape = t.f.first("in.image"); len(shape) != 4 {
+		return fmt.Errorf("in.image has shape %v, want (B, 3, H, W)", shape)
+	}
 	t.cols = shape[3] / t.m.Config.Vision.PatchSize
 	return nil
 }

@@ -37,6 +37,9 @@ func (f *Fixture) tables(results map[string][]float32) error {
 		if err != nil {
 			return err
 		}
+		if len(shape) != 2 {
+			return fmt.Errorf("experiments: %s: in.%s.pos has shape %v, want (positions, D)", f.Dir, name, shape)
+		}
 		results["out."+name+"."+suffix], err = bridge.ResizePositions(method, table, shape[1], skip, from, to)
 		return err
 	}

@@ -41,6 +41,9 @@ func (f *Fixture) clip(m *model.CLIP, b *batch.Batch, slab []float32, pool *kern
 		if err != nil {
 			continue
 		}
+		if len(ids) < n {
+			return "", fmt.Errorf("%s has %d ids for %d pictures", key, len(ids), n)
+		}
 		for i := range b.Pairs {
 			b.Pairs[i].Tokens = upToLargest(ids[i*len(ids)/n : (i+1)*len(ids)/n])
 		}

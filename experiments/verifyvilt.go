@@ -58,10 +58,10 @@ func (c *pairCase) texts(ids, mask string) ([][]int32, error) {
 		return nil, err
 	}
 	_, shape := c.f.first(ids)
-	length := shape[len(shape)-1]
-	if len(keep) != len(v) || length == 0 {
-		return nil, fmt.Errorf("%s %v has other elements than %s", ids, shape, mask)
+	if len(keep) != len(v) || len(v) == 0 || len(shape) == 0 {
+		return nil, fmt.Errorf("%s %v has no rows, or other elements than %s", ids, shape, mask)
 	}
+	length := shape[len(shape)-1]
 	var out [][]int32
 	for row := range slices.Chunk(v, length) {
 		var text []int32
@@ -73,6 +73,15 @@ func (c *pairCase) texts(ids, mask string) ([][]int32, error) {
 		out = append(out, text)
 	}
 	return out, nil
+}
+
+// longest is how many tokens the longest sentence has.
+func longest(texts [][]int32) int {
+	n := 0
+	for _, ids := range texts {
+		n = max(n, len(ids))
+	}
+	return n
 }
 
 // pictures returns picture j of n of each sample of a tensor (B, [n,] 3, H, W), cut out of its top left corner: as far as pixels are not zero.
@@ -201,6 +210,9 @@ func (c *pairCase) place(name string, values []float32, rows ...int) error {
 	}
 	if err != nil {
 		return err
+	}
+	if len(shape) == 0 {
+		return fmt.Errorf("%s is one number, want rows", name)
 	}
 	width := shape[len(shape)-1]
 	if len(rows)*width != len(values) || slices.Max(rows) >= len(want)/max(width, 1) {
@@ -423,8 +435,8 @@ func (c *pairCase) words() error {
 
 func (c *pairCase) wordScores(r reading, prefix, loss string) error {
 	_, shape := c.f.first("in.labels")
-	if len(shape) != 2 {
-		return fmt.Errorf("in.labels has shape %v, want (B, L)", shape)
+	if len(shape) != 2 || shape[1] < longest(r.texts) {
+		return fmt.Errorf("in.labels has shape %v, want (B, L) for sentences of up to %d tokens", shape, longest(r.texts))
 	}
 	length := shape[1]
 	labels, err := c.labels("in.labels", len(r.texts)*length, c.m.Config.Text.VocabSize)

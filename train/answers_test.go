@@ -37,7 +37,7 @@ func TestAnswersSameBits(t *testing.T) {
 		"rank":         {losses.Config{Name: "rank", Weight: 1, Negatives: 3}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			trainer := func(workers int, memory int64, recompute string) *Trainer {
+			trainer := func(workers int, recompute string) *Trainer {
 				mc := model.DefaultViLT()
 				v := &mc.Vision
 				v.Width, v.Depth, v.NumHeads, v.ImageSize, v.PatchSize, v.Dropout = 24, 2, 2, 16, 8, 0.1
@@ -47,38 +47,18 @@ func TestAnswersSameBits(t *testing.T) {
 				require.NoError(t, err)
 				tr, err := New(Config{Steps: 8, GlobalBatch: n, GrainSize: 4, Lanes: 4, KeepLast: 1, Recompute: recompute}, Options{
 					Model: m, Losses: cfgs, Optim: optim.Default(), Mean: [3]float32{0.5, 0.5, 0.5}, Std: [3]float32{0.5, 0.5, 0.5}, Seed: 3,
-					Resources: Resources{Workers: workers, Threads: 2, Memory: memory},
+					Resources: Resources{Workers: workers, Threads: 2},
 				})
 				require.NoError(t, err)
 				t.Cleanup(tr.Close)
 				return tr
 			}
-			run := func(tr *Trainer, from, to int) (records []Record) {
-				for s := from; s < to; s++ {
-					r, err := tr.Step(answersBatch(s, n))
-					require.NoError(t, err)
-					r.Seconds = 0
-					records = append(records, r)
-				}
-				return records
-			}
-			first := trainer(1, 0, "")
-			records := run(first, 0, steps)
-			want := state(first)
+			first := trainer(1, "")
+			records := sameBits(t, steps, func(step int) *batch.Batch { return answersBatch(step, n) }, first, trainer(1, ""), trainer(2, ""), map[string]*Trainer{
+				"two workers": trainer(2, ""), "four workers": trainer(4, ""), "recomputed blocks": trainer(1, "block"),
+			})
 			require.Len(t, records[0].Metrics, 1)
 			require.NotZero(t, records[0].GradNorm)
-			for _, tr := range []*Trainer{trainer(2, 0, ""), trainer(4, 0, ""), trainer(1, 0, "block")} {
-				require.Equal(t, records, run(tr, 0, steps))
-				require.Equal(t, want, state(tr))
-			}
-			half, rest := trainer(1, 0, ""), trainer(2, 0, "")
-			run(half, 0, 1)
-			copy(rest.weights, half.weights)
-			for i, s := range half.opt.State() {
-				copy(rest.opt.State()[i].Data, s.Data)
-			}
-			require.Equal(t, records[1:], run(rest, 1, steps))
-			require.Equal(t, want, state(rest))
 
 			if c.objective.Name != "rank" {
 				b := answersBatch(0, n)

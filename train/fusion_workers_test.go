@@ -49,40 +49,21 @@ func fusionTrainer(t *testing.T, workers int, memory int64, recompute string, ha
 // happened.
 func TestFusionSameBits(t *testing.T) {
 	const steps = 4
-	run := func(tr *Trainer, from, to int) (records []Record) {
-		for s := from; s < to; s++ {
-			r, err := tr.Step(squareBatch(s, 16))
-			require.NoError(t, err)
-			r.Seconds = 0
-			records = append(records, r)
-		}
-		return records
-	}
 	for _, hard := range []bool{true, false} {
-		first := fusionTrainer(t, 1, 0, "", hard)
-		records := run(first, 0, steps)
-		want := state(first)
+		trainer := func(workers int, memory int64, recompute string) *Trainer {
+			return fusionTrainer(t, workers, memory, recompute, hard)
+		}
+		first := trainer(1, 0, "")
+		p := first.Plan()
+		require.Equal(t, 4, p.KeptGrains)
+		records := sameBits(t, steps, func(step int) *batch.Batch { return squareBatch(step, 16) }, first, trainer(1, 0, ""), trainer(2, 0, ""), map[string]*Trainer{
+			"two workers": trainer(2, 0, ""), "four workers": trainer(4, 0, ""),
+			"recomputed grains": trainer(1, p.Total-3*p.Arena, ""), "recomputed blocks": trainer(2, 0, "block"),
+		})
 		for _, r := range records {
 			require.Len(t, r.Terms, 3)
 			require.Len(t, r.Metrics, 2)
 		}
-		p := first.Plan()
-		require.Equal(t, 4, p.KeptGrains)
-		for name, tr := range map[string]*Trainer{
-			"two workers": fusionTrainer(t, 2, 0, "", hard), "four workers": fusionTrainer(t, 4, 0, "", hard),
-			"recomputed grains": fusionTrainer(t, 1, p.Total-3*p.Arena, "", hard), "recomputed blocks": fusionTrainer(t, 2, 0, "block", hard),
-		} {
-			require.Equal(t, records, run(tr, 0, steps), name)
-			require.Equal(t, want, state(tr), name)
-		}
-		half, rest := fusionTrainer(t, 1, 0, "", hard), fusionTrainer(t, 2, 0, "", hard)
-		run(half, 0, 2)
-		copy(rest.weights, half.weights)
-		for i, s := range half.opt.State() {
-			copy(rest.opt.State()[i].Data, s.Data)
-		}
-		require.Equal(t, records[2:], run(rest, 2, steps))
-		require.Equal(t, want, state(rest))
 	}
 }
 

@@ -70,37 +70,15 @@ func TestViLTSameBits(t *testing.T) {
 		t.Cleanup(tr.Close)
 		return tr
 	}
-	run := func(tr *Trainer, from, to int) (records []Record) {
-		for s := from; s < to; s++ {
-			r, err := tr.Step(shapesBatch(s, n))
-			require.NoError(t, err)
-			r.Seconds = 0
-			records = append(records, r)
-		}
-		return records
-	}
 	first := trainer(1, 0, "")
-	records, want := run(first, 0, steps), [][]float32(nil)
-	want = state(first)
+	p := first.Plan()
+	records := sameBits(t, steps, func(step int) *batch.Batch { return shapesBatch(step, n) }, first, trainer(1, 0, ""), trainer(2, 0, ""), map[string]*Trainer{
+		"two workers": trainer(2, 0, ""), "four workers": trainer(4, 0, ""), "recomputed grains": trainer(1, p.Total-6*p.Arena, ""), "recomputed blocks": trainer(1, 0, "block"),
+	})
 	for _, r := range records {
 		require.Len(t, r.Terms, 4)
 		require.Len(t, r.Metrics, 4)
 	}
-	p := first.Plan()
-	for name, tr := range map[string]*Trainer{
-		"two workers": trainer(2, 0, ""), "four workers": trainer(4, 0, ""), "recomputed grains": trainer(1, p.Total-6*p.Arena, ""), "recomputed blocks": trainer(1, 0, "block"),
-	} {
-		require.Equal(t, records, run(tr, 0, steps), name)
-		require.Equal(t, want, state(tr), name)
-	}
-	half, rest := trainer(1, 0, ""), trainer(2, 0, "")
-	run(half, 0, 2)
-	copy(rest.weights, half.weights)
-	for i, s := range half.opt.State() {
-		copy(rest.opt.State()[i].Data, s.Data)
-	}
-	require.Equal(t, records[2:], run(rest, 2, steps))
-	require.Equal(t, want, state(rest))
 }
 
 // What an objective lacks is told before the start.

@@ -61,6 +61,36 @@ func state(tr *Trainer) [][]float32 {
 	return out
 }
 
+// sameBits trains first on the batches of so many steps and returns its records; each of others must have the same records and end
+// with the same state, and so must rest, which takes over from half in the middle.
+func sameBits(t *testing.T, steps int, at func(step int) *batch.Batch, first, half, rest *Trainer, others map[string]*Trainer) []Record {
+	t.Helper()
+	run := func(tr *Trainer, from, to int) (records []Record) {
+		for s := from; s < to; s++ {
+			r, err := tr.Step(at(s))
+			require.NoError(t, err)
+			r.Seconds = 0
+			records = append(records, r)
+		}
+		return records
+	}
+	records := run(first, 0, steps)
+	want := state(first)
+	for name, tr := range others {
+		require.Equal(t, records, run(tr, 0, steps), name)
+		require.Equal(t, want, state(tr), name)
+	}
+	middle := steps / 2
+	run(half, 0, middle)
+	copy(rest.weights, half.weights)
+	for i, s := range half.opt.State() {
+		copy(rest.opt.State()[i].Data, s.Data)
+	}
+	require.Equal(t, records[middle:], run(rest, middle, steps))
+	require.Equal(t, want, state(rest))
+	return records
+}
+
 // Batches in which groups come several times, both objectives at once: every number of workers and threads, and every number of
 // grains that are kept between forward and backward, gives the same bits.
 func TestSameBits(t *testing.T) {

@@ -110,6 +110,9 @@ func (a *arrowFile) dictionary(m *arrowMessage) error {
 		return err
 	}
 	if !delta {
+		for _, text := range a.dicts[id] {
+			a.room += dictValueBytes(text)
+		}
 		a.dicts[id] = nil
 	}
 	var out []value
@@ -122,10 +125,16 @@ func (a *arrowFile) dictionary(m *arrowMessage) error {
 		if len(out) > 0 {
 			text = string(out[0].b)
 		}
+		if a.room -= dictValueBytes(text); a.room < 0 {
+			return fmt.Errorf("%w: value %d: the dictionaries take more than %d MiB", ErrInput, i, maxDicts>>20)
+		}
 		a.dicts[id] = append(a.dicts[id], text)
 	}
 	return nil
 }
+
+// dictValueBytes is what a value of a dictionary takes in memory, an empty one too.
+func dictValueBytes(text string) int { return len(text) + 16 }
 
 // visit appends to out the values at index i of path's first field: one, none if it is null, or those of a list.
 func (b *arrowBatch) visit(path []*arrowField, i int64, out *[]value) error {

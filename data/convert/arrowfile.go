@@ -19,6 +19,7 @@ const (
 	maxArrowCols  = 10_000    // columns with all their members
 	maxValue      = 256 << 20 // bytes of one value: what a data set can hold
 	maxListed     = 1 << 16   // values of one row in a list
+	maxDicts      = 1 << 30   // bytes that the values of all dictionaries take in memory
 )
 
 // Numbers of types in Schema.fbs.
@@ -82,6 +83,7 @@ type arrowFile struct {
 	columns []leaf
 	classes map[string][]string
 	dicts   map[int64][]string
+	room    int // bytes that further values of dictionaries may take
 	chosen  []int
 	batch   *arrowBatch
 	number  int // of the batch
@@ -90,7 +92,7 @@ type arrowFile struct {
 
 // openArrow reads the schema. Its errors, like those of next, do not name the file.
 func openArrow(r io.ReaderAt, size int64) (*arrowFile, error) {
-	a := &arrowFile{file: r, end: size, dicts: map[int64][]string{}, number: -1}
+	a := &arrowFile{file: r, end: size, dicts: map[int64][]string{}, room: maxDicts, number: -1}
 	head := make([]byte, min(size, 8))
 	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
 		return nil, err

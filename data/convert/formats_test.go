@@ -272,7 +272,7 @@ func TestBadInput(t *testing.T) {
 		{"csv: Latin-1", csv(head + "a.jpg,caf\xe9\n"), "in:2: bad input: arrowset: row 0 (a.jpg)"},
 		{"csv: UTF-16", csv("\xff\xfei\x00m\x00"), "in: bad input: it is UTF-16"},
 		{"csv: long line", csv(head + "a.jpg," + strings.Repeat("x", maxLine) + "\n"), "in:2: bad input: the line has more than"},
-		{"csv: long record", csv(head + "a.jpg,\"" + strings.Repeat("x\n", maxLine/2) + "\"\n"), "in:2: bad input: a quotation mark"},
+		{"csv: long record", csv(head + "a.jpg,\"" + strings.Repeat(strings.Repeat("x", 1023)+"\n", maxLine>>10) + "\"\n"), "in:2: bad input: a quotation mark"},
 		{"csv: splits differ", CSV{Images: dir, Files: []File{{"s", file("image,caption,split\na.jpg,x,train\na.jpg,y,val\n")}}, Columns: Columns{Image: "image", Captions: []string{"caption"}, Split: "split"}},
 			`in:3: bad input: picture a.jpg has split "val" here and "train" at`},
 		{"csv: splits differ in two files", CSV{Images: dir, Files: []File{{"train", file(head + "a.jpg,x\n")}, {"val", file(head + "b.jpg,y\na.jpg,z\n")}}, Columns: plain}, `in:3: bad input: picture a.jpg has split "val" here and "train" at`},

@@ -82,7 +82,7 @@ func (l *lines) next() ([]byte, error) {
 
 // raw is next with the line's end.
 func (l *lines) raw() ([]byte, error) {
-	where := l.where(l.line)
+	number := l.line
 	text, err := l.r.ReadSlice('\n')
 	if err == bufio.ErrBufferFull {
 		size := 0
@@ -97,13 +97,13 @@ func (l *lines) raw() ([]byte, error) {
 		if text = l.long; size > maxLine {
 			l.off, l.line, l.long = l.off+int64(size), l.line+1, nil
 			if err != nil && err != io.EOF {
-				return nil, fmt.Errorf("%s: %w", where, err)
+				return nil, fmt.Errorf("%s: %w", l.where(number), err)
 			}
-			return nil, badRecord(where, "the line has more than %d bytes", maxLine)
+			return nil, badRecord(l.where(number), "the line has more than %d bytes", maxLine)
 		}
 	}
 	if err != nil && err != io.EOF {
-		return nil, fmt.Errorf("%s: %w", where, err)
+		return nil, fmt.Errorf("%s: %w", l.where(number), err)
 	}
 	if len(text) == 0 {
 		return nil, io.EOF

@@ -559,3 +559,26 @@ func TestHadoopLZ4(t *testing.T) {
 		})
 	}
 }
+
+// The values of dictionaries are held in memory; a file whose dictionaries unpack to more than there is room for is refused.
+func TestArrowDictionaryRoom(t *testing.T) {
+	b, err := os.ReadFile("testdata/peers/vilt_stream_categories/sbu_0.arrow")
+	require.NoError(t, err)
+	read := func(room int) (rows int, err error) {
+		a, err := openArrow(bytes.NewReader(b), int64(len(b)))
+		require.NoError(t, err)
+		a.room = room
+		for {
+			if _, err = a.next(); err != nil {
+				return rows, err
+			}
+			rows++
+		}
+	}
+	rows, err := read(maxDicts)
+	require.ErrorIs(t, err, io.EOF)
+	require.Positive(t, rows)
+	_, err = read(20)
+	require.ErrorIs(t, err, ErrInput)
+	require.ErrorContains(t, err, "the dictionaries take more than")
+}
