@@ -235,10 +235,13 @@ func (r *runner) check(serves []Task) error {
 	return err
 }
 
-// checkPrompts refuses prompts that no task reads.
+// checkPrompts refuses prompts that no task reads or no class system fills.
 func (o *Options) checkPrompts() error {
 	if (o.Templates != nil || o.ClassNames != nil) && !slices.Contains(o.Tasks, TaskZeroShot) {
 		return fmt.Errorf("%w: prompts and names of classes are for the task %s, which is not among %s", ErrRequest, TaskZeroShot, TaskList(o.Tasks))
+	}
+	if o.Templates != nil && len(o.Systems) == 0 {
+		return fmt.Errorf("%w: prompts are for a data set with classes, and this one has none; an import takes them from --classes FILE", ErrRequest)
 	}
 	return nil
 }

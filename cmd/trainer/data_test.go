@@ -61,7 +61,7 @@ func TestExportImportDemo(t *testing.T) {
 
 	code, _, errs = trainer(t, args[1:]...)
 	require.Equal(t, exitUsage, code)
-	require.Contains(t, errs, "the folder is not empty")
+	require.Contains(t, errs, "holds a whole data set of 7762 rows already: if this import made it, it is finished")
 	code, _, errs = trainer(t, "data", "export", "demo", "--out", files)
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "the folder is not empty")
@@ -97,6 +97,7 @@ func TestImportTable(t *testing.T) {
 		`there is no column "image" for the picture; the columns are ["path" "text"]`: {table},
 		"the pictures' folder must be named":                                          {table, elsewhere},
 		"--workers -1, --shard-bytes 0: want 0 or more":                               {table, "--workers", "-1"},
+		"--on-bad ignore: want fail or skip":                                          {table, "--on-bad", "ignore"},
 	} {
 		code, _, errs = trainer(t, append([]string{"data", "import", "csv", "--out", out}, args...)...)
 		require.Equal(t, exitUsage, code)

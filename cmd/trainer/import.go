@@ -77,7 +77,9 @@ func newImport(format importFormat) *cobra.Command {
 			if o.Workers < 0 || o.ShardBytes < 0 {
 				return usagef("--workers %d, --shard-bytes %d: want 0 or more", o.Workers, o.ShardBytes)
 			}
-			o.OnBad = convert.OnBad(onBad)
+			if o.OnBad = convert.OnBad(onBad); o.OnBad != convert.Fail && o.OnBad != convert.Skip {
+				return usagef("--on-bad %s: want %s or %s", onBad, convert.Fail, convert.Skip)
+			}
 			im, err := importer(args)
 			if err != nil {
 				return err

@@ -163,7 +163,7 @@ func (c ClassFolders) Open(ctx context.Context, o *Options) (Source, error) {
 		}
 	}
 	if len(system.Classes) == 0 {
-		return nil, fmt.Errorf("%w: %s holds no folders of classes; without SPLIT= before it, it must hold a folder for each split, and these the classes", ErrInput, named[0].Path)
+		return nil, fmt.Errorf("%w: %s holds no folders of classes; without SPLIT= before it, it must hold a folder for each split, and these the classes; if its own folders are the classes, give train=%[2]s", ErrInput, named[0].Path)
 	}
 	slices.SortFunc(system.Classes, func(a, b arrowset.Class) int { return strings.Compare(a.ID, b.ID) })
 	o.Classes = append(o.Classes[:len(o.Classes):len(o.Classes)], system)

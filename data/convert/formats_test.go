@@ -315,7 +315,7 @@ func TestBadInput(t *testing.T) {
 		{"folder: no text", Folder{Folders: Files([]string{dir}, "s")}, "a.jpg: bad input: its text"},
 		{"folder: no picture", Folder{Folders: Files([]string{put(t, map[string]string{"x.txt": "x"})}, "s")}, "x.txt: bad input: there is no picture"},
 		{"folder: empty text", Folder{Folders: Files([]string{put(t, map[string]string{"x.jpg": pic("x"), "x.txt": "\n"})}, "s")}, "x.txt: bad input: it holds no caption"},
-		{"classes: no classes", ClassFolders{Folders: Files([]string{dir}, "")}, "holds no folders of classes"},
+		{"classes: no classes", ClassFolders{Folders: Files([]string{dir}, "")}, "are the classes, give train=" + dir},
 		{"classes: picture beside", ClassFolders{Folders: Files([]string{"s=" + put(t, map[string]string{"x.jpg": pic("x"), "cat/y.jpg": pic("y")})}, "")}, "x.jpg: bad input: the picture lies in no folder of a class"},
 		{"classes: template", ClassFolders{Folders: Files([]string{dir}, ""), Templates: []string{"a photo"}}, `template "a photo" has no {}`},
 		{"classes: names", ClassFolders{Folders: Files([]string{dir}, ""), Names: file("x y\nz\n")}, "in:2: bad input: it must be a folder and the name"},

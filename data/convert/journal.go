@@ -68,6 +68,12 @@ func openJournal(out string, key []byte) (_ *journal, finished bool, err error) 
 	j := &journal{dir: filepath.Join(filepath.Dir(out), "."+filepath.Base(out)+".import")}
 	exist := emptyOrMissing(out)
 	if _, err := os.Stat(j.dir); exist != nil && errors.Is(err, fs.ErrNotExist) {
+		// A kill behind the end of an import leaves no journal: whoever gives its command again learns that the set is whole.
+		if set, err := arrowset.Open(out); err == nil {
+			exist = fmt.Errorf("%s holds a whole data set of %d rows already: if this import made it, it is finished; to import anew, remove the folder or name another: %w",
+				out, set.Len(), os.ErrExist)
+			set.Close()
+		}
 		return nil, false, exist
 	}
 	if err := os.MkdirAll(j.dir, 0o755); err != nil {
