@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -159,7 +160,9 @@ func (j *journal) End(done bool) error {
 	}
 	err := j.file.Close()
 	if done {
-		err = errors.Join(err, os.Remove(j.file.Name()))
+		if gone := os.Remove(j.file.Name()); !errors.Is(gone, fs.ErrNotExist) { // another evaluation of the same split may have ended before
+			err = errors.Join(err, gone)
+		}
 	}
 	j.file = nil
 	return err

@@ -90,11 +90,11 @@ func (r *FusionRunner) newImages(g *ops.Graph, n int) *ImageInput {
 
 // setPictures binds pictures, which must have the model's size.
 func (r *FusionRunner) setPictures(p *fusionProgram, pics []ops.Picture) error {
-	side := r.m.Config.Vision.ImageSize
+	height, width := r.m.Config.Vision.Sides()
 	r.pixels = r.pixels[:0]
 	for i, pic := range pics {
-		if pic.W != side || pic.H != side || len(pic.U8) != 3*side*side {
-			return fmt.Errorf("model: picture %d of %d×%d pixels with %d levels, want 3·%d·%d: %w", i, pic.W, pic.H, len(pic.U8), side, side, ops.ErrShape)
+		if pic.W != width || pic.H != height || len(pic.U8) != 3*height*width {
+			return fmt.Errorf("model: picture %d of %d×%d pixels with %d levels, want %d×%d and 3·%d·%d: %w", i, pic.W, pic.H, len(pic.U8), width, height, height, width, ops.ErrShape)
 		}
 		r.pixels = append(r.pixels, pic.U8...)
 	}
@@ -324,9 +324,9 @@ func (r *FusionRunner) Align(pic ops.Picture, text []int32) (*Alignment, error) 
 		return nil, err
 	}
 	v, scores := &r.m.Config.Vision, p.prog.Value(p.out)
-	side := v.ImageSize / v.PatchSize
-	a := &Alignment{LogOdds: scores[1] - scores[0], Rows: side, Cols: side, Words: max(0, len(text)-2)}
-	a.Plan = make([]float64, side*side*a.Words)
+	grid, patches := v.Grid(), v.NumPatches()
+	a := &Alignment{LogOdds: scores[1] - scores[0], Rows: grid[0], Cols: grid[1], Words: max(0, len(text)-2)}
+	a.Plan = make([]float64, patches*a.Words)
 	q, kv, heads, d := p.prog.Value(p.more[0]), p.prog.Value(p.more[1]), r.m.Config.Text.NumHeads, r.m.Config.Text.Width
 	keys, dim := len(kv)/(2*d), d/heads
 	for w := range a.Words {
@@ -344,12 +344,12 @@ func (r *FusionRunner) Align(pic ops.Picture, text []int32) (*Alignment, error) 
 				weights[j] = math.Exp(weights[j] - top)
 				sum += weights[j]
 			}
-			for j, weight := range weights[keys-side*side:] {
+			for j, weight := range weights[keys-patches:] {
 				a.Plan[j*a.Words+w] += weight / sum
 				total += weight / sum
 			}
 		}
-		for j := range side * side {
+		for j := range patches {
 			a.Plan[j*a.Words+w] /= total * float64(a.Words)
 		}
 	}

@@ -26,21 +26,11 @@ judges a sentence about two pictures (NLVR2), --second names the right one.`,
   trainer ask runs/vilt-nlvr2 --image left.png --second right.png "both show a dog" --json`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if file == "" {
-				return usagef("--image is missing: the picture that the question is about")
-			}
-			if top < 1 {
-				return usagef("--top %d: want at least 1", top)
-			}
-			m, err := openPairs(cmd, args[0], threads)
+			m, im, err := openBeside(cmd, args[0], file, "the picture that the question is about", top, threads)
 			if err != nil {
 				return err
 			}
 			defer m.Close()
-			im, err := readPicture(m, "--image", file)
-			if err != nil {
-				return err
-			}
 			var other *transform.Image
 			if second != "" {
 				if other, err = readPicture(m, "--second", second); err != nil {

@@ -53,6 +53,27 @@ func readPicture(m *experiments.Pairs, flag, file string) (*transform.Image, err
 	return im, nil
 }
 
+// openBeside opens the model and the picture of a command that prints the top guesses beside it; the caller closes the model. what
+// says which picture that is.
+func openBeside(cmd *cobra.Command, dir, file, what string, top, threads int) (*experiments.Pairs, *transform.Image, error) {
+	if file == "" {
+		return nil, nil, usagef("--image is missing: %s", what)
+	}
+	if top < 1 {
+		return nil, nil, usagef("--top %d: want at least 1", top)
+	}
+	m, err := openPairs(cmd, dir, threads)
+	if err != nil {
+		return nil, nil, err
+	}
+	im, err := readPicture(m, "--image", file)
+	if err != nil {
+		m.Close()
+		return nil, nil, err
+	}
+	return m, im, nil
+}
+
 // newScore is "trainer score": how well a picture and a sentence belong together.
 func newScore() *cobra.Command {
 	var file, text, sheetFile string
@@ -150,21 +171,11 @@ func newFill() *cobra.Command {
   trainer fill runs/vilt-emoji --image apple.png "[MASK], [MASK]" --top 10 --json`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if file == "" {
-				return usagef("--image is missing: the picture beside which the words are guessed")
-			}
-			if top < 1 {
-				return usagef("--top %d: want at least 1", top)
-			}
-			m, err := openPairs(cmd, args[0], threads)
+			m, im, err := openBeside(cmd, args[0], file, "the picture beside which the words are guessed", top, threads)
 			if err != nil {
 				return err
 			}
 			defer m.Close()
-			im, err := readPicture(m, "--image", file)
-			if err != nil {
-				return err
-			}
 			words, err := m.FillText(im, args[1], top)
 			if errors.Is(err, experiments.ErrNoMask) {
 				return usagef("%w: write [MASK] for each word to be guessed", err)

@@ -16,6 +16,7 @@ import (
 	"diptych/checkpoints/safetensors"
 	"diptych/data/demo"
 	"diptych/eval"
+	"diptych/experiments"
 	"diptych/experiments/report"
 )
 
@@ -194,4 +195,17 @@ func TestRectangles(t *testing.T) {
 	code, stdout, errs = trainer(t, append([]string{"finetune", recipe, "--from", run, "--out", more}, sized(32, 16)...)...)
 	require.Zero(t, code, errs)
 	require.Contains(t, stdout, "pos_embed: [9 32] resampled to [9 32]")
+
+	fusion, pictures := filepath.Join(dir, "fusion"), filepath.Join(dir, "pictures")
+	code, _, errs = trainer(t, tinyFusion(fusion, "--set", "model.vision.imageWidth=40", "--set", "train.steps=1", "--set", "train.evalEvery=0")...)
+	require.Zero(t, code, errs)
+	exportPictures(t, pictures, "test_both", 1)
+	files, err := filepath.Glob(filepath.Join(pictures, "*", "*"))
+	require.NoError(t, err)
+	code, stdout, errs = trainer(t, "score", fusion, "--image", files[0], "--text", "a red fruit", "--json")
+	require.Zero(t, code, errs)
+	var s experiments.Score
+	require.NoError(t, json.Unmarshal([]byte(stdout), &s))
+	require.Equal(t, []int{3, 5}, []int{s.Rows, s.Cols})
+	require.Len(t, s.Plan, 3*5*3)
 }

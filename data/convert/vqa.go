@@ -94,7 +94,7 @@ func (v VQA) Open(ctx context.Context, o *Options) (_ Source, err error) {
 	}
 	if len(s.answers) > 0 {
 		for _, f := range s.files {
-			if err := s.checkAnswers(f); err != nil {
+			if err := s.checkAnswers(ctx, f); err != nil {
 				return nil, err
 			}
 		}
@@ -269,12 +269,15 @@ func parseAnnotation(raw []byte) (a vqaAnnotation, err error) {
 }
 
 // checkAnswers wants an annotation of every question, but in test sets. A question without one is left out.
-func (s *vqaSource) checkAnswers(f *vqaFile) error {
+func (s *vqaSource) checkAnswers(ctx context.Context, f *vqaFile) error {
 	if strings.HasPrefix(f.subtype, "test") {
 		return nil
 	}
 	kept := f.images[:0]
 	for _, im := range f.images {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		last := int32(-1)
 		first := last
 		for k := im.first; k >= 0; k = f.questions[k].next {
