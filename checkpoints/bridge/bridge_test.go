@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -319,6 +320,30 @@ func TestNormAfterPool(t *testing.T) {
 		again := write(t, m, family, false)
 		require.Equal(t, m.Description.Model, again.Description.Model, family)
 		require.Equal(t, contents(t, m.Tensors), contents(t, again.Tensors), family)
+	}
+}
+
+// LayerScale of both towers goes both ways, and open_clip's configuration says that it is there.
+func TestLayerScaleOfCLIP(t *testing.T) {
+	_, m := readModel(t, "testdata/clip-avg", "")
+	for tower, part := range map[string]*model.Transformer{"visual.transformer": &m.Description.Model.Vision.Transformer, "transformer": &m.Description.Model.Text.Transformer} {
+		part.LayerScale = firstLayerScale
+		for block := range part.Depth {
+			for _, name := range []string{"ls_1", "ls_2"} {
+				gamma := make([]float32, part.Width)
+				for i := range gamma {
+					gamma[i] = 0.1 * float32(block*part.Width+i)
+				}
+				m.Tensors = append(m.Tensors, safetensors.Floats(fmt.Sprintf("%s.resblocks.%d.%s.gamma", tower, block, name), []int{part.Width}, gamma))
+			}
+		}
+	}
+	for _, family := range []string{"openai", "open_clip", "open_clip-custom"} {
+		again := write(t, m, family, false)
+		require.Equal(t, contents(t, m.Tensors), contents(t, again.Tensors), family)
+		if family != "openai" { // which has no file for the configuration
+			require.Equal(t, m.Description.Model, again.Description.Model, family)
+		}
 	}
 }
 

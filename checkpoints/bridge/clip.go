@@ -65,6 +65,9 @@ func ratio(hidden, width int) float64 {
 	return r
 }
 
+// firstLayerScale stands where weights have LayerScale: a first value, which theirs replace.
+const firstLayerScale = 1e-5
+
 // clipShapes reads the sizes of a dual encoder off its shapes. What they do not say keeps CLIP's values: heads of 64 channels.
 func clipShapes(f *family, v *view) (*Description, error) {
 	d := &Description{Model: model.Default(), LogitBias: v.has(f.rows, "logit_bias")}
@@ -90,11 +93,14 @@ func clipShapes(f *family, v *view) (*Description, error) {
 	txt.Depth = v.blocks(r, "transformer.resblocks.%d.ln_1.weight")
 	for _, t := range []struct {
 		*model.Transformer
-		fc string
-	}{{&vis.Transformer, "visual.transformer.resblocks.0.mlp.c_fc.weight"}, {&txt.Transformer, "transformer.resblocks.0.mlp.c_fc.weight"}} {
+		first string // block
+	}{{&vis.Transformer, "visual.transformer.resblocks.0."}, {&txt.Transformer, "transformer.resblocks.0."}} {
 		t.NumHeads = max(t.Width/64, 1)
 		if t.Width > 0 {
-			t.MLPRatio = ratio(v.axis(r, t.fc, 0), t.Width)
+			t.MLPRatio = ratio(v.axis(r, t.first+"mlp.c_fc.weight", 0), t.Width)
+		}
+		if v.has(r, t.first+"ls_1.gamma") {
+			t.LayerScale = firstLayerScale
 		}
 	}
 	return d, nil
@@ -143,6 +149,7 @@ type openCLIPText struct {
 	HFModel       string      `json:"hf_model_name,omitempty"`
 	Act           *actKwargs  `json:"act_kwargs,omitempty"`
 	Norm          *normKwargs `json:"norm_kwargs,omitempty"`
+	LayerScale    *float64    `json:"ls_init_value,omitempty"`
 }
 
 type actKwargs struct {
@@ -262,10 +269,17 @@ func openCLIPFiles(d *Description, custom bool) (map[string][]byte, error) {
 		}
 		return nil
 	}
+	scale := func(first float64) *float64 {
+		if first > 0 {
+			return &first
+		}
+		return nil
+	}
 	number := func(n int) json.RawMessage { return json.RawMessage(fmt.Sprint(n)) }
 	v := &openCLIPVision{
 		ImageSize: number(c.Vision.ImageSize), Layers: number(c.Vision.Depth), Width: c.Vision.Width, HeadWidth: c.Vision.Width / c.Vision.NumHeads,
 		MLPRatio: c.Vision.MLPRatio, PatchSize: c.Vision.PatchSize, NoPreNorm: !c.Vision.PreNorm, Act: act(c.Vision.Activation), Norm: eps(c.Vision.LayerNormEps),
+		LayerScale: scale(c.Vision.LayerScale),
 	}
 	if c.Vision.Positions == "sincos2d" {
 		v.Positions = "sin_cos_2d"
@@ -277,6 +291,7 @@ func openCLIPFiles(d *Description, custom bool) (map[string][]byte, error) {
 	t := &openCLIPText{
 		ContextLength: c.Text.ContextLength, VocabSize: c.Text.VocabSize, Width: c.Text.Width, Heads: c.Text.NumHeads, Layers: c.Text.Depth,
 		MLPRatio: c.Text.MLPRatio, NoCausal: !c.Text.Causal, Act: act(c.Text.Activation), Norm: eps(c.Text.LayerNormEps),
+		LayerScale: scale(c.Text.LayerScale),
 	}
 	inner := &openCLIPModel{EmbedDim: c.EmbedDim, QuickGELU: quick, Custom: custom, Vision: v, Text: t}
 	if d.LogitBias {

@@ -53,7 +53,7 @@ func vitShapes(f *family, v *view) (*Description, error) {
 		vis.Pool, vis.NormAfterPool = "avg", true
 	}
 	if v.has(r, "blocks.0.ls1.gamma") {
-		vis.LayerScale = 1e-5 // a first value, which weights that are read replace
+		vis.LayerScale = firstLayerScale
 	}
 	positions := v.axis(r, "pos_embed", 0)
 	grid, err := v.grid(positions, 0, vis.PatchSize)
