@@ -263,14 +263,7 @@ func (r *FusionRunner) Words(pics []ops.Picture, texts [][]int32, places [][]int
 	n, vocab := r.pictures, r.m.Config.Text.VocabSize
 	for lo := 0; lo < len(pics); lo += n {
 		hi := min(lo+n, len(pics))
-		var rows []int32
-		at := 0
-		for i := lo; i < hi; i++ {
-			for _, k := range places[i] {
-				rows = append(rows, int32(at+k))
-			}
-			at += len(texts[i])
-		}
+		rows := packedRows(texts[lo:hi], places[lo:hi])
 		if len(rows) == 0 {
 			continue
 		}

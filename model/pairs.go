@@ -134,6 +134,19 @@ func (r *PairRunner) Match(pics []ops.Picture, texts [][]int32, out []float32) (
 	return out, nil
 }
 
+// packedRows returns the rows that the listed places of each sentence have when the sentences lie one behind another.
+func packedRows(texts [][]int32, places [][]int) []int32 {
+	var rows []int32
+	at := 0
+	for i, text := range texts {
+		for _, k := range places[i] {
+			rows = append(rows, int32(at+k))
+		}
+		at += len(text)
+	}
+	return rows
+}
+
 // Words hands the scores of every word (V) at the listed places of each sentence, which ascend, to visit. The scores are valid
 // during the call only.
 func (r *PairRunner) Words(pics []ops.Picture, texts [][]int32, places [][]int, visit func(pair, place int, scores []float32)) error {
@@ -146,14 +159,7 @@ func (r *PairRunner) Words(pics []ops.Picture, texts [][]int32, places [][]int, 
 	}
 	for lo := 0; lo < len(pics); lo += r.chunk {
 		hi := min(lo+r.chunk, len(pics))
-		var rows []int32
-		at := 0
-		for i := lo; i < hi; i++ {
-			for _, k := range places[i] {
-				rows = append(rows, int32(at+k))
-			}
-			at += len(texts[i])
-		}
+		rows := packedRows(texts[lo:hi], places[lo:hi])
 		if len(rows) == 0 {
 			continue
 		}
