@@ -69,8 +69,8 @@ A recipe uses it by data.tokenizer: {kind: bpe, file: FILE}. The same captions a
 			if err := bpe.WriteFile(out); err != nil {
 				return err
 			}
-			sum := trainedTokenizer{File: out, VocabSize: bpe.VocabSize(), Captions: len(texts)}
-			if sum.TokensPerCaption, sum.LongestCaption, err = captionLengths("bpe", out, false, texts); err != nil {
+			sum, err := openTrained("bpe", out, false, texts)
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -130,8 +130,8 @@ In a small model the words of BERT's whole vocabulary would be most of the param
 			if err := part.WriteFile(out); err != nil {
 				return err
 			}
-			sum := trainedTokenizer{File: out, VocabSize: part.VocabSize(), Captions: len(texts)}
-			if sum.TokensPerCaption, sum.LongestCaption, err = captionLengths("wordpiece", out, cased, texts); err != nil {
+			sum, err := openTrained("wordpiece", out, cased, texts)
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -177,20 +177,23 @@ func captionsOf(cmd *cobra.Command, path, split string, cache remote.Options) ([
 	return texts, nil
 }
 
-// captionLengths opens a vocabulary's file as a run will and returns the mean and the greatest number of tokens of texts.
-func captionLengths(kind, file string, cased bool, texts []string) (mean float64, longest int, err error) {
+// openTrained opens a vocabulary's file as a run will, and measures how it cuts texts.
+func openTrained(kind, file string, cased bool, texts []string) (trainedTokenizer, error) {
+	sum := trainedTokenizer{File: file, Captions: len(texts)}
 	tok, err := tokenizer.New(tokenizer.Config{Kind: kind, File: file, Cased: cased, ContextLength: 1 << 20})
 	if err != nil {
-		return 0, 0, err
+		return sum, err
 	}
+	sum.VocabSize = tok.VocabSize()
 	var ids []int32
 	total := 0
 	for _, text := range texts {
 		ids = tok.Encode(text, ids[:0])
 		total += len(ids)
-		longest = max(longest, len(ids))
+		sum.LongestCaption = max(sum.LongestCaption, len(ids))
 	}
-	return float64(total) / float64(len(texts)), longest, nil
+	sum.TokensPerCaption = float64(total) / float64(len(texts))
+	return sum, nil
 }
 
 // encodedText is one element of what "trainer data tokenizer encode --json" writes.
