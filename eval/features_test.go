@@ -113,9 +113,6 @@ func TestRunLearnsErrors(t *testing.T) {
 		}, "nothing is left to choose"},
 		{"too little memory", func(_ *memorySet, o *Options) { o.Memory = 100 }, "MiB are free"},
 		{"prompts for no task", func(_ *memorySet, o *Options) { o.Templates = []string{"{}"} }, "for the task zeroshot, which is not among linear-probe"},
-		{"prompts for no class", func(s *memorySet, o *Options) {
-			s.manifest.Classes, o.Tasks, o.Templates = nil, []Task{TaskZeroShot}, []string{"{}"}
-		}, "prompts are for a data set with classes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, m := pets()

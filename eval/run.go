@@ -43,7 +43,7 @@ const labelKind = "label"
 // Options say what Run is to measure. The zero value measures everything.
 type Options struct {
 	Splits  []string // none: every split but train
-	Tasks   []Task   // none: all that the model serves as it is, without learning anything
+	Tasks   []Task   // none: all that the model serves as it is, without learning anything, and the set can be measured by
 	Systems []string // class systems of the set; none: all
 	K       []int    // of R@K; nil means 1, 5, 10
 	Texts   string   // TextsAuto, TextsLabel or TextsAll
@@ -191,7 +191,9 @@ func (r *runner) check(serves []Task) error {
 		}
 	}
 	if len(o.Tasks) == 0 {
-		o.Tasks = serves
+		if o.Tasks = serves; o.Templates == nil && o.ClassNames == nil { // which ask for zeroshot
+			o.Tasks = Served(serves, man)
+		}
 	}
 	if _, ok := r.Model.(Featurer); ok {
 		serves = append(slices.Clip(serves), TaskProbe, TaskKNN)
@@ -207,6 +209,9 @@ func (r *runner) check(serves []Task) error {
 	var systems []string
 	for _, c := range man.Classes {
 		systems = append(systems, c.Name)
+	}
+	if slices.Contains(o.Tasks, TaskZeroShot) && len(systems) == 0 {
+		return fmt.Errorf("%w: %s sorts into classes, and the data set %s has none; an import takes them from --classes FILE", ErrRequest, TaskZeroShot, man.Name)
 	}
 	for _, s := range o.Systems {
 		if !slices.Contains(systems, s) {
@@ -240,10 +245,15 @@ func (o *Options) checkPrompts() error {
 	if (o.Templates != nil || o.ClassNames != nil) && !slices.Contains(o.Tasks, TaskZeroShot) {
 		return fmt.Errorf("%w: prompts and names of classes are for the task %s, which is not among %s", ErrRequest, TaskZeroShot, TaskList(o.Tasks))
 	}
-	if o.Templates != nil && len(o.Systems) == 0 {
-		return fmt.Errorf("%w: prompts are for a data set with classes, and this one has none; an import takes them from --classes FILE", ErrRequest)
-	}
 	return nil
+}
+
+// Served are those of a model's tasks that a set can be measured by: without classes there is nothing to sort pictures into.
+func Served(tasks []Task, man *arrowset.Manifest) []Task {
+	if len(man.Classes) > 0 {
+		return tasks
+	}
+	return slices.DeleteFunc(slices.Clone(tasks), func(t Task) bool { return t == TaskZeroShot })
 }
 
 // TaskList names tasks, for messages.
