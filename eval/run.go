@@ -128,6 +128,8 @@ type Features struct {
 	Texts      []string  // (T) none if retrieval was not asked for
 	TextEmbeds []float32 // (T, E)
 	TextGroup  []int32   // (T)
+
+	tower []float32 // (N, D) the image tower's features, if something learns from such
 }
 
 // Run embeds the splits of set and measures what opt asks for. A picture that does not decode is left out and named in the
@@ -170,6 +172,8 @@ type runner struct {
 	Model
 	set Set
 	opt Options // resolved by check
+	// embedded are the pictures of the splits that are measured, each read once for all tasks.
+	embedded []*Features
 }
 
 // check fills in the defaults and names what the set does not have, or the model does not serve.
@@ -280,15 +284,16 @@ func splitNames(meta []arrowset.RowMeta) []string {
 
 // split embeds one split's pictures, and measures retrieval if it is asked for.
 func (r *runner) split(ctx context.Context, split string, out *SplitResult) error {
-	out.Split = split
-	if !slices.ContainsFunc(r.opt.Tasks, func(t Task) bool { return !learns(t) }) {
-		return nil
-	}
-	f, broken, err := r.embed(ctx, r, split)
+	wantRows := slices.ContainsFunc(r.opt.Tasks, func(t Task) bool { return !learns(t) })
+	f, broken, err := r.embed(ctx, split, wantRows, slices.ContainsFunc(r.opt.Tasks, learns))
 	if err != nil {
 		return err
 	}
-	out.Features, out.Images, out.Broken = f, len(f.Rows), broken
+	r.embedded = append(r.embedded, f)
+	out.Split, out.Images, out.Broken = split, len(f.Rows), broken
+	if wantRows {
+		out.Features = f
+	}
 	if !slices.Contains(r.opt.Tasks, TaskRetrieval) {
 		return nil
 	}
@@ -418,7 +423,7 @@ func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits [
 	results := make([]SystemResult, len(splits))
 	any := false
 	for i := range splits {
-		inputs[i], results[i].Labelled = labelled(splits[i].Features, value, index)
+		inputs[i], results[i].Labelled = splits[i].Features.labelled(splits[i].Features.Images, value, index)
 		results[i].System = sys.Name
 		any = any || results[i].Images > 0
 	}
@@ -490,16 +495,16 @@ func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits [
 	return nil
 }
 
-// labelled picks the pictures of f that have one of the classes.
-func labelled(f *Features, value func(row int) string, index map[string]int) (ZeroShotInput, Labelled) {
-	in := ZeroShotInput{Dim: f.Dim}
+// labelled picks the pictures of f that have one of the classes, and of x, which has a row for each of f, theirs.
+func (f *Features) labelled(x []float32, value func(row int) string, index map[string]int) (ZeroShotInput, Labelled) {
+	in := ZeroShotInput{Dim: len(x) / len(f.Rows)}
 	count := make([]int, len(index))
 	for i, row := range f.Rows {
 		c, ok := index[value(row)]
 		if !ok {
 			continue
 		}
-		in.Images = append(in.Images, f.Images[i*f.Dim:(i+1)*f.Dim]...)
+		in.Images = append(in.Images, x[i*in.Dim:(i+1)*in.Dim]...)
 		in.Labels = append(in.Labels, c)
 		count[c]++
 	}
