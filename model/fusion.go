@@ -275,9 +275,10 @@ func (m *Fusion) MatchHard(g *ops.Graph, pass string, texts *TextInput, images *
 	return m.match.forward(g, x, ops.LinearOpt{})
 }
 
-// FillWords adds a pass over pairs and the scores of every word (rows, V) at the listed rows of the packed sentences, which ascend.
-func (m *Fusion) FillWords(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, rows *ops.Ints) *ops.Node {
+// FillWords adds a pass over pairs that guesses the words at the listed rows of the packed sentences, which ascend: the scores are
+// hidden·tableᵀ + bias of hidden (rows, D), table (V, D) and bias (V).
+func (m *Fusion) FillWords(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, rows *ops.Ints) (hidden, table, bias *ops.Node) {
 	x := m.fuse(g, m.textTokens(g, texts), texts.seqs, images, nil, g.PickFrom(texts.seqs, rows), pass) // (rows, D)
-	x = m.wordTransform.norm.forward(g, m.wordTransform.dense.forward(g, x, ops.LinearOpt{Act: kernel.ActGELU}))
-	return g.Linear(x, m.text.words.node(g), m.wordBias.node(g), ops.LinearOpt{})
+	hidden = m.wordTransform.norm.forward(g, m.wordTransform.dense.forward(g, x, ops.LinearOpt{Act: kernel.ActGELU}))
+	return hidden, m.text.words.node(g), m.wordBias.node(g)
 }
