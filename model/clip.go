@@ -132,7 +132,7 @@ func (m *CLIP) FeatureDim() int { return m.Config.Vision.Width }
 
 // Features adds the image tower to g: pictures -> pooled rows (B, D), before the projection to the joint space.
 func (m *CLIP) Features(g *ops.Graph, in *ImageInput) *ops.Node {
-	return m.visual.forward(g, in)
+	return in.once("features", func() *ops.Node { return m.visual.forward(g, in) })
 }
 
 // EncodeImage adds the image tower to g: pictures -> imageEmbed (B, E), unit rows.

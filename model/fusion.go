@@ -180,11 +180,13 @@ func (m *Fusion) FeatureDim() int { return m.Config.Vision.Width }
 
 // Features adds the image tower to g: pictures -> their class tokens (B, D), before the projection to the joint space.
 func (m *Fusion) Features(g *ops.Graph, in *ImageInput) *ops.Node {
-	if !m.fused() {
-		return m.visual.forward(g, in)
-	}
-	x, _ := m.imageTokens(g, in)
-	return g.Gather(x, in.class)
+	return in.once("features", func() *ops.Node {
+		if !m.fused() {
+			return m.visual.forward(g, in)
+		}
+		x, _ := m.imageTokens(g, in)
+		return g.Gather(x, in.class)
+	})
 }
 
 // EncodeImage adds the image tower to g: pictures -> imageEmbed (B, E), unit rows.
