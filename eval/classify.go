@@ -118,7 +118,7 @@ func (r *runner) classify(m Classifier, splits []SplitResult) error {
 	names, index := classNames(classes)
 	for i := range splits {
 		f := splits[i].Features
-		in, label := labelled(f, value, index)
+		in, label := f.labelled(f.Images, value, index)
 		if label.Images == 0 {
 			continue
 		}

@@ -13,18 +13,9 @@ type Featurer interface {
 	Model
 	// FeatureDim returns D, the numbers of a picture's features.
 	FeatureDim() int
-	// Features gives n pictures' features, the image tower's pooled rows before they are projected or scored: (n, D). It is called as
-	// Images is.
-	Features(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error)
-}
-
-// towerOnly is a Featurer whose rows are the features.
-type towerOnly struct{ Featurer }
-
-func (t towerOnly) EmbedDim() int { return t.FeatureDim() }
-
-func (t towerOnly) Images(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
-	return t.Features(ctx, n, at)
+	// Features gives n pictures' features, the image tower's pooled rows before they are projected or scored: (n, D). Where wantRows says
+	// so it gives with them what Images gives. It is called as Images is.
+	Features(ctx context.Context, n int, at func(i int, dst []uint8) error, wantRows bool) (features, rows []float32, err error)
 }
 
 // learns tells whether a task learns from the features of other pictures.
@@ -77,27 +68,24 @@ func (r *runner) checkLearning(have []string) error {
 	for _, m := range r.set.Meta() {
 		count[m.Split]++
 	}
-	most := 0
+	pictures := 0
 	for _, s := range o.Splits {
-		most = max(most, count[s])
+		pictures += count[s]
 	}
-	pictures := most
 	for _, s := range sources {
 		pictures += 2 * count[s] // as they are read, and by class
 	}
 	if need := 4 * int64(pictures) * int64(r.Model.(Featurer).FeatureDim()); o.Memory > 0 && need > o.Memory {
-		return fmt.Errorf("%w: the features of splits %v take %d MiB, %d MiB are free", ErrRequest, sources, need>>20, o.Memory>>20)
+		return fmt.Errorf("%w: the features of splits %v take %d MiB, %d MiB are free", ErrRequest, append(sources, o.Splits...), need>>20, o.Memory>>20)
 	}
 	return nil
 }
 
-// learn measures what learns from features, on every split. Those of the splits that are learnt from are computed once for all class
-// systems and tasks, those that are measured split by split.
+// learn measures what learns from features, on every split.
 func (r *runner) learn(ctx context.Context, splits []SplitResult) error {
-	tower := towerOnly{r.Model.(Featurer)}
 	var sources []*Features
 	for _, split := range r.opt.Sources() {
-		f, _, err := r.embed(ctx, tower, split)
+		f, _, err := r.embed(ctx, split, false, true)
 		if err != nil {
 			return fmt.Errorf("split %s: %w", split, err)
 		}
@@ -115,13 +103,8 @@ func (r *runner) learn(ctx context.Context, splits []SplitResult) error {
 		systems = append(systems, l)
 	}
 	for i := range splits {
-		f, broken, err := r.embed(ctx, tower, splits[i].Split)
-		if err != nil {
-			return fmt.Errorf("split %s: %w", splits[i].Split, err)
-		}
-		splits[i].Images, splits[i].Broken = len(f.Rows), broken
 		for _, l := range systems {
-			splits[i].Classified = append(splits[i].Classified, r.classifyLearnt(l, f)...)
+			splits[i].Classified = append(splits[i].Classified, r.classifyLearnt(l, r.embedded[i])...)
 		}
 	}
 	return nil
@@ -185,7 +168,7 @@ func (r *runner) learnSystem(ctx context.Context, sys *arrowset.ClassSystem, sou
 		return nil, fmt.Errorf("%w: nothing is left to choose the regularisation on: no class of split %s has three pictures, or the validation split has no pictures of its classes", ErrRequest, r.opt.Train)
 	}
 	var err error
-	l.probe, l.fit, err = learn(ctx, r.opt.Pool, l.samples, fitted, len(l.names), sources[0].Dim, func(done, total int) {
+	l.probe, l.fit, err = learn(ctx, r.opt.Pool, l.samples, fitted, len(l.names), len(l.x)/len(l.labels), func(done, total int) {
 		if r.opt.Progress != nil {
 			r.opt.Progress("linear probe of "+sys.Name, done, total)
 		}
@@ -206,16 +189,17 @@ func (l *learnt) labelled(f *Features) []int {
 
 // take adds pictures of f to the samples.
 func (l *learnt) take(f *Features, which []int) {
-	l.x, l.labels = slices.Grow(l.x, len(which)*f.Dim), slices.Grow(l.labels, len(which))
+	dim := len(f.tower) / len(f.Rows)
+	l.x, l.labels = slices.Grow(l.x, len(which)*dim), slices.Grow(l.labels, len(which))
 	for _, i := range which {
-		l.x = append(l.x, f.Images[i*f.Dim:(i+1)*f.Dim]...)
+		l.x = append(l.x, f.tower[i*dim:(i+1)*dim]...)
 		l.labels = append(l.labels, l.index[l.value(f.Rows[i])])
 	}
 }
 
 // classifyLearnt measures the tasks on the pictures of a split that have one of the classes.
 func (r *runner) classifyLearnt(l *learnt, f *Features) (out []Classification) {
-	in, label := labelled(f, l.value, l.index)
+	in, label := f.labelled(f.tower, l.value, l.index)
 	if label.Images == 0 {
 		return nil
 	}
@@ -230,8 +214,8 @@ func (r *runner) classifyLearnt(l *learnt, f *Features) (out []Classification) {
 			answers = l.probe.answers(s)
 		case TaskKNN:
 			c.Detail = fmt.Sprintf("(k = %d, τ = %v)", r.opt.KNN.K, r.opt.KNN.Temperature)
-			own := samples{l.x[:l.own*f.Dim], l.labels[:l.own]}
-			answers = neighbours(r.opt.Pool, r.opt.KNN, own, s, len(l.names), f.Dim)
+			own := samples{l.x[:l.own*in.Dim], l.labels[:l.own]}
+			answers = neighbours(r.opt.Pool, r.opt.KNN, own, s, len(l.names), in.Dim)
 		default:
 			continue
 		}
@@ -241,8 +225,8 @@ func (r *runner) classifyLearnt(l *learnt, f *Features) (out []Classification) {
 	return out
 }
 
-// embed gives the rows of a split's pictures and names those that do not decode.
-func (r *runner) embed(ctx context.Context, m Model, split string) (*Features, []Broken, error) {
+// embed gives the rows of a split's pictures, their features, or both, and names those that do not decode.
+func (r *runner) embed(ctx context.Context, split string, wantRows, wantFeatures bool) (*Features, []Broken, error) {
 	meta := r.set.Meta()
 	var rows []int
 	for i := range meta {
@@ -250,12 +234,17 @@ func (r *runner) embed(ctx context.Context, m Model, split string) (*Features, [
 			rows = append(rows, i)
 		}
 	}
-	f := &Features{Dim: m.EmbedDim()}
-	x, good, bad, err := pictures(ctx, m, len(rows), func(i int) ([]byte, error) { return r.set.Image(ctx, rows[i]) }, func(done int) {
+	read := func(i int) ([]byte, error) { return r.set.Image(ctx, rows[i]) }
+	progress := func(done int) {
 		if r.opt.Progress != nil {
 			r.opt.Progress("pictures of "+split, done, len(rows))
 		}
-	})
+	}
+	f := &Features{Dim: r.EmbedDim()}
+	var good []int
+	var bad []BadPicture
+	var err error
+	f.Images, f.tower, good, bad, err = pictures(ctx, r.Model, len(rows), read, progress, wantRows, wantFeatures)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -267,7 +256,6 @@ func (r *runner) embed(ctx context.Context, m Model, split string) (*Features, [
 	if len(good) == 0 {
 		return nil, nil, fmt.Errorf("%w: none of its %d pictures decodes; row %d: %w", ErrRequest, len(rows), rows[bad[0].Index], bad[0].Err)
 	}
-	f.Images = x
 	for _, i := range good {
 		f.Rows = append(f.Rows, rows[i])
 	}

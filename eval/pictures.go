@@ -29,18 +29,19 @@ type BadPicture struct {
 // numbers) is picture good[k]. An error of read that wraps transform.ErrBadPicture is about that picture alone, any other
 // ends the call. read is called from several goroutines at once; progress, if not nil, by one at a time.
 func Pictures(ctx context.Context, m Model, n int, read func(i int) ([]byte, error), progress func(done int)) (x []float32, good []int, bad []BadPicture, err error) {
-	x, good, bad, err = pictures(ctx, m, n, read, progress)
+	x, _, good, bad, err = pictures(ctx, m, n, read, progress, true, false)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("eval: pictures: %w", err)
 	}
 	return x, good, bad, nil
 }
 
-func pictures(ctx context.Context, m Model, n int, read func(i int) ([]byte, error), progress func(done int)) (x []float32, good []int, bad []BadPicture, err error) {
+// pictures gives the rows of the pictures, what a Featurer says of them, or both at once.
+func pictures(ctx context.Context, m Model, n int, read func(i int) ([]byte, error), progress func(done int), wantRows, wantFeatures bool) (rows, features []float32, good []int, bad []BadPicture, err error) {
 	var mu sync.Mutex
 	faults := map[int]error{}
 	done := 0
-	x, err = m.Images(ctx, n, func(i int, dst []uint8) error {
+	at := func(i int, dst []uint8) error {
 		b, err := read(i)
 		if err != nil && !errors.Is(err, transform.ErrBadPicture) {
 			return err
@@ -59,22 +60,41 @@ func pictures(ctx context.Context, m Model, n int, read func(i int) ([]byte, err
 			progress(done)
 		}
 		return nil
-	})
+	}
+	if wantFeatures {
+		features, rows, err = m.(Featurer).Features(ctx, n, at, wantRows)
+	} else {
+		rows, err = m.Images(ctx, n, at)
+	}
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
 	}
-	dim := m.EmbedDim()
-	if err := checkRows("pictures", x, dim, n); err != nil {
-		return nil, nil, nil, err
-	}
-	kept := x[:0]
 	for i := range n {
 		if err, is := faults[i]; is {
 			bad = append(bad, BadPicture{i, err})
-			continue
+		} else {
+			good = append(good, i)
 		}
-		good = append(good, i)
-		kept = append(kept, x[i*dim:(i+1)*dim]...)
 	}
-	return kept, good, bad, nil
+	keep := func(name string, x []float32, dim int) ([]float32, error) {
+		if err := checkRows(name, x, dim, n); err != nil {
+			return nil, err
+		}
+		kept := x[:0]
+		for _, i := range good {
+			kept = append(kept, x[i*dim:(i+1)*dim]...)
+		}
+		return kept, nil
+	}
+	if wantRows {
+		if rows, err = keep("pictures", rows, m.EmbedDim()); err != nil {
+			return nil, nil, nil, nil, err
+		}
+	}
+	if wantFeatures {
+		if features, err = keep("features", features, m.(Featurer).FeatureDim()); err != nil {
+			return nil, nil, nil, nil, err
+		}
+	}
+	return rows, features, good, bad, nil
 }

@@ -43,7 +43,7 @@ const labelKind = "label"
 // Options say what Run is to measure. The zero value measures everything.
 type Options struct {
 	Splits  []string // none: every split but train
-	Tasks   []Task   // none: all that the model serves as it is, without learning anything
+	Tasks   []Task   // none: all that the model serves as it is, without learning anything, and the set can be measured by
 	Systems []string // class systems of the set; none: all
 	K       []int    // of R@K; nil means 1, 5, 10
 	Texts   string   // TextsAuto, TextsLabel or TextsAll
@@ -128,6 +128,8 @@ type Features struct {
 	Texts      []string  // (T) none if retrieval was not asked for
 	TextEmbeds []float32 // (T, E)
 	TextGroup  []int32   // (T)
+
+	tower []float32 // (N, D) the image tower's features, if something learns from such
 }
 
 // Run embeds the splits of set and measures what opt asks for. A picture that does not decode is left out and named in the
@@ -170,6 +172,8 @@ type runner struct {
 	Model
 	set Set
 	opt Options // resolved by check
+	// embedded are the pictures of the splits that are measured, each read once for all tasks.
+	embedded []*Features
 }
 
 // check fills in the defaults and names what the set does not have, or the model does not serve.
@@ -191,7 +195,9 @@ func (r *runner) check(serves []Task) error {
 		}
 	}
 	if len(o.Tasks) == 0 {
-		o.Tasks = serves
+		if o.Tasks = serves; o.Templates == nil && o.ClassNames == nil { // which ask for zeroshot
+			o.Tasks = Served(serves, man)
+		}
 	}
 	if _, ok := r.Model.(Featurer); ok {
 		serves = append(slices.Clip(serves), TaskProbe, TaskKNN)
@@ -207,6 +213,9 @@ func (r *runner) check(serves []Task) error {
 	var systems []string
 	for _, c := range man.Classes {
 		systems = append(systems, c.Name)
+	}
+	if slices.Contains(o.Tasks, TaskZeroShot) && len(systems) == 0 {
+		return fmt.Errorf("%w: %s sorts into classes, and the data set %s has none; an import takes them from --classes FILE", ErrRequest, TaskZeroShot, man.Name)
 	}
 	for _, s := range o.Systems {
 		if !slices.Contains(systems, s) {
@@ -240,10 +249,15 @@ func (o *Options) checkPrompts() error {
 	if (o.Templates != nil || o.ClassNames != nil) && !slices.Contains(o.Tasks, TaskZeroShot) {
 		return fmt.Errorf("%w: prompts and names of classes are for the task %s, which is not among %s", ErrRequest, TaskZeroShot, TaskList(o.Tasks))
 	}
-	if o.Templates != nil && len(o.Systems) == 0 {
-		return fmt.Errorf("%w: prompts are for a data set with classes, and this one has none; an import takes them from --classes FILE", ErrRequest)
-	}
 	return nil
+}
+
+// Served are those of a model's tasks that a set can be measured by: without classes there is nothing to sort pictures into.
+func Served(tasks []Task, man *arrowset.Manifest) []Task {
+	if len(man.Classes) > 0 {
+		return tasks
+	}
+	return slices.DeleteFunc(slices.Clone(tasks), func(t Task) bool { return t == TaskZeroShot })
 }
 
 // TaskList names tasks, for messages.
@@ -270,15 +284,16 @@ func splitNames(meta []arrowset.RowMeta) []string {
 
 // split embeds one split's pictures, and measures retrieval if it is asked for.
 func (r *runner) split(ctx context.Context, split string, out *SplitResult) error {
-	out.Split = split
-	if !slices.ContainsFunc(r.opt.Tasks, func(t Task) bool { return !learns(t) }) {
-		return nil
-	}
-	f, broken, err := r.embed(ctx, r, split)
+	wantRows := slices.ContainsFunc(r.opt.Tasks, func(t Task) bool { return !learns(t) })
+	f, broken, err := r.embed(ctx, split, wantRows, slices.ContainsFunc(r.opt.Tasks, learns))
 	if err != nil {
 		return err
 	}
-	out.Features, out.Images, out.Broken = f, len(f.Rows), broken
+	r.embedded = append(r.embedded, f)
+	out.Split, out.Images, out.Broken = split, len(f.Rows), broken
+	if wantRows {
+		out.Features = f
+	}
 	if !slices.Contains(r.opt.Tasks, TaskRetrieval) {
 		return nil
 	}
@@ -408,7 +423,7 @@ func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits [
 	results := make([]SystemResult, len(splits))
 	any := false
 	for i := range splits {
-		inputs[i], results[i].Labelled = labelled(splits[i].Features, value, index)
+		inputs[i], results[i].Labelled = splits[i].Features.labelled(splits[i].Features.Images, value, index)
 		results[i].System = sys.Name
 		any = any || results[i].Images > 0
 	}
@@ -480,16 +495,16 @@ func (r *runner) system(ctx context.Context, sys *arrowset.ClassSystem, splits [
 	return nil
 }
 
-// labelled picks the pictures of f that have one of the classes.
-func labelled(f *Features, value func(row int) string, index map[string]int) (ZeroShotInput, Labelled) {
-	in := ZeroShotInput{Dim: f.Dim}
+// labelled picks the pictures of f that have one of the classes, and of x, which has a row for each of f, theirs.
+func (f *Features) labelled(x []float32, value func(row int) string, index map[string]int) (ZeroShotInput, Labelled) {
+	in := ZeroShotInput{Dim: len(x) / len(f.Rows)}
 	count := make([]int, len(index))
 	for i, row := range f.Rows {
 		c, ok := index[value(row)]
 		if !ok {
 			continue
 		}
-		in.Images = append(in.Images, f.Images[i*f.Dim:(i+1)*f.Dim]...)
+		in.Images = append(in.Images, x[i*in.Dim:(i+1)*in.Dim]...)
 		in.Labels = append(in.Labels, c)
 		count[c]++
 	}

@@ -177,6 +177,10 @@ func TestRunErrors(t *testing.T) {
 		{"every picture broken", func(s *memorySet, _ *tinyModel, o *Options) { s.images[0] = "?"; o.Splits = []string{"train"} }, ErrRequest, "row 0: bad picture"},
 		{"file cannot be read", func(s *memorySet, _ *tinyModel, _ *Options) { s.fail = arrowset.ErrCorrupt }, arrowset.ErrCorrupt, "split test"},
 		{"model gives NaN", func(_ *memorySet, m *tinyModel, _ *Options) { m.text["dog"][1] = float32(math.NaN()) }, ErrNotFinite, "row 1"},
+		{"no classes", func(s *memorySet, _ *tinyModel, o *Options) { s.manifest.Classes, o.Tasks = nil, []Task{TaskZeroShot} }, ErrRequest, "the data set tiny has none"},
+		{"prompts without classes", func(s *memorySet, _ *tinyModel, o *Options) {
+			s.manifest.Classes, o.Templates = nil, []string{"a {}"}
+		}, ErrRequest, "the data set tiny has none"},
 		{"empty set", func(s *memorySet, _ *tinyModel, _ *Options) { s.meta = nil }, ErrRequest, "no rows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

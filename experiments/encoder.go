@@ -28,8 +28,7 @@ type encoder struct {
 	parts   *parts
 	pool    *kernel.Pool
 	weights []float32
-	runner  *model.Runner
-	tower   *model.Runner        // of the image tower's features, made when they are first asked for
+	runner  *model.Runner        // of pictures it computes their rows and the image tower's features
 	scratch sync.Pool            // of *decodeScratch
 	known   map[string][]float32 // rows of sentences that a frozen tower gave before; nil if the tower learns
 }
@@ -39,19 +38,24 @@ type decodeScratch struct {
 	scratch    transform.Scratch
 }
 
-// outputs are what is computed of pictures and sentences when a model is measured or used; the second is nil for a model that
-// reads no texts.
-func outputs(m model.Model) (func(*ops.Graph, *model.ImageInput) *ops.Node, func(*ops.Graph, *model.TextInput) *ops.Node) {
+// outputs are what is computed of pictures, their rows and their features, and of sentences when a model is measured or used; the second is nil
+// for a model that reads no texts.
+func outputs(m model.Model) (func(*ops.Graph, *model.ImageInput) []*ops.Node, func(*ops.Graph, *model.TextInput) *ops.Node) {
+	var rows func(*ops.Graph, *model.ImageInput) *ops.Node
+	var text func(*ops.Graph, *model.TextInput) *ops.Node
 	switch m := m.(type) {
 	case losses.TwoTower:
-		return m.EncodeImage, m.EncodeText
+		rows, text = m.EncodeImage, m.EncodeText
 	case *model.ViT:
-		if m.NumClasses() == 0 {
-			return m.Embed, nil
+		if rows = m.Embed; m.NumClasses() > 0 {
+			rows = func(g *ops.Graph, in *model.ImageInput) *ops.Node { return m.Scores(g, m.Features(g, in)) }
 		}
-		return func(g *ops.Graph, in *model.ImageInput) *ops.Node { return m.Scores(g, m.Features(g, in)) }, nil
+	default:
+		panic(fmt.Sprintf("experiments: no outputs of %T", m)) // every kind of model has its case
 	}
-	panic(fmt.Sprintf("experiments: no outputs of %T", m)) // every kind of model has its case
+	return func(g *ops.Graph, in *model.ImageInput) []*ops.Node {
+		return []*ops.Node{rows(g, in), m.(featurer).Features(g, in)}
+	}, text
 }
 
 // Tasks lists what can be measured of the model.
@@ -99,9 +103,6 @@ func (e *encoder) measure(ctx context.Context, set eval.Set, o eval.Options) (*e
 
 func (e *encoder) close() {
 	e.runner.Close()
-	if e.tower != nil {
-		e.tower.Close()
-	}
 }
 
 // EmbedDim returns the numbers of a row: E, or K of a classifier, or D of a ViT without one, its representation layer's where it has that.
@@ -125,7 +126,8 @@ func (e *encoder) Prepare(encoded []byte, dst []uint8) error {
 // Images encodes n pictures into (n, EmbedDim). at fills picture i, from several goroutines at once; while one chunk is
 // encoded the next is filled.
 func (e *encoder) Images(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
-	return e.encode(ctx, e.runner, n, at)
+	rows := make([]float32, n*e.EmbedDim())
+	return rows, e.encode(ctx, n, at, rows, nil)
 }
 
 // featurer is a model with an image tower whose pooled rows can be had.
@@ -137,22 +139,25 @@ type featurer interface {
 // FeatureDim returns D, the numbers of a picture's features.
 func (e *encoder) FeatureDim() int { return e.parts.model.(featurer).FeatureDim() }
 
-// Features gives n pictures' features before they are projected or scored: (n, D).
-func (e *encoder) Features(ctx context.Context, n int, at func(i int, dst []uint8) error) ([]float32, error) {
-	if e.tower == nil {
-		var err error
-		e.tower, err = model.NewRunner(e.parts.model, e.parts.model.(featurer).Features, nil, e.weights, encodeChunk, e.parts.eval.Mean, e.parts.eval.Std, e.pool)
-		if err != nil {
-			return nil, err
-		}
+// Features gives n pictures' features before they are projected or scored: (n, D), and their rows (n, EmbedDim) too if they are wanted.
+func (e *encoder) Features(ctx context.Context, n int, at func(i int, dst []uint8) error, wantRows bool) (features, rows []float32, err error) {
+	features = make([]float32, n*e.FeatureDim())
+	if wantRows {
+		rows = make([]float32, n*e.EmbedDim())
 	}
-	return e.encode(ctx, e.tower, n, at)
+	return features, rows, e.encode(ctx, n, at, rows, features)
 }
 
-func (e *encoder) encode(ctx context.Context, r *model.Runner, n int, at func(i int, dst []uint8) error) ([]float32, error) {
+// encode puts what is computed of n pictures into rows and features; nil is left.
+func (e *encoder) encode(ctx context.Context, n int, at func(i int, dst []uint8) error, rows, features []float32) error {
 	height, width := e.ImageSides()
 	size := 3 * height * width
-	out := make([]float32, n*r.Dim())
+	from := func(x []float32, at int) []float32 {
+		if x == nil {
+			return nil
+		}
+		return x[at:]
+	}
 	fill := func(lo int, pixels []uint8) error {
 		k := min(encodeChunk, n-lo)
 		errs := make([]error, k)
@@ -173,7 +178,7 @@ func (e *encoder) encode(ctx context.Context, r *model.Runner, n int, at func(i 
 	next <- fill(0, ahead)
 	for lo := 0; lo < n; lo += encodeChunk {
 		if err := <-next; err != nil {
-			return nil, err
+			return err
 		}
 		pixels, ahead = ahead, pixels
 		if lo+encodeChunk < n {
@@ -182,11 +187,11 @@ func (e *encoder) encode(ctx context.Context, r *model.Runner, n int, at func(i 
 			next <- nil
 		}
 		k := min(encodeChunk, n-lo)
-		if err := r.Images(pixels[:k*size], k, out[lo*r.Dim():]); err != nil {
-			return nil, errors.Join(err, <-next)
+		if err := e.runner.Images(pixels[:k*size], k, from(rows, lo*e.EmbedDim()), from(features, lo*e.FeatureDim())); err != nil {
+			return errors.Join(err, <-next)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // Texts encodes sentences into (n, E), unit rows.

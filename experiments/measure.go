@@ -36,7 +36,7 @@ func (c *Config) evalOptions(man *arrowset.Manifest, step int) eval.Options {
 		}
 	}
 	if len(o.Tasks) == 0 {
-		o.Tasks = tasks(c)
+		o.Tasks = eval.Served(tasks(c), man)
 	}
 	return o
 }
@@ -50,6 +50,9 @@ func (r *Run) checkEval() error {
 	for _, t := range c.Eval.Tasks {
 		if !slices.Contains(tasks(c), t) {
 			return bad("eval.tasks: %q is unknown; known: %s", t, eval.TaskList(tasks(c)))
+		}
+		if !slices.Contains(eval.Served(tasks(c), man), t) {
+			return bad("eval.tasks: %s sorts into classes, and %s has none", t, man.Name)
 		}
 	}
 	if c.Eval.Choices < 0 {

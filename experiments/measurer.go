@@ -73,7 +73,7 @@ func (b *bothEncoder) close() {
 // measureBoth measures the towers by their tasks and the fusion by its own. o names the splits.
 func measureBoth(ctx context.Context, e *encoder, pairs func() *pairEncoder, set eval.Set, o eval.Options) (*eval.Result, error) {
 	if len(o.Tasks) == 0 {
-		o.Tasks = e.Tasks()
+		o.Tasks = eval.Served(e.Tasks(), set.Manifest())
 	}
 	ofPairs, towers := o, o
 	ofPairs.Tasks, towers.Tasks = nil, nil

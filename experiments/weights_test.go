@@ -345,9 +345,10 @@ func TestImportHeadless(t *testing.T) {
 		encoded := pngOf(t, 30, 24)
 		row, err := m.Images(t.Context(), 1, func(_ int, dst []uint8) error { return m.Prepare(encoded, dst) })
 		require.NoError(t, err)
-		features, err := m.Features(t.Context(), 1, func(_ int, dst []uint8) error { return m.Prepare(encoded, dst) })
+		features, rows, err := m.Features(t.Context(), 1, func(_ int, dst []uint8) error { return m.Prepare(encoded, dst) }, true)
 		require.NoError(t, err)
 		require.Len(t, row, 16)
+		require.Equal(t, row, rows)
 		var square, cosine, length float64
 		for i, v := range row {
 			square, cosine, length = square+float64(v)*float64(v), cosine+float64(v)*float64(features[i]), length+float64(features[i])*float64(features[i])

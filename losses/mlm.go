@@ -12,9 +12,9 @@ import (
 
 // wordFiller is a model that guesses hidden words.
 type wordFiller interface {
-	// FillWords adds a pass over sentences and their pictures: the scores of every word (rows, V) at the listed rows of the
-	// sentences' packed tokens, which ascend.
-	FillWords(g *ops.Graph, pass string, texts *model.TextInput, images *model.ImageInput, rows *ops.Ints) *ops.Node
+	// FillWords adds a pass over sentences and their pictures that guesses the words at the listed rows of the sentences' packed
+	// tokens, which ascend: the scores of all words are hidden·tableᵀ + bias of hidden (rows, D), table (V, D) and bias (V).
+	FillWords(g *ops.Graph, pass string, texts *model.TextInput, images *model.ImageInput, rows *ops.Ints) (hidden, table, bias *ops.Node)
 }
 
 // mlm is masked language modelling beside the picture (Devlin et al. 2019, §3.1; Kim et al. 2021, §3.2), over the M hidden tokens
@@ -39,7 +39,7 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 	most := gr.N * c.mostHidden(texts.Context())
 	rows := gr.G.Ints("mlm.rows", most)
 	t := ops.Targets{Classes: gr.G.Ints("mlm.classes", most)}
-	scores := m.FillWords(gr.G, "mlm", texts, images, rows)
+	hidden, table, bias := m.FillWords(gr.G, "mlm", texts, images, rows)
 	t.Weights = gr.G.Input("mlm.weights", rows.Dim, 1)
 	var (
 		mask           = masker{cfg: c, vocabulary: o.Vocabulary}
@@ -78,7 +78,7 @@ func mlm(gr *model.Grain, c Config, o *Options) (Local, error) {
 		}
 		return items, setImages(p, v)
 	}
-	return Local{Sums: gr.G.CrossEntropy(scores, t), Bind: bind}, nil
+	return Local{Sums: gr.G.VocabCrossEntropy(hidden, table, bias, t), Bind: bind}, nil
 }
 
 // maskProb is the share of what is hidden where the recipe names none, BERT's.

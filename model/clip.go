@@ -79,7 +79,7 @@ func newCLIPText(l *Layout, cfg *Text, s initScheme) (textTower, error) {
 	t.table = l.add("token_embedding.weight", s.tokenEmbed, cfg.VocabSize, cfg.Width)
 	t.pos = l.add("positional_embedding", s.textPos, cfg.ContextLength, cfg.Width)
 	t.pos.Context = true
-	l.embedding(first, cfg.Depth)
+	l.above(first, cfg.Depth+1)
 	var err error
 	if t.trunk, err = newTransformer(l, "transformer.resblocks.%d", clipBlock, cfg.Transformer, s, false, cfg.Causal); err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func (m *CLIP) FeatureDim() int { return m.Config.Vision.Width }
 
 // Features adds the image tower to g: pictures -> pooled rows (B, D), before the projection to the joint space.
 func (m *CLIP) Features(g *ops.Graph, in *ImageInput) *ops.Node {
-	return m.visual.forward(g, in)
+	return in.once("features", func() *ops.Node { return m.visual.forward(g, in) })
 }
 
 // EncodeImage adds the image tower to g: pictures -> imageEmbed (B, E), unit rows.

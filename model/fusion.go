@@ -99,15 +99,21 @@ func NewFusion(c Config, h Heads) (*Fusion, error) {
 	if m.visual, err = newVisionTower(l, v, s, albefVision); err != nil {
 		return nil, err
 	}
+	first := len(l.Params)
 	tower, err := newBERT(l, t, s)
 	if err != nil {
 		return nil, fmt.Errorf("model: text: %w", err)
 	}
 	m.text = tower.(*bertTower)
+	sentence := l.Params[first:]
 	dense := func(name string, in, out int) linear { return l.addLinear(name, in, out, normal(0.02), constant(0)) }
 	m.imageProject, m.textProject = dense("vision_proj", v.Width, c.EmbedDim), dense("text_proj", t.Width, c.EmbedDim)
 	if h.Match || h.Words {
+		for _, p := range sentence { // which passes through the fusion blocks as through those of one tower
+			p.Above += c.Fusion.Depth
+		}
 		for i := range c.Fusion.Depth {
+			first := len(l.Params)
 			name := fmt.Sprintf("bert.encoder.layer.%d", t.Depth+i)
 			b := fusionBlock{block: newBERTBlock(l, name, t)}
 			b.query = dense(name+".crossattention.self.query", t.Width, t.Width)
@@ -115,6 +121,7 @@ func NewFusion(c Config, h Heads) (*Fusion, error) {
 			b.crossOut = dense(name+".crossattention.output.dense", t.Width, t.Width)
 			b.crossNorm = l.addNorm(name+".crossattention.output.LayerNorm", t.Width, t.LayerNormEps)
 			m.blocks = append(m.blocks, b)
+			l.above(first, c.Fusion.Depth-i)
 		}
 	}
 	if h.Match {
@@ -173,11 +180,13 @@ func (m *Fusion) FeatureDim() int { return m.Config.Vision.Width }
 
 // Features adds the image tower to g: pictures -> their class tokens (B, D), before the projection to the joint space.
 func (m *Fusion) Features(g *ops.Graph, in *ImageInput) *ops.Node {
-	if !m.fused() {
-		return m.visual.forward(g, in)
-	}
-	x, _ := m.imageTokens(g, in)
-	return g.Gather(x, in.class)
+	return in.once("features", func() *ops.Node {
+		if !m.fused() {
+			return m.visual.forward(g, in)
+		}
+		x, _ := m.imageTokens(g, in)
+		return g.Gather(x, in.class)
+	})
 }
 
 // EncodeImage adds the image tower to g: pictures -> imageEmbed (B, E), unit rows.
@@ -273,9 +282,10 @@ func (m *Fusion) MatchHard(g *ops.Graph, pass string, texts *TextInput, images *
 	return m.match.forward(g, x, ops.LinearOpt{})
 }
 
-// FillWords adds a pass over pairs and the scores of every word (rows, V) at the listed rows of the packed sentences, which ascend.
-func (m *Fusion) FillWords(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, rows *ops.Ints) *ops.Node {
+// FillWords adds a pass over pairs that guesses the words at the listed rows of the packed sentences, which ascend: the scores are
+// hidden·tableᵀ + bias of hidden (rows, D), table (V, D) and bias (V).
+func (m *Fusion) FillWords(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, rows *ops.Ints) (hidden, table, bias *ops.Node) {
 	x := m.fuse(g, m.textTokens(g, texts), texts.seqs, images, nil, g.PickFrom(texts.seqs, rows), pass) // (rows, D)
-	x = m.wordTransform.norm.forward(g, m.wordTransform.dense.forward(g, x, ops.LinearOpt{Act: kernel.ActGELU}))
-	return g.Linear(x, m.text.words.node(g), m.wordBias.node(g), ops.LinearOpt{})
+	hidden = m.wordTransform.norm.forward(g, m.wordTransform.dense.forward(g, x, ops.LinearOpt{Act: kernel.ActGELU}))
+	return hidden, m.text.words.node(g), m.wordBias.node(g)
 }

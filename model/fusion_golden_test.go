@@ -260,7 +260,8 @@ func TestFusionGolden(t *testing.T) {
 	}
 	require.Equal(t, length*len(f.texts), len(mask))
 	r = f.run()
-	words := f.model.FillWords(r.g, "mlm", r.sentences("text", f.ids("out.mlm_ids")), r.images(), r.ints("places", places))
+	hidden, table, bias := f.model.FillWords(r.g, "mlm", r.sentences("text", f.ids("out.mlm_ids")), r.images(), r.ints("places", places))
+	words := r.g.Linear(hidden, table, bias, ops.LinearOpt{})
 	r.forward(words)
 	f.Check(t, "out.mlm_logits", r.prog.Value(words))
 	r.loss("mlm", labels, f.model.Config.Text.VocabSize, words)

@@ -270,7 +270,8 @@ func (r *FusionRunner) Words(pics []ops.Picture, texts [][]int32, places [][]int
 		p, err := r.program(&r.words, func(p *fusionProgram, g *ops.Graph) {
 			p.images, p.texts = r.newImages(g, n), r.m.NewTexts(g, "text", n)
 			p.picked = g.Ints("rows", n*p.texts.Context())
-			p.out = r.m.FillWords(g, "fill", p.texts, p.images, p.picked)
+			hidden, table, bias := r.m.FillWords(g, "fill", p.texts, p.images, p.picked)
+			p.out = g.Linear(hidden, table, bias, ops.LinearOpt{})
 		})
 		if err != nil {
 			return err

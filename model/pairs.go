@@ -152,7 +152,8 @@ func packedRows(texts [][]int32, places [][]int) []int32 {
 func (r *PairRunner) Words(pics []ops.Picture, texts [][]int32, places [][]int, visit func(pair, place int, scores []float32)) error {
 	p, err := r.program(&r.words, func(p *pairProgram, g *ops.Graph) {
 		p.rows = g.Ints("rows", r.chunk*p.texts.Context())
-		p.out = r.m.FillWords(g, "fill", p.texts, p.images, p.rows)
+		hidden, table, bias := r.m.FillWords(g, "fill", p.texts, p.images, p.rows)
+		p.out = g.Linear(hidden, table, bias, ops.LinearOpt{})
 	})
 	if err != nil {
 		return err

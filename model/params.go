@@ -18,7 +18,7 @@ type Param struct {
 	Frozen  bool   // fixed: no gradient, no update; see Layout.Freeze
 	Grid    [2]int // not 0: its last rows are the positions of a grid of patches of so many rows and columns
 	Context bool   // its rows are the positions of a text's tokens
-	Above   int    // layers of its tower that follow its own, for a learning rate that falls with depth; 0 for heads
+	Above   int    // layers of its tower (of a text's, the fusion's too) that follow its own, for a learning rate that falls with depth; 0 for heads
 	init    initializer
 }
 
@@ -98,10 +98,10 @@ func (l *Layout) add(name string, init initializer, shape ...int) *Param {
 	return p
 }
 
-// embedding says that the parameters from number first on lie below a tower's first block.
-func (l *Layout) embedding(first, depth int) {
+// above says how many layers of their tower follow that of the parameters from number first on.
+func (l *Layout) above(first, layers int) {
 	for _, p := range l.Params[first:] {
-		p.Above = depth + 1
+		p.Above = layers
 	}
 }
 

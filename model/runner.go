@@ -13,15 +13,16 @@ type Runner struct {
 	images           *ImageInput
 	texts            *TextInput
 	imgProg, txtProg *ops.Program
-	picture, text    *ops.Node
+	pictures         []*ops.Node // what is computed of them
+	text             *ops.Node
 	run              ops.Run[float32]
 	chunk            int
 	size             int // levels of a picture
 }
 
 // NewRunner builds the forward graphs for chunks of at most chunk pictures or texts. picture and text add to a graph what is
-// computed of them, a row of each; text may be nil. weights is the slab that is read.
-func NewRunner(m Model, picture func(*ops.Graph, *ImageInput) *ops.Node, text func(*ops.Graph, *TextInput) *ops.Node,
+// computed of them, of pictures one thing or several, a row of each; text may be nil. weights is the slab that is read.
+func NewRunner(m Model, picture func(*ops.Graph, *ImageInput) []*ops.Node, text func(*ops.Graph, *TextInput) *ops.Node,
 	weights []float32, chunk int, mean, std [3]float32, pool *kernel.Pool) (_ *Runner, err error) {
 	r := &Runner{chunk: chunk}
 	defer func() {
@@ -29,8 +30,8 @@ func NewRunner(m Model, picture func(*ops.Graph, *ImageInput) *ops.Node, text fu
 			r.closePrograms()
 		}
 	}()
-	compile := func(g *ops.Graph, n *ops.Node, what string) (*ops.Program, error) {
-		p, err := g.Compile(ops.CompileOpt[float32]{Outputs: []*ops.Node{n}, ForwardOnly: true})
+	compile := func(g *ops.Graph, what string, outputs ...*ops.Node) (*ops.Program, error) {
+		p, err := g.Compile(ops.CompileOpt[float32]{Outputs: outputs, ForwardOnly: true})
 		if err != nil {
 			return nil, fmt.Errorf("model: %s tower: %w", what, err)
 		}
@@ -39,8 +40,8 @@ func NewRunner(m Model, picture func(*ops.Graph, *ImageInput) *ops.Node, text fu
 	g := ops.NewGraph[float32]()
 	r.images = m.NewImages(g, "image", chunk, mean, std)
 	r.size = 3 * r.images.image.Height * r.images.image.Width
-	r.picture = picture(g, r.images)
-	if r.imgProg, err = compile(g, r.picture, "image"); err != nil {
+	r.pictures = picture(g, r.images)
+	if r.imgProg, err = compile(g, "image", r.pictures...); err != nil {
 		return nil, err
 	}
 	arena := r.imgProg.ArenaSize()
@@ -48,7 +49,7 @@ func NewRunner(m Model, picture func(*ops.Graph, *ImageInput) *ops.Node, text fu
 		g := ops.NewGraph[float32]()
 		r.texts = m.NewTexts(g, "text", chunk)
 		r.text = text(g, r.texts)
-		if r.txtProg, err = compile(g, r.text, "text"); err != nil {
+		if r.txtProg, err = compile(g, "text", r.text); err != nil {
 			return nil, err
 		}
 		arena = max(arena, r.txtProg.ArenaSize())
@@ -57,8 +58,8 @@ func NewRunner(m Model, picture func(*ops.Graph, *ImageInput) *ops.Node, text fu
 	return r, nil
 }
 
-// Dim returns the numbers of a row.
-func (r *Runner) Dim() int { return r.picture.Cols() }
+// Dim returns the numbers of a row of the first thing that is computed of pictures, and of a text.
+func (r *Runner) Dim() int { return r.pictures[0].Cols() }
 
 // Close gives the memory back.
 func (r *Runner) Close() {
@@ -74,9 +75,8 @@ func (r *Runner) closePrograms() {
 	}
 }
 
-// Images encodes n pictures, pixels (n, height, width, 3), into out (n, Dim).
-func (r *Runner) Images(pixels []uint8, n int, out []float32) error {
-	e := r.Dim()
+// Images encodes n pictures, pixels (n, height, width, 3), into a slice of n rows for each thing that is computed of them; what has nil is left.
+func (r *Runner) Images(pixels []uint8, n int, out ...[]float32) error {
 	for lo := 0; lo < n; lo += r.chunk {
 		k := min(r.chunk, n-lo)
 		r.imgProg.Bind(&r.run)
@@ -84,7 +84,11 @@ func (r *Runner) Images(pixels []uint8, n int, out []float32) error {
 		if err := r.imgProg.Forward(); err != nil {
 			return fmt.Errorf("model: image tower: %w", err)
 		}
-		copy(out[lo*e:(lo+k)*e], r.imgProg.Value(r.picture))
+		for i, dst := range out {
+			if e := r.pictures[i].Cols(); dst != nil {
+				copy(dst[lo*e:(lo+k)*e], r.imgProg.Value(r.pictures[i]))
+			}
+		}
 	}
 	return nil
 }

@@ -184,6 +184,7 @@ func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
 	if heads.Color {
 		m.maskToken = table("transformer.mask_token", 1, 1, d)
 	}
+	l.above(0, cfg.Depth+1)
 	act, err := kernel.ParseAct(cfg.Activation)
 	if err != nil {
 		return nil, fmt.Errorf("model: %w", err)
@@ -191,7 +192,7 @@ func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
 	m.trunk = &transformer{cfg: cfg.Transformer, act: act}
 	hidden := cfg.hidden()
 	for i := range cfg.Depth {
-		name := fmt.Sprintf("transformer.blocks.%d", i)
+		name, first := fmt.Sprintf("transformer.blocks.%d", i), len(l.Params)
 		m.trunk.blocks = append(m.trunk.blocks, block{
 			name: name,
 			ln1:  l.addNorm(name+".norm1", d, cfg.LayerNormEps),
@@ -199,6 +200,7 @@ func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
 			ln2: l.addNorm(name+".norm2", d, cfg.LayerNormEps),
 			fc:  dense(name+".mlp.fc1", d, hidden), pr: dense(name+".mlp.fc2", hidden, d),
 		})
+		l.above(first, cfg.Depth-i)
 	}
 	m.norm = l.addNorm("transformer.norm", d, cfg.LayerNormEps)
 	m.pooler = dense("pooler.dense", d, d)
@@ -331,20 +333,16 @@ func (m *ViLT) transform(g *ops.Graph, t transform, x *ops.Node) *ops.Node {
 	return t.norm.forward(g, t.dense.forward(g, x, ops.LinearOpt{Act: kernel.ActGELU}))
 }
 
-// WordHidden is the word head before its vocabulary layer: (rows, D) -> (rows, D); WordTable and WordBias are that layer's.
-func (m *ViLT) WordHidden(g *ops.Graph, x *ops.Node) *ops.Node {
-	return m.transform(g, m.wordTransform, x)
-}
-
-// WordTable is the vocabulary layer's weight (V, D) and bias (V).
-func (m *ViLT) WordTable(g *ops.Graph) (table, bias *ops.Node) {
-	return m.wordTable.node(g), m.wordBias.node(g)
+// WordHead is the word head at each row: (rows, D) -> hidden (rows, D), table (V, D) and bias (V) of the scores
+// hidden·tableᵀ + bias.
+func (m *ViLT) WordHead(g *ops.Graph, x *ops.Node) (hidden, table, bias *ops.Node) {
+	return m.transform(g, m.wordTransform, x), m.wordTable.node(g), m.wordBias.node(g)
 }
 
 // WordLogits are the scores of every word at each row: (rows, D) -> (rows, V).
 func (m *ViLT) WordLogits(g *ops.Graph, x *ops.Node) *ops.Node {
-	table, bias := m.WordTable(g)
-	return g.Linear(m.WordHidden(g, x), table, bias, ops.LinearOpt{})
+	hidden, table, bias := m.WordHead(g, x)
+	return g.Linear(hidden, table, bias, ops.LinearOpt{})
 }
 
 // ColorLogits are the scores of the 256 levels of each channel's mean at each row: (rows, D) -> (rows, 3·256).

@@ -95,13 +95,14 @@ func (m *ViLT) Inherit(p *Param, dst []float32, from *Layout, slab []float32) st
 	return ""
 }
 
-// FillWords adds a pass over pairs and the scores of every word (rows, V) at the listed rows of the packed sentences, which ascend.
-func (m *ViLT) FillWords(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, rows *ops.Ints) *ops.Node {
+// FillWords adds a pass over pairs that guesses the words at the listed rows of the packed sentences, which ascend: the scores are
+// hidden·tableᵀ + bias of hidden (rows, D), table (V, D) and bias (V).
+func (m *ViLT) FillWords(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, rows *ops.Ints) (hidden, table, bias *ops.Node) {
 	s := m.Embed(g, texts, images.Shapes, pass, 0, nil)
 	if g.Err() != nil {
-		return nil
+		return nil, nil, nil
 	}
-	return m.WordLogits(g, m.Encode(g, s, g.Pick(s.Joined, rows)))
+	return m.WordHead(g, m.Encode(g, s, g.Pick(s.Joined, rows)))
 }
 
 // FillColors adds a pass over pairs in which a learned row replaces the listed patches, by their number among those taken, and the

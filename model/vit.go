@@ -65,7 +65,7 @@ func (m *ViT) FeatureDim() int { return m.Config.Vision.Width }
 
 // Features adds the image tower to g: pictures -> pooled rows (B, D), before the representation layer.
 func (m *ViT) Features(g *ops.Graph, in *ImageInput) *ops.Node {
-	return m.tower.forward(g, in)
+	return in.once("features", func() *ops.Node { return m.tower.forward(g, in) })
 }
 
 // Tokens adds the tower's first blocks to g: pictures -> all their tokens (R, D). After the last block the norm follows, unless it belongs to the

@@ -23,30 +23,13 @@ type Targets struct {
 //
 // No gradient flows from the second.
 func (g *GraphOf[T]) CrossEntropy(logits *Node, t Targets) *Node {
-	if !g.operands("cross-entropy", logits) || !g.own("cross-entropy", t.Mix, t.Weights) {
+	if !g.operands("cross-entropy", logits) {
 		return nil
 	}
 	name := "cross-entropy of " + logits.name
 	rows, k := logits.buf.rows, logits.Cols()
-	switch {
-	case t.Classes == nil || (t.Others == nil) != (t.Mix == nil):
-		return g.fail("%s: classes are missing, or other classes without their shares", name)
-	case !(t.Smoothing >= 0 && t.Smoothing < 1):
-		return g.fail("%s: smoothing %g must be in [0, 1)", name, t.Smoothing)
-	}
-	for _, column := range []*Node{t.Mix, t.Weights} {
-		if column != nil && (column.Cols() != 1 || !g.sameRows(name, column.buf.rows, rows)) {
-			return g.fail("%s: %s must have one number for each of %s rows: %w", name, column, rows, ErrShape)
-		}
-	}
-	for _, ids := range []*Ints{t.Classes, t.Others} {
-		if ids == nil {
-			continue
-		}
-		if !g.sameRows(name, ids.Dim, rows) {
-			return nil
-		}
-		g.indices(name, ids, fixed(k))
+	if !g.targets(name, &t, rows, k) {
+		return nil
 	}
 	y := g.matrix(name, fixed(1), 2)
 	lse := workspace(name+".lse", rows, 1)
@@ -72,6 +55,81 @@ func (g *GraphOf[T]) CrossEntropy(logits *Node, t Targets) *Node {
 		}, logits.buf, lse)
 	}
 	return g.add(o)
+}
+
+// VocabCrossEntropy is CrossEntropy of the logits hidden·tableᵀ + bias: hidden (R, D), table (V, D), bias V elements or nil. They
+// exist for a block of rows and classes at a time and are computed again for the gradient, so no memory grows with R·V. Labels
+// are not mixed.
+func (g *GraphOf[T]) VocabCrossEntropy(hidden, table, bias *Node, t Targets) *Node {
+	if !g.operands("cross-entropy", hidden, table) {
+		return nil
+	}
+	name := "cross-entropy of " + hidden.name + " by " + table.name
+	rows, k := hidden.buf.rows, table.buf.rows.n
+	if !g.weight(name, table, hidden.Cols()) || !g.vector(name, bias, k) || !g.targets(name, &t, rows, k) {
+		return nil
+	}
+	if t.Others != nil {
+		return g.fail("%s: mixed labels", name)
+	}
+	y := g.matrix(name, fixed(1), 2)
+	lse := workspace(name+".lse", rows, 1)
+	o := &op[T]{kind: "cross-entropy", name: name, in: []*Node{hidden, table, bias}, out: y, work: []*buffer{lse},
+		flops: 2 * int64(hidden.buf.max()) * int64(k), share: func() float64 { return float64(rows.Len()) / float64(rows.Max) }}
+	x := kernel.VocabNLL[T]{D: hidden.Cols(), V: k, Smoothing: T(t.Smoothing), BF16: g.bf16}
+	bind := func() {
+		x.N, x.Hidden, x.Table, x.Bias = rows.Len(), g.at(hidden), g.at(table), g.at(bias)
+		x.Classes, x.Weights, x.LSE = t.Classes.data, g.at(t.Weights), g.mem.at(lse)
+	}
+	o.forward = func() {
+		bind()
+		loss, right := kernel.VocabForward(g.mem.run.Pool, &x)
+		g.at(y)[0], g.at(y)[1] = T(loss), T(right)
+	}
+	o.backward = func(r *reverse[T]) {
+		dhidden, dtable, dbias := r.grad(0), r.accum(1), r.accum(2)
+		reads := []*buffer{hidden.buf, table.buf, lse}
+		if bias != nil {
+			reads = append(reads, bias.buf)
+		}
+		r.step(o.backFLOPs(dhidden, dtable), func() {
+			bind()
+			x.Grad, x.DHidden, x.DTable, x.DBias = g.mem.at(r.dy)[0], g.mem.at(dhidden), g.mem.at(dtable), g.mem.at(dbias)
+			kernel.VocabBackward(g.mem.run.Pool, &x)
+		}, reads...)
+	}
+	return g.add(o)
+}
+
+// targets checks what rows of k scores are compared with.
+func (g *GraphOf[T]) targets(name string, t *Targets, rows *Dim, k int) bool {
+	if !g.own(name, t.Mix, t.Weights) {
+		return false
+	}
+	switch {
+	case t.Classes == nil || (t.Others == nil) != (t.Mix == nil):
+		g.fail("%s: classes are missing, or other classes without their shares", name)
+		return false
+	case !(t.Smoothing >= 0 && t.Smoothing < 1):
+		g.fail("%s: smoothing %g must be in [0, 1)", name, t.Smoothing)
+		return false
+	}
+	for _, column := range []*Node{t.Mix, t.Weights} {
+		if column != nil && (column.Cols() != 1 || !g.sameRows(name, column.buf.rows, rows)) {
+			g.fail("%s: %s must have one number for each of %s rows: %w", name, column, rows, ErrShape)
+			return false
+		}
+	}
+	for _, ids := range []*Ints{t.Classes, t.Others} {
+		if ids == nil {
+			continue
+		}
+		if !g.sameRows(name, ids.Dim, rows) {
+			return false
+		}
+		g.indices(name, ids, fixed(k))
+	}
+	return true
 }
 
 // Repeat returns the row x, of any number of elements, once for each sequence of seqs -> (sequences, D).

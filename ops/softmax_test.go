@@ -79,6 +79,88 @@ func TestCrossEntropy(t *testing.T) {
 	}
 }
 
+// The logits that are never stored give what stored ones do: loss, rows right, and every gradient.
+func TestVocabCrossEntropy(t *testing.T) {
+	classes := []int32{2, 0, 4, 1}
+	for _, c := range []struct {
+		name            string
+		bias, weighted  bool
+		smoothing       float64
+		tied, frozenRow bool
+	}{{"plain", true, false, 0, false, false}, {"weighted", true, true, 0, false, false}, {"smoothed, no bias", false, true, 0.1, false, false},
+		{"table read twice", true, false, 0, true, false}, {"rows without gradient", true, false, 0, false, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			build := func(stored bool) func(b *bench[float64]) *Node {
+				return func(b *bench[float64]) *Node {
+					table := b.param("table", 5, 3)
+					var bias *Node
+					if c.bias {
+						bias = b.param("bias", 5)
+					}
+					var x *Node
+					if c.frozenRow {
+						x = b.data("hidden", 4, 3)
+					} else {
+						x = b.input("hidden", 4, 3)
+					}
+					if c.tied {
+						x = b.Linear(b.MatMul(b.Linear(x, table, nil, LinearOpt{}), table), b.param("w", 3, 3), nil, LinearOpt{})
+					}
+					goals := targets(b, x.Rows(), false, c.weighted, c.smoothing, classes, nil)
+					if stored {
+						return b.CrossEntropy(b.Linear(x, table, bias, LinearOpt{}), goals)
+					}
+					return b.VocabCrossEntropy(x, table, bias, goals)
+				}
+			}
+			b, twin := checkGradients(t, build(false)), checkGradients(t, build(true))
+			require.InDeltaSlice(t, twin.gradients(), b.gradients(), 1e-12)
+			require.InDeltaSlice(t, twin.prog.Value(twin.outs[0]), b.prog.Value(b.outs[0]), 1e-12)
+			for i, n := range b.wrt {
+				require.InDeltaSlice(t, twin.prog.InputGrad(twin.wrt[i]), b.prog.InputGrad(n), 1e-12)
+			}
+		})
+	}
+}
+
+// Memory does not grow with the product of rows and classes, and the products are counted once.
+func TestVocabCrossEntropyMemory(t *testing.T) {
+	const rows, width, classes = 100, 4, 5000
+	b := newBench[float32](t)
+	x := b.Linear(b.data("x", rows, width), b.param("w", width, width), nil, LinearOpt{})
+	loss := b.VocabCrossEntropy(x, b.param("table", classes, width), nil, Targets{Classes: b.Ints("classes", rows)})
+	p, err := b.Compile(CompileOpt[float32]{Outputs: []*Node{loss}})
+	require.NoError(t, err)
+	defer p.Close()
+	require.Less(t, p.Stats().Arena, rows*classes/10)
+	require.EqualValues(t, 2*rows*width*(classes+width), p.Stats().ForwardFLOPs)
+	require.EqualValues(t, 2*rows*width*(2*classes+width), p.Stats().BackwardFLOPs)
+}
+
+func TestVocabCrossEntropyErrors(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		make       func(g *Graph, x *Node)
+	}{
+		{"width", "must have 3 columns", func(g *Graph, x *Node) {
+			g.VocabCrossEntropy(x, g.Param("table", 0, 5, 4), nil, Targets{Classes: g.Ints("a", 2)})
+		}},
+		{"bias", "must have 5 elements", func(g *Graph, x *Node) {
+			g.VocabCrossEntropy(x, g.Param("table", 0, 5, 3), g.Param("bias", 20, 4), Targets{Classes: g.Ints("a", 2)})
+		}},
+		{"no classes", "classes are missing", func(g *Graph, x *Node) { g.VocabCrossEntropy(x, g.Param("table", 0, 5, 3), nil, Targets{}) }},
+		{"mixed", "mixed labels", func(g *Graph, x *Node) {
+			g.VocabCrossEntropy(x, g.Param("table", 0, 5, 3), nil, Targets{Classes: g.Ints("a", 2), Others: g.Ints("b", 2), Mix: g.Input("m", x.Rows(), 1)})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := NewGraph[float32]()
+			c.make(g, g.Input("x", g.NewDim("rows", 2), 3))
+			require.ErrorContains(t, g.Err(), c.want)
+		})
+	}
+}
+
 // Scores of 1e4 and equal scores.
 func TestCrossEntropyExtremes(t *testing.T) {
 	b := newBench[float32](t)

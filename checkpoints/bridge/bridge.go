@@ -25,6 +25,9 @@ import (
 // ErrUnknown is wrapped by errors about weights that no family's names fit.
 var ErrUnknown = errors.New("weights of no known family")
 
+// ErrUnsupported is wrapped by errors about a configuration, in a file or asked for, of which no model can be built.
+var ErrUnsupported = errors.New("not a model that this program has")
+
 // ErrMismatch is wrapped by errors that list tensors that are missing, unknown or of another shape.
 var ErrMismatch = errors.New("the tensors are not those of the model")
 

@@ -193,6 +193,47 @@ func TestFaults(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnknown)
 }
 
+// Parts of a CLIP that this program does not build are refused by name, with the names of their models where the configuration says them.
+func TestForeignParts(t *testing.T) {
+	for _, x := range []struct {
+		name, config string
+		tensors      []string
+		want         string
+	}{
+		{"timm's trunk", `{"model_cfg": {"vision_cfg": {"timm_model_name": "vit_base_patch16_siglip_224"}, "text_cfg": {"width": 8}}}`,
+			[]string{"visual.trunk.patch_embed.proj.weight", "visual.trunk.blocks.0.attn.qkv.weight", "text.token_embedding.weight", "logit_scale"},
+			"an image tower of timm (vit_base_patch16_siglip_224, visual.trunk.*);"},
+		{"transformers' text", `{"vision_cfg": {"width": 8}, "text_cfg": {"hf_model_name": "roberta-base"}}`,
+			[]string{"visual.conv1.weight", "text.transformer.embeddings.word_embeddings.weight", "logit_scale"},
+			"a text tower of transformers (roberta-base, text.transformer.embeddings.*);"},
+		{"both, in a checkpoint", "",
+			[]string{"state_dict.module.visual.trunk.patch_embed.proj.weight", "state_dict.module.visual.trunk.blocks.0.attn.qkv.weight", "state_dict.module.text.transformer.encoder.block.0.weight", "state_dict.module.logit_scale"},
+			"timm (visual.trunk.*) and a text tower of transformers (text.transformer.encoder.*);"},
+		{"CoCa", `{"vision_cfg": {"attentional_pool": true}, "text_cfg": {"width": 8}}`,
+			[]string{"visual.conv1.weight", "text.token_embedding.weight", "visual.attn_pool.query", "text_decoder.resblocks.0.ln_1.weight", "logit_scale"},
+			"attentional pooling of the image tower (visual.attn_pool*) and CoCa's text decoder (text_decoder.*);"},
+		{"ResNet", "", []string{"visual.conv1.weight", "visual.layer1.0.conv1.weight", "token_embedding.weight", "logit_scale"}, "a ResNet image tower (visual.layer1.*);"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			var tensors []safetensors.Tensor
+			for _, name := range x.tensors {
+				tensors = append(tensors, safetensors.Floats(name, []int{1}, []float32{1}))
+			}
+			var b bytes.Buffer
+			require.NoError(t, safetensors.Write(&b, tensors, nil))
+			f, err := safetensors.New(bytes.NewReader(b.Bytes()), int64(b.Len()), "made")
+			require.NoError(t, err)
+			src := &Source{Tensors: f, Path: "made"}
+			if x.config != "" {
+				src.Config = []byte(x.config)
+			}
+			_, err = Read(src, nil)
+			require.ErrorIs(t, err, ErrUnsupported)
+			require.ErrorContains(t, err, x.want)
+		})
+	}
+}
+
 // Another picture size resamples the positions by the family's method, and nothing else.
 func TestReadResized(t *testing.T) {
 	src, m := readModel(t, torchData+"plain.pt", "testdata/config.json")
@@ -244,6 +285,37 @@ func TestGoogle(t *testing.T) {
 		}
 		require.Len(t, got, len(want.Tensors))
 	}
+}
+
+// Google's files without a head are a ViT without classes; its tensors are those of the file with one.
+func TestGoogleHeadless(t *testing.T) {
+	for path, family := range map[string]string{torchData + "vit.npz": "google", "testdata/vit-npz-bigvision/google.npz": "big_vision"} {
+		src, whole := readModel(t, path, "")
+		src.Tensors = headless{src.Tensors}
+		m, err := Read(src, nil)
+		require.NoError(t, err)
+		require.Equal(t, family, m.Family)
+		require.Zero(t, m.Description.Model.NumClasses)
+		require.Equal(t, whole.Description.Model.Vision, m.Description.Model.Vision)
+		want := contents(t, whole.Tensors)
+		delete(want, "head.weight")
+		delete(want, "head.bias")
+		require.Equal(t, want, contents(t, m.Tensors))
+	}
+}
+
+// headless is a file as it would be without its classifier.
+type headless struct{ Tensors }
+
+func (h headless) Names() []string {
+	return slices.DeleteFunc(h.Tensors.Names(), func(n string) bool { return strings.Contains(n, "head/") })
+}
+
+func (h headless) Info(name string) (safetensors.Info, error) {
+	if strings.Contains(name, "head/") {
+		return safetensors.Info{}, safetensors.ErrMissing
+	}
+	return h.Tensors.Info(name)
 }
 
 // Classifiers survive the way through timm's names and, where they have its form, Hugging Face's.

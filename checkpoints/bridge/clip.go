@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"diptych/model"
 )
@@ -131,8 +133,7 @@ type openCLIPVision struct {
 	Positions  string          `json:"pos_embed_type,omitempty"`
 	Pool       string          `json:"pool_type,omitempty"`
 	NormAfter  bool            `json:"final_ln_after_pool,omitempty"`
-	Attention  json.RawMessage `json:"attentional_pool,omitempty"`
-	Trunk      string          `json:"timm_model_name,omitempty"`
+	Trunk      string          `json:"timm_model_name,omitempty"` // of another image tower
 	Act        *actKwargs      `json:"act_kwargs,omitempty"`
 	Norm       *normKwargs     `json:"norm_kwargs,omitempty"`
 }
@@ -146,7 +147,7 @@ type openCLIPText struct {
 	MLPRatio      float64     `json:"mlp_ratio,omitempty"`
 	NoCausal      bool        `json:"no_causal_mask,omitempty"`
 	Pool          string      `json:"pool_type,omitempty"`
-	HFModel       string      `json:"hf_model_name,omitempty"`
+	HFModel       string      `json:"hf_model_name,omitempty"` // of another text tower
 	Act           *actKwargs  `json:"act_kwargs,omitempty"`
 	Norm          *normKwargs `json:"norm_kwargs,omitempty"`
 	LayerScale    *float64    `json:"ls_init_value,omitempty"`
@@ -158,6 +159,52 @@ type actKwargs struct {
 
 type normKwargs struct {
 	Eps float64 `json:"eps,omitempty"`
+}
+
+// foreignParts are the parts of CLIPs in open_clip's and OpenAI's files that this program does not build, by what the names of their tensors
+// begin with.
+var foreignParts = []struct {
+	what     string
+	prefixes []string
+	model    func(c *openCLIPModel) string // its name in the configuration, where it has one
+}{
+	{"an image tower of timm", []string{"visual.trunk."}, func(c *openCLIPModel) string { return c.Vision.Trunk }},
+	{"a ResNet image tower", []string{"visual.layer1."}, nil},
+	{"attentional pooling of the image tower", []string{"visual.attn_pool"}, nil},
+	{"a text tower of transformers", []string{"text.transformer.embeddings.", "text.transformer.encoder."}, func(c *openCLIPModel) string { return c.Text.HFModel }},
+	{"CoCa's text decoder", []string{"text_decoder."}, nil},
+}
+
+// checkParts refuses a CLIP, which is known by the scale of its logits, with such parts.
+func checkParts(s *Source) error {
+	names := s.Names()
+	at := slices.IndexFunc(names, func(n string) bool { return strings.HasSuffix(n, "logit_scale") })
+	if at < 0 {
+		return nil
+	}
+	var cfg openCLIPModel
+	if s.Config != nil && json.Unmarshal(s.Config, &cfg) == nil && cfg.Inner != nil {
+		cfg = *cfg.Inner
+	}
+	before := strings.TrimSuffix(names[at], "logit_scale")
+	var has []string
+	for _, part := range foreignParts {
+		i := slices.IndexFunc(part.prefixes, func(p string) bool {
+			return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, before+p) })
+		})
+		if i < 0 {
+			continue
+		}
+		text := fmt.Sprintf("%s (%s*)", part.what, part.prefixes[i])
+		if part.model != nil && cfg.Vision != nil && cfg.Text != nil && part.model(&cfg) != "" {
+			text = fmt.Sprintf("%s (%s, %s*)", part.what, part.model(&cfg), part.prefixes[i])
+		}
+		has = append(has, text)
+	}
+	if has == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: this CLIP has %s; what is read has a ViT and a transformer of CLIP's own", ErrUnsupported, strings.Join(has, " and "))
 }
 
 // openCLIPConfig reads a model off shapes and, where there is one, open_clip's configuration.
@@ -189,14 +236,6 @@ func openCLIPConfig(f *family, v *view) (*Description, error) {
 		return d, nil
 	}
 	vc, tc := cfg.Vision, cfg.Text
-	switch {
-	case vc.Trunk != "":
-		return nil, fmt.Errorf("an image tower of timm (%s) in open_clip is not supported", vc.Trunk)
-	case tc.HFModel != "":
-		return nil, fmt.Errorf("a text tower of transformers (%s) in open_clip is not supported", tc.HFModel)
-	case len(vc.Attention) > 0 && string(vc.Attention) != "false":
-		return nil, fmt.Errorf("open_clip's attentional_pool is not supported")
-	}
 	act := "gelu"
 	if cfg.QuickGELU {
 		act = "quick_gelu"

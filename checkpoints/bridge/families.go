@@ -144,13 +144,16 @@ func Read(s *Source, adjust func(*Description) error) (*Model, error) {
 }
 
 func read(s *Source, adjust func(*Description) error) (*Model, error) {
+	if err := checkParts(s); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Path, err)
+	}
 	f, v, err := recognise(s)
 	if err != nil {
 		return nil, err
 	}
 	d, err := f.config(f, v)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", s.Path, f.about, err)
+		return nil, fmt.Errorf("%s: %s: %w: %w", s.Path, f.about, ErrUnsupported, err)
 	}
 	d.Positions, d.grid = f.positions, d.Model.Vision.Grid()
 	if adjust != nil {
@@ -160,7 +163,7 @@ func read(s *Source, adjust func(*Description) error) (*Model, error) {
 	}
 	built, err := d.Build()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", s.Path, f.about, err)
+		return nil, fmt.Errorf("%s: %s: %w: %w", s.Path, f.about, ErrUnsupported, err)
 	}
 	m := &Model{Description: *d, Family: f.name, About: f.about, Prefix: v.prefix, Beside: v.beside}
 	used := map[string]bool{}

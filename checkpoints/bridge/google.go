@@ -6,17 +6,17 @@ import "fmt"
 // Kernels are (in, out), attention's (D, H, Dh) and (H, Dh, D), patches (P, P, 3, D). They are only read.
 var (
 	google = &family{
-		name: "google", about: "Google's vision_transformer", keys: []string{"embedding/kernel", "Transformer/encoderblock_0/LayerNorm_2/scale", "head/kernel"},
+		name: "google", about: "Google's vision_transformer", keys: []string{"embedding/kernel", "Transformer/encoderblock_0/LayerNorm_2/scale"},
 		rows:   googleRows("Transformer/posembed_input/pos_embedding", "Transformer/encoderblock_*/", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
 		config: googleConfig, ignore: []string{"pre_logits/*"}, positions: MethodGoogle,
 	}
 	bigVision = &family{
-		name: "big_vision", about: "Google's big_vision", keys: []string{"embedding/kernel", "Transformer/encoderblock_0/LayerNorm_1/scale", "head/kernel"},
+		name: "big_vision", about: "Google's big_vision", keys: []string{"embedding/kernel", "Transformer/encoderblock_0/LayerNorm_1/scale"},
 		rows:   googleRows("pos_embedding", "Transformer/encoderblock_*/", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
 		config: googleConfig, ignore: []string{"pre_logits/*"}, positions: MethodGoogle,
 	}
 	bigVisionScan = &family{
-		name: "big_vision-scan", about: "Google's big_vision, blocks in one array", keys: []string{"embedding/kernel", "Transformer/encoderblock/LayerNorm_1/scale", "head/kernel"},
+		name: "big_vision-scan", about: "Google's big_vision, blocks in one array", keys: []string{"embedding/kernel", "Transformer/encoderblock/LayerNorm_1/scale"},
 		rows:   googleRows("pos_embedding", "Transformer/encoderblock/", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
 		config: googleConfig, ignore: []string{"pre_logits/*"}, positions: MethodGoogle,
 	}

@@ -116,6 +116,10 @@ there.`,
 			if err != nil {
 				return asUsage(err)
 			}
+			summary := report.Summary(res)
+			if strings.TrimSpace(summary) == "" {
+				return usagef("there was nothing to measure: no picture of %s has one of the classes", strings.Join(splitsOf(res), ", "))
+			}
 			r := &report.Report{Title: "Evaluation of " + args[0], About: factsOf(m), Result: res, Set: set, Pool: m.Pool()}
 			if out != "" {
 				if err := r.Write(cmd.Context(), out); err != nil {
@@ -125,7 +129,7 @@ there.`,
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), r)
 			}
-			fmt.Fprint(cmd.OutOrStdout(), report.Summary(res))
+			fmt.Fprint(cmd.OutOrStdout(), summary)
 			for _, s := range res.Splits {
 				for _, b := range s.Broken {
 					fmt.Fprintf(cmd.ErrOrStderr(), "left out: %s, row %d, %s: %s\n", s.Split, b.Row, b.ImageID, b.Reason)
@@ -157,6 +161,14 @@ there.`,
 	second.addFlags(cmd)
 	addModelFlags(cmd, &threads, &asJSON)
 	return cmd
+}
+
+// splitsOf names the splits that were read.
+func splitsOf(res *eval.Result) (names []string) {
+	for _, s := range res.Splits {
+		names = append(names, s.Split)
+	}
+	return names
 }
 
 // addPrompts reads the templates and class names that take the place of the data set's.

@@ -90,6 +90,33 @@ func TestUse(t *testing.T) {
 			require.Equal(t, exitUsage, code, c.name)
 			require.Contains(t, errs, c.text)
 		}
+
+		// No picture has a class, and then the set has none.
+		list, set := filepath.Join(dir, "list.csv"), filepath.Join(dir, "unlabelled")
+		files, err := filepath.Glob(filepath.Join(pictures, "*", "*"))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(list, []byte("image,caption\n"+files[0]+",an apple\n"), 0o666))
+		classes := filepath.Join(dir, "classes.json")
+		require.NoError(t, os.WriteFile(classes, []byte(`{"templates": ["{}"], "concept": [{"id": "A", "text": "a"}, {"id": "B", "text": "b"}]}`), 0o666))
+		for _, c := range []struct {
+			name string
+			args []string
+			text string
+		}{
+			{"no picture with a class", []string{"--classes", classes}, "nothing to measure: no picture of test has one of the classes"},
+			{"no classes", nil, "zeroshot sorts into classes, and the data set unlabelled has none"},
+		} {
+			require.NoError(t, os.RemoveAll(set))
+			code, _, errs := trainer(t, append([]string{"data", "import", "csv", list, "--split", "test", "--out", set}, c.args...)...)
+			require.Zero(t, code, errs)
+			code, stdout, errs := trainer(t, "eval", run, "--data", set, "--task", "zeroshot")
+			require.Equal(t, exitUsage, code, c.name)
+			require.Contains(t, errs, c.text)
+			require.Empty(t, stdout)
+			code, stdout, errs = trainer(t, "eval", run, "--data", set)
+			require.Zero(t, code, errs)
+			require.Contains(t, stdout, "image to text")
+		}
 	})
 
 	features := filepath.Join(dir, "features.safetensors")

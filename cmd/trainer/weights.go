@@ -32,8 +32,10 @@ archives and from NumPy's .npz. Whose names they have is recognised from the nam
 
 // weightsError makes what is wrong with a file that a person named their mistake.
 func weightsError(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, bridge.ErrUnknown) || errors.Is(err, bridge.ErrMismatch) || errors.Is(err, experiments.ErrExists) {
-		return usageError{err}
+	for _, theirs := range []error{fs.ErrNotExist, bridge.ErrUnknown, bridge.ErrUnsupported, bridge.ErrMismatch, experiments.ErrExists} {
+		if errors.Is(err, theirs) {
+			return usageError{err}
+		}
 	}
 	return err
 }

@@ -39,6 +39,7 @@ func TestWeights(t *testing.T) {
 		{"show a text", []string{"show", "main.go"}, exitFailure, "not a valid file of tensors"},
 		{"import without out", []string{"import", bridge + "vit-hf"}, exitUsage, "--out is missing"},
 		{"import without a vocabulary", []string{"import", bridge + "hf", "--out", out}, exitUsage, "give --tokenizer"},
+		{"import at a size that is no multiple of the patch", []string{"import", bridge + "vit-hf", "--out", out, "--image-size", "65"}, exitUsage, "65 is not a multiple of patchSize"},
 		{"import", []string{"import", bridge + "vit-hf", "--out", out}, 0, "Hugging Face's ViTForImageClassification: pictures of 24 px"},
 		{"import again", []string{"import", bridge + "vit-hf", "--out", out}, exitUsage, "is there already"},
 		{"show imported", []string{"show", out}, 0, "a model of this program"},

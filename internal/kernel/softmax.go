@@ -1,6 +1,6 @@
 package kernel
 
-import "math"
+import "slices"
 
 // CrossEntropy is R rows of K scores and their targets
 //
@@ -74,15 +74,7 @@ func CrossEntropyForward[T Float](p *Pool, c *CrossEntropy[T]) (loss float64, ri
 }
 
 // first returns the index of the largest element, the lowest of equal ones; -1 if all are NaN.
-func first[T Float](row []T) int {
-	top := rowMax(row)
-	for i, v := range row {
-		if v == top {
-			return i
-		}
-	}
-	return -1
-}
+func first[T Float](row []T) int { return slices.Index(row, rowMax(row)) }
 
 // CrossEntropyBackward writes the gradient of the loss, times factor, to d (Rows, Cols): d_rk = factor·w_r·(softmax_rk - q_rk).
 func CrossEntropyBackward[T Float](p *Pool, c *CrossEntropy[T], d []T, factor T) {
@@ -95,9 +87,8 @@ func CrossEntropyBackward[T Float](p *Pool, c *CrossEntropy[T], d []T, factor T)
 				clear(out)
 				continue
 			}
-			for k, z := range row {
-				out[k] = f * (T(math.Exp(float64(z-c.LSE[r]))) - smooth)
-			}
+			copy(out, row)
+			softmaxGradRow(out, c.LSE[r], f, smooth)
 			share := c.share(r)
 			out[c.Classes[r]] -= f * (1 - c.Smoothing) * (1 - share)
 			if share > 0 {

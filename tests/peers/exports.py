@@ -111,7 +111,7 @@ def clip(trainer, model, tmp):
 
 
 def vit(trainer, model, tmp):
-    """A classifier in transformers, as its features too, and in timm: whichever has its form."""
+    """A ViT in transformers and in timm, whichever has its form: a classifier's scores, the unit rows of one without classes."""
     ok, done = True, 0
     at = lambda *n: os.path.join(tmp, *n)  # noqa: E731
     side = json.loads(output(trainer, "weights", "show", model, "--json"))["model"]["Vision"]["ImageSize"]
@@ -122,10 +122,17 @@ def vit(trainer, model, tmp):
         from transformers import ViTForImageClassification, ViTImageProcessor, ViTModel
         pixels = ViTImageProcessor.from_pretrained(at("hf"))(images=pictures, return_tensors="pt")
         head = load_file(at("hf", "model.safetensors"))
+        headless = "classifier.weight" not in head
         with torch.no_grad():
-            ok &= check("transformers, ViTForImageClassification", ViTForImageClassification.from_pretrained(at("hf")).eval()(**pixels).logits.numpy(), ours)
-            features = ViTModel.from_pretrained(at("hf")).eval()(**pixels).last_hidden_state[:, 0].numpy()
-        ok &= check("transformers, ViTModel and the head", features @ head["classifier.weight"].T + head["classifier.bias"], ours)
+            bare = ViTModel.from_pretrained(at("hf"), add_pooling_layer="pooler.dense.weight" in head).eval()(**pixels)
+        features = bare.last_hidden_state[:, 0]
+        if headless:
+            ok &= check("transformers, ViTModel", unit(features if bare.pooler_output is None else bare.pooler_output), ours)
+        else:
+            with torch.no_grad():
+                scores = ViTForImageClassification.from_pretrained(at("hf")).eval()(**pixels).logits.numpy()
+            ok &= check("transformers, ViTForImageClassification", scores, ours)
+            ok &= check("transformers, ViTModel and the head", features.numpy() @ head["classifier.weight"].T + head["classifier.bias"], ours)
         done += 1
     if exported(trainer, model, "timm", at("timm")):
         import timm
@@ -133,7 +140,8 @@ def vit(trainer, model, tmp):
         tm = timm.create_model("local-dir:" + at("timm"), pretrained=True).eval()
         transform = create_transform(**resolve_data_config(model=tm))
         with torch.no_grad():
-            ok &= check("timm", tm(torch.stack([transform(p) for p in pictures])).numpy(), ours)
+            rows = tm(torch.stack([transform(p) for p in pictures]))
+        ok &= check("timm", rows.numpy() if tm.num_classes else unit(rows), ours)
         done += 1
     return ok and done > 0
 
