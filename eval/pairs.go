@@ -153,7 +153,7 @@ func pairSplit(ctx context.Context, m PairModel, set Set, opt Options, split str
 
 // readPairs decodes the pictures of rows; one that does not decode is left out and named.
 func readPairs(ctx context.Context, m PairModel, set Set, rows []int, texts []string, out *SplitResult, pool *kernel.Pool) (*pairSet, error) {
-	pics, errs := readPictures(ctx, m, set, rows, pool.Threads(), true)
+	pics, errs := readPictures(ctx, m, set, rows, pool.Threads())
 	s := &pairSet{}
 	meta := set.Meta()
 	for i, row := range rows {

@@ -57,7 +57,7 @@ type Rescored struct {
 // rescore is one split's work.
 type rescore struct {
 	*Rescore
-	f    *Features // with embeddings, unless all pairs are scored and nothing is added
+	f    *Features // with embeddings, unless all pairs are scored and nothing is added; then with pictures that may not decode
 	opt  *Options
 	need [][]int32   // of each picture: the texts that are scored with it, ascending
 	odds [][]float32 // likewise
@@ -92,25 +92,27 @@ func (r *runner) rescored(ctx context.Context, split string, out *SplitResult) e
 		if err := r.split(ctx, split, out); err != nil {
 			return err
 		}
-	} else if err := r.unembedded(ctx, split, out); err != nil {
+	} else if err := r.unembedded(split, out); err != nil {
 		return err
 	}
 	s := &rescore{Rescore: r.opt.Rescore, f: out.Features, opt: &r.opt}
 	s.ks, _ = checkK(r.opt.K) // check has seen it
 	s.choose()
-	if err := s.score(ctx, r.set, split); err != nil {
+	if err := s.score(ctx, r.set, split, out); err != nil {
 		return err
+	}
+	if r.Model == nil {
+		if err := s.leaveOut(out); err != nil {
+			return err
+		}
 	}
 	res := s.rank()
 	out.Retrieval.Rescored = &res
-	if r.Model == nil {
-		out.Features = nil // there are no embeddings to draw
-	}
 	return nil
 }
 
-// unembedded finds a split's pictures that decode, and its texts.
-func (r *runner) unembedded(ctx context.Context, split string, out *SplitResult) error {
+// unembedded finds a split's pictures, whether they decode or not, and its texts.
+func (r *runner) unembedded(split string, out *SplitResult) error {
 	meta := r.set.Meta()
 	var rows []int
 	for i := range meta {
@@ -118,27 +120,35 @@ func (r *runner) unembedded(ctx context.Context, split string, out *SplitResult)
 			rows = append(rows, i)
 		}
 	}
-	f, groups := &Features{}, groupsOf(meta, rows)
-	_, errs := readPictures(ctx, r.opt.Rescore.Model, r.set, rows, r.opt.Pool.Threads(), false)
-	for i, row := range rows {
-		switch err := errs[i]; {
-		case err == nil:
-			f.Rows, f.ImageGroup = append(f.Rows, row), append(f.ImageGroup, groups[row])
-		case errors.Is(err, transform.ErrBadPicture):
-			out.Broken = append(out.Broken, Broken{Row: row, ImageID: meta[row].ImageID, Reason: err.Error()})
-		default:
-			return err
-		}
+	f, groups := &Features{Rows: rows}, groupsOf(meta, rows)
+	for _, row := range rows {
+		f.ImageGroup = append(f.ImageGroup, groups[row])
 	}
-	if out.Split, out.Images = split, len(f.Rows); out.Images == 0 {
-		return fmt.Errorf("%w: none of its %d pictures decodes; row %d: %w", ErrRequest, len(rows), rows[0], errs[0])
-	}
-	out.Features, out.Retrieval = f, &SplitRetrieval{}
+	out.Split, out.Features, out.Retrieval = split, f, &SplitRetrieval{}
 	f.Texts, f.TextGroup, out.Retrieval.Choice = r.texts(rows, groups)
 	if len(f.Texts) == 0 {
 		return fmt.Errorf("%w: it has no captions of language %q", ErrRequest, r.opt.Lang)
 	}
-	out.Retrieval.Texts, out.Retrieval.Groups = len(f.Texts), countGroups(f.ImageGroup)
+	out.Retrieval.Texts = len(f.Texts)
+	return nil
+}
+
+// leaveOut takes the pictures that did not decode out of a split without embeddings.
+func (s *rescore) leaveOut(out *SplitResult) error {
+	f, n := s.f, 0
+	for i, odds := range s.odds {
+		if odds != nil {
+			f.Rows[n], f.ImageGroup[n], s.need[n], s.odds[n] = f.Rows[i], f.ImageGroup[i], s.need[i], odds
+			n++
+		}
+	}
+	if n == 0 {
+		first := out.Broken[0]
+		return fmt.Errorf("%w: none of its %d pictures decodes; row %d: %s", ErrRequest, len(f.Rows), first.Row, first.Reason)
+	}
+	f.Rows, f.ImageGroup, s.need, s.odds = f.Rows[:n], f.ImageGroup[:n], s.need[:n], s.odds[:n]
+	out.Images, out.Retrieval.Groups = n, countGroups(f.ImageGroup)
+	out.Features = nil // there are no embeddings to draw
 	return nil
 }
 
@@ -182,8 +192,8 @@ func (s *rescore) choose() {
 // pairsAtOnce is about how many pairs are scored between two entries of the journal.
 const pairsAtOnce = 2048
 
-// score fills in the odds.
-func (s *rescore) score(ctx context.Context, set Set, split string) (err error) {
+// score fills in the odds. A picture that does not decode is named in out and stays without, if no first scores have found it whole.
+func (s *rescore) score(ctx context.Context, set Set, split string, out *SplitResult) (err error) {
 	total, done := 0, 0
 	for _, n := range s.need {
 		total += len(n)
@@ -213,24 +223,30 @@ func (s *rescore) score(ctx context.Context, set Set, split string) (err error) 
 	progress()
 	for lo := 0; lo < len(s.need); {
 		var rows, numbers []int // of the pictures that are scored at once
+		for n := 0; lo < len(s.need) && (n == 0 || n+len(s.need[lo]) <= pairsAtOnce); lo++ {
+			if s.odds[lo] == nil && len(s.need[lo]) > 0 {
+				rows, numbers, n = append(rows, s.f.Rows[lo]), append(numbers, lo), n+len(s.need[lo])
+			}
+		}
+		pics, errs := readPictures(ctx, s.Model, set, rows, s.opt.Pool.Threads())
+		var whole []int // of numbers, those that decode
 		var pairs [][2]int
-		for ; lo < len(s.need) && (len(pairs) == 0 || len(pairs)+len(s.need[lo]) <= pairsAtOnce); lo++ {
-			if s.odds[lo] != nil || len(s.need[lo]) == 0 {
-				continue
+		for i, number := range numbers {
+			switch err := errs[i]; {
+			case err == nil:
+				for _, j := range s.need[number] {
+					pairs = append(pairs, [2]int{i, int(j)})
+				}
+				whole = append(whole, number)
+			case s.f.Images == nil && errors.Is(err, transform.ErrBadPicture):
+				out.Broken = append(out.Broken, Broken{Row: rows[i], ImageID: set.Meta()[rows[i]].ImageID, Reason: err.Error()})
+				total -= len(s.need[number])
+			default:
+				return fmt.Errorf("row %d: %w", rows[i], err)
 			}
-			for _, j := range s.need[lo] {
-				pairs = append(pairs, [2]int{len(rows), int(j)})
-			}
-			rows, numbers = append(rows, s.f.Rows[lo]), append(numbers, lo)
 		}
 		if len(pairs) == 0 {
 			continue
-		}
-		pics, errs := readPictures(ctx, s.Model, set, rows, s.opt.Pool.Threads(), true)
-		for i, err := range errs {
-			if err != nil {
-				return fmt.Errorf("row %d: %w", rows[i], err)
-			}
 		}
 		odds, err := s.Model.Match(ctx, pics, s.f.Texts, pairs)
 		if err != nil {
@@ -239,7 +255,7 @@ func (s *rescore) score(ctx context.Context, set Set, split string) (err error) 
 		if err := checkRows("log odds", odds, 1, len(pairs)); err != nil {
 			return err
 		}
-		for _, i := range numbers {
+		for _, i := range whole {
 			n := len(s.need[i])
 			s.odds[i], odds = odds[:n:n], odds[n:]
 			if s.Journal != nil {
@@ -254,15 +270,18 @@ func (s *rescore) score(ctx context.Context, set Set, split string) (err error) 
 	return nil
 }
 
-// key tells these pairs of these pictures and texts from others.
+// key tells these pairs of these pictures and texts from others: rows of shards of these checksums.
 func (s *rescore) key(set Set) uint64 {
 	h := fnv.New64a()
 	text := func(t string) { // with its length, so that two are not one
 		_ = binary.Write(h, binary.LittleEndian, int64(len(t)))
 		_, _ = io.WriteString(h, t)
 	}
+	for _, shard := range set.Manifest().Shards {
+		text(shard.SHA256)
+	}
 	for i, row := range s.f.Rows {
-		text(set.Meta()[row].ImageID)
+		_ = binary.Write(h, binary.LittleEndian, int64(row))
 		_ = binary.Write(h, binary.LittleEndian, int64(len(s.need[i])))
 		_ = binary.Write(h, binary.LittleEndian, s.need[i])
 	}
@@ -350,8 +369,8 @@ func (s *rescore) direction(queries, candidates []float32, queryGroup, candidate
 	return d, float64(kept) / float64(max(1, d.Queries))
 }
 
-// readPictures decodes the pictures of rows, each with its error; unless keep says so only the errors are kept.
-func readPictures(ctx context.Context, m PairScorer, set Set, rows []int, threads int, keep bool) ([]*transform.Image, []error) {
+// readPictures decodes the pictures of rows, each with its error.
+func readPictures(ctx context.Context, m PairScorer, set Set, rows []int, threads int) ([]*transform.Image, []error) {
 	pics, errs := make([]*transform.Image, len(rows)), make([]error, len(rows))
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, max(1, threads))
@@ -361,10 +380,7 @@ func readPictures(ctx context.Context, m PairScorer, set Set, rows []int, thread
 			defer func() { <-gate }()
 			raw, err := set.Image(ctx, row)
 			if err == nil {
-				var pic *transform.Image
-				if pic, err = m.Picture(raw); keep {
-					pics[i] = pic
-				}
+				pics[i], err = m.Picture(raw)
 			}
 			errs[i] = err
 		})

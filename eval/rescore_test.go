@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"diptych/data/arrowset"
 	"diptych/data/transform"
 	"diptych/internal/addr"
 	"diptych/internal/kernel"
@@ -16,8 +18,9 @@ import (
 
 // guesser gives pictures, of one byte, and texts rows by their hash, and pairs odds that favour those of one group a little.
 type guesser struct {
-	stop   int // pairs after which Match fails; 0: never
-	scored int
+	stop    int // pairs after which Match fails; 0: never
+	scored  int
+	decoded atomic.Int32
 }
 
 const guessDim = 6
@@ -35,6 +38,7 @@ func (*guesser) Prepare(b []byte, dst []uint8) error {
 }
 
 func (g *guesser) Picture(b []byte) (*transform.Image, error) {
+	g.decoded.Add(1)
 	im := &transform.Image{W: 1, H: 1, Pix: make([]uint8, 3)}
 	return im, g.Prepare(b, im.Pix)
 }
@@ -217,8 +221,11 @@ func TestRescore(t *testing.T) {
 			if c.first == 0 && c.k == 0 { // no first scores are needed
 				pool := kernel.NewPool(1)
 				defer pool.Close()
-				alone, err := Retrieve(t.Context(), nil, set, Options{Pool: pool, Rescore: &Rescore{Model: &g}})
+				var once guesser
+				alone, err := Retrieve(t.Context(), nil, set, Options{Pool: pool, Rescore: &Rescore{Model: &once}})
 				require.NoError(t, err)
+				require.EqualValues(t, len(set.meta), once.decoded.Load(), "each picture once")
+				require.Equal(t, len(images), alone.Splits[0].Images)
 				require.Equal(t, s.Rescored, alone.Splits[0].Retrieval.Rescored)
 				require.Equal(t, want.Splits[0].Broken, alone.Splits[0].Broken)
 				require.Zero(t, alone.Splits[0].Retrieval.ImageToText.Candidates)
@@ -260,10 +267,21 @@ func TestRescoreResumes(t *testing.T) {
 	require.Equal(t, kept, seen[0])
 	require.Equal(t, 199*100, seen[len(seen)-1])
 
-	var other guesser // fewer pictures are other work
-	_, err = Retrieve(t.Context(), &other, doubles(198), Options{Pool: pool, Rescore: &Rescore{Model: &other, Journal: j}})
-	require.NoError(t, err)
-	require.Equal(t, 197*99, other.scored)
+	others := doubles(200)
+	others.manifest.Shards = []arrowset.Shard{{SHA256: "another"}}
+	for _, c := range []struct {
+		name  string
+		set   *memorySet
+		pairs int
+	}{{"fewer pictures", doubles(198), 197 * 99}, {"other pictures of the same names", others, 199 * 100}} {
+		j.key, j.known = 0, nil
+		_, err = Retrieve(t.Context(), nil, set, Options{Pool: pool, Rescore: &Rescore{Model: &guesser{}, Journal: j}})
+		require.NoError(t, err)
+		var other guesser
+		_, err = Retrieve(t.Context(), nil, c.set, Options{Pool: pool, Rescore: &Rescore{Model: &other, Journal: j}})
+		require.NoError(t, err)
+		require.Equal(t, c.pairs, other.scored, c.name)
+	}
 }
 
 // What cannot be ranked again is told.

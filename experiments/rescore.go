@@ -16,6 +16,7 @@ import (
 	"diptych/eval"
 	"diptych/internal/addr"
 	"diptych/internal/kernel"
+	"diptych/internal/runlog"
 	"diptych/losses"
 )
 
@@ -56,9 +57,10 @@ func (m *Pairs) Scorer() (eval.PairScorer, error) {
 	return m, nil
 }
 
-// Journal keeps the scores of pairs by this model in files of a folder, for evaluations that are killed; see eval.Journal.
+// Journal keeps the scores of pairs by this model in files of a folder, for evaluations that are killed; see eval.Journal. Scores
+// are those of its recipe, tokenizer, weights and kernels.
 func (o *opened) Journal(dir string) eval.Journal {
-	key := addr.Name(kernel.Family())
+	key := addr.Hash(addr.Name(kernel.Family()), addr.Name(string(o.config.YAML())), addr.Name(string(o.parts.vocabulary)))
 	for _, w := range o.weights {
 		key = addr.Hash(key, uint64(math.Float32bits(w)))
 	}
@@ -66,7 +68,7 @@ func (o *opened) Journal(dir string) eval.Journal {
 }
 
 // journal is a file for each split: journalMagic, the key, then for each picture its number, the number of scores, the scores and the
-// CRC-32 of all that. An entry that is cut or damaged ends it.
+// CRC-32 of all that. An entry that is cut or damaged ends it. Who writes it has its lock.
 type journal struct {
 	dir   string
 	model uint64
@@ -79,7 +81,7 @@ func (j *journal) path(split string) string {
 	return filepath.Join(j.dir, fmt.Sprintf("scores-%016x.journal", addr.Name(split)))
 }
 
-// Begin opens the scores of a split.
+// Begin opens the scores of a split. While another evaluation of it has them open that is an error which wraps runlog.ErrBusy.
 func (j *journal) Begin(split string, key uint64) (_ map[int][]float32, err error) {
 	defer func() {
 		if err != nil {
@@ -88,6 +90,11 @@ func (j *journal) Begin(split string, key uint64) (_ map[int][]float32, err erro
 	}()
 	if j.file, err = os.OpenFile(j.path(split), os.O_RDWR|os.O_CREATE, 0o666); err != nil {
 		return nil, err
+	}
+	if err := runlog.LockFile(j.file); errors.Is(err, runlog.ErrBusy) {
+		return nil, fmt.Errorf("%s is %w: another evaluation of split %s writes it; wait until it ends, or give another directory", j.file.Name(), runlog.ErrBusy, split)
+	} else if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", j.file.Name(), err)
 	}
 	head := append([]byte(journalMagic), binary.LittleEndian.AppendUint64(nil, addr.Hash(j.model, key))...)
 	known, good := readJournal(bufio.NewReader(j.file), head)
@@ -153,7 +160,7 @@ func (j *journal) Append(picture int, scores []float32) error {
 	return nil
 }
 
-// End closes the file, and removes it when its scores are used.
+// End closes the file, which gives the lock back, and removes it when its scores are used.
 func (j *journal) End(done bool) error {
 	if j.file == nil {
 		return nil

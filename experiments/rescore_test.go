@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"diptych/data/transform"
+	"diptych/internal/runlog"
 )
 
 // A journal gives back what was written for the same model and work, up to an entry that is cut or damaged, and is gone when done.
@@ -60,8 +63,46 @@ func TestJournal(t *testing.T) {
 	require.NoError(t, j.End(true))
 	require.NoFileExists(t, file)
 
+	// Of two evaluations at a time the second is refused, and the first one's scores stay.
+	_, err = j.Begin("val", 5)
+	require.NoError(t, err)
+	require.NoError(t, j.Append(7, []float32{0.25}))
+	second := &journal{dir: dir, model: 1}
+	_, err = second.Begin("val", 6)
+	require.ErrorIs(t, err, runlog.ErrBusy)
+	require.ErrorContains(t, err, file)
+	require.NoError(t, second.End(false))
+	_, err = second.Begin("test", 5)
+	require.NoError(t, err, "another split")
+	require.NoError(t, second.End(true))
+	require.NoError(t, j.Append(3, []float32{1}))
+	require.NoError(t, j.End(false))
+	known, err = second.Begin("val", 5)
+	require.NoError(t, err)
+	require.Equal(t, map[int][]float32{7: {0.25}, 3: {1}}, known)
+	require.NoError(t, second.End(true))
+
 	_, err = (&journal{dir: "no/such/folder"}).Begin("val", 5)
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// The scores of a model are its own: those of its weights, its recipe and its tokenizer.
+func TestJournalOfAnotherModel(t *testing.T) {
+	keyOf := func(change func(o *opened)) uint64 {
+		o := &opened{config: &Config{Name: "fusion"}, parts: &parts{vocabulary: []byte("cat dog")}, weights: []float32{1, 2}}
+		change(o)
+		return o.Journal("").(*journal).model
+	}
+	key := keyOf(func(*opened) {})
+	require.Equal(t, key, keyOf(func(*opened) {}))
+	for name, change := range map[string]func(o *opened){
+		"weights":    func(o *opened) { o.weights[1] = 3 },
+		"tokenizer":  func(o *opened) { o.config.Data.Tokenizer.Kind = "wordpiece" },
+		"vocabulary": func(o *opened) { o.parts.vocabulary = []byte("dog cat") },
+		"transforms": func(o *opened) { o.config.Data.EvalTransforms = []transform.Spec{{"op": "flip"}} },
+	} {
+		require.NotEqual(t, key, keyOf(change), name)
+	}
 }
 
 // No file makes reading fail or take memory that it does not have.

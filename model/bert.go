@@ -35,13 +35,11 @@ func newBERT(l *Layout, cfg *Text, _ initScheme) (textTower, error) {
 	t.pos.Context = true
 	t.types = l.add(prefix+"embeddings.token_type_embeddings.weight", init, cmp.Or(cfg.Segments, 2), d)
 	t.norm = l.addNorm(prefix+"embeddings.LayerNorm", d, cfg.LayerNormEps)
-	l.embedding(first, cfg.Depth)
+	l.above(first, cfg.Depth+1)
 	for i := range cfg.Depth {
 		first := len(l.Params)
 		t.blocks = append(t.blocks, newBERTBlock(l, fmt.Sprintf("%sencoder.layer.%d", prefix, i), cfg))
-		for _, p := range l.Params[first:] {
-			p.Above = cfg.Depth - i
-		}
+		l.above(first, cfg.Depth-i)
 	}
 	return t, nil
 }

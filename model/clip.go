@@ -79,7 +79,7 @@ func newCLIPText(l *Layout, cfg *Text, s initScheme) (textTower, error) {
 	t.table = l.add("token_embedding.weight", s.tokenEmbed, cfg.VocabSize, cfg.Width)
 	t.pos = l.add("positional_embedding", s.textPos, cfg.ContextLength, cfg.Width)
 	t.pos.Context = true
-	l.embedding(first, cfg.Depth)
+	l.above(first, cfg.Depth+1)
 	var err error
 	if t.trunk, err = newTransformer(l, "transformer.resblocks.%d", clipBlock, cfg.Transformer, s, false, cfg.Causal); err != nil {
 		return nil, err

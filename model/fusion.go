@@ -99,15 +99,21 @@ func NewFusion(c Config, h Heads) (*Fusion, error) {
 	if m.visual, err = newVisionTower(l, v, s, albefVision); err != nil {
 		return nil, err
 	}
+	first := len(l.Params)
 	tower, err := newBERT(l, t, s)
 	if err != nil {
 		return nil, fmt.Errorf("model: text: %w", err)
 	}
 	m.text = tower.(*bertTower)
+	sentence := l.Params[first:]
 	dense := func(name string, in, out int) linear { return l.addLinear(name, in, out, normal(0.02), constant(0)) }
 	m.imageProject, m.textProject = dense("vision_proj", v.Width, c.EmbedDim), dense("text_proj", t.Width, c.EmbedDim)
 	if h.Match || h.Words {
+		for _, p := range sentence { // which passes through the fusion blocks as through those of one tower
+			p.Above += c.Fusion.Depth
+		}
 		for i := range c.Fusion.Depth {
+			first := len(l.Params)
 			name := fmt.Sprintf("bert.encoder.layer.%d", t.Depth+i)
 			b := fusionBlock{block: newBERTBlock(l, name, t)}
 			b.query = dense(name+".crossattention.self.query", t.Width, t.Width)
@@ -115,6 +121,7 @@ func NewFusion(c Config, h Heads) (*Fusion, error) {
 			b.crossOut = dense(name+".crossattention.output.dense", t.Width, t.Width)
 			b.crossNorm = l.addNorm(name+".crossattention.output.LayerNorm", t.Width, t.LayerNormEps)
 			m.blocks = append(m.blocks, b)
+			l.above(first, c.Fusion.Depth-i)
 		}
 	}
 	if h.Match {

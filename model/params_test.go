@@ -34,3 +34,44 @@ func TestFreeze(t *testing.T) {
 	l.Freeze(func(string) bool { return false })
 	require.Less(t, l.Trained, l.Size, "what is frozen once stays so")
 }
+
+// Every model counts the layers above a parameter: from the heads and last norms, 0, down to the embeddings.
+func TestAbove(t *testing.T) {
+	heads := Heads{Match: true, Words: true}
+	for _, c := range []struct {
+		cfg  Config
+		want map[string]int // by prefix; the longest counts
+	}{
+		{DefaultFusion(), map[string]int{
+			"": 0, "visual_encoder.": 3, "visual_encoder.norm.": 0, "visual_encoder.blocks.0.": 2, "visual_encoder.blocks.1.": 1,
+			"bert.embeddings.": 6, "bert.encoder.layer.0.": 5, "bert.encoder.layer.1.": 4, "bert.encoder.layer.2.": 3, "bert.encoder.layer.3.": 2,
+			"bert.encoder.layer.4.": 1,
+		}},
+		{DefaultViLT(), map[string]int{
+			"": 0, "text_embeddings.": 3, "token_type_embeddings.": 3, "transformer.": 3, "transformer.norm.": 0,
+			"transformer.blocks.0.": 2, "transformer.blocks.1.": 1,
+		}},
+	} {
+		t.Run(c.cfg.Kind, func(t *testing.T) {
+			cfg := c.cfg
+			v := &cfg.Vision
+			v.ImageSize, v.PatchSize, v.Width, v.Depth, v.NumHeads = 8, 4, 8, 2, 2
+			cfg.Text.VocabSize, cfg.Text.ContextLength = 11, 5
+			if cfg.Kind == "fusion" {
+				cfg.Text.Width, cfg.Text.Depth, cfg.Text.NumHeads = 8, 2, 2
+				cfg.EmbedDim, cfg.Fusion.Depth = 6, 3
+			}
+			m, err := New(cfg, heads)
+			require.NoError(t, err)
+			for _, p := range m.Parameters().Params {
+				longest := ""
+				for prefix := range c.want {
+					if strings.HasPrefix(p.Name, prefix) && len(prefix) > len(longest) {
+						longest = prefix
+					}
+				}
+				require.Equal(t, c.want[longest], p.Above, p.Name)
+			}
+		})
+	}
+}

@@ -85,9 +85,7 @@ func newTransformer(l *Layout, path string, names blockNames, cfg Transformer, s
 		b.fc = full(scheme.fc(kind), bias(d), names.fc, hidden, d)
 		b.pr = full(scheme.proj(kind), bias(hidden), names.pr, d, hidden)
 		b.ls2 = gamma(names.ls2)
-		for _, p := range l.Params[first:] {
-			p.Above = cfg.Depth - i
-		}
+		l.above(first, cfg.Depth-i)
 		if cfg.Depth > 1 {
 			b.dropPath = cfg.DropPath * float64(i) / float64(cfg.Depth-1)
 		}

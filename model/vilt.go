@@ -184,6 +184,7 @@ func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
 	if heads.Color {
 		m.maskToken = table("transformer.mask_token", 1, 1, d)
 	}
+	l.above(0, cfg.Depth+1)
 	act, err := kernel.ParseAct(cfg.Activation)
 	if err != nil {
 		return nil, fmt.Errorf("model: %w", err)
@@ -191,7 +192,7 @@ func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
 	m.trunk = &transformer{cfg: cfg.Transformer, act: act}
 	hidden := cfg.hidden()
 	for i := range cfg.Depth {
-		name := fmt.Sprintf("transformer.blocks.%d", i)
+		name, first := fmt.Sprintf("transformer.blocks.%d", i), len(l.Params)
 		m.trunk.blocks = append(m.trunk.blocks, block{
 			name: name,
 			ln1:  l.addNorm(name+".norm1", d, cfg.LayerNormEps),
@@ -199,6 +200,7 @@ func NewViLT(c Config, heads ViLTHeads) (*ViLT, error) {
 			ln2: l.addNorm(name+".norm2", d, cfg.LayerNormEps),
 			fc:  dense(name+".mlp.fc1", d, hidden), pr: dense(name+".mlp.fc2", hidden, d),
 		})
+		l.above(first, cfg.Depth-i)
 	}
 	m.norm = l.addNorm("transformer.norm", d, cfg.LayerNormEps)
 	m.pooler = dense("pooler.dense", d, d)

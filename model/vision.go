@@ -73,7 +73,7 @@ func newVisionTower(l *Layout, cfg *Vision, s initScheme, names visionNames) (*v
 	if cfg.PreNorm {
 		t.preNorm = l.addNorm(names.preNorm, d, cfg.LayerNormEps)
 	}
-	l.embedding(first, cfg.Depth)
+	l.above(first, cfg.Depth+1)
 	var err error
 	if t.trunk, err = newTransformer(l, names.blocks, names.block, cfg.Transformer, s, true, false); err != nil {
 		return nil, fmt.Errorf("model: vision: %w", err)

@@ -111,3 +111,36 @@ func ActBackward[T Float](p *Pool, act Act, dx, dy, pre []T) {
 		actGradRow(act, dx[lo:hi], pre[lo:hi])
 	})
 }
+
+// ActForward16 is ActForward of x in bfloat16.
+func ActForward16[T Float](p *Pool, act Act, y []T, x []uint16) {
+	p.For(len(y), flatPiece, func(lo, hi, _ int) {
+		for ; lo < hi; lo += actBlock {
+			row := y[lo:min(hi, lo+actBlock)]
+			widen(row, x[lo:lo+len(row)])
+			actRow(act, row, row)
+		}
+	})
+}
+
+// ActBackward16 is ActBackward of pre in bfloat16.
+func ActBackward16[T Float](p *Pool, act Act, dx, dy []T, pre []uint16) {
+	p.For(len(dx), flatPiece, func(lo, hi, _ int) {
+		var wide [actBlock]T
+		copy(dx[lo:hi], dy[lo:hi])
+		actGradRow16(act, dx[lo:hi], pre[lo:hi], wide[:])
+	})
+}
+
+// actBlock is how many numbers of bfloat16 are widened at a time.
+const actBlock = 512
+
+// actGradRow16 multiplies dst by act'(x), widening as much of x at a time as wide holds.
+func actGradRow16[T Float](act Act, dst []T, x []uint16, wide []T) {
+	for len(x) > 0 {
+		n := min(len(x), len(wide))
+		widen(wide[:n], x[:n])
+		actGradRow(act, dst[:n], wide[:n])
+		dst, x = dst[n:], x[n:]
+	}
+}

@@ -14,8 +14,8 @@ var ErrLocked = errors.New("the run directory is in use")
 
 const lockFile = "lock"
 
-// errBusy is what lock returns when another process has the lock.
-var errBusy = errors.New("busy")
+// ErrBusy is what LockFile returns when another process, or another open file of this one, has the lock.
+var ErrBusy = errors.New("in use")
 
 // DirLock is the exclusive right to change a run directory. It ends with [DirLock.Close], or with the process, however that
 // ends: the file that stays behind means nothing.
@@ -28,9 +28,9 @@ func Lock(dir string) (*DirLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runlog: %w", err)
 	}
-	if err := lock(f); err != nil {
+	if err := LockFile(f); err != nil {
 		defer f.Close()
-		if !errors.Is(err, errBusy) {
+		if !errors.Is(err, ErrBusy) {
 			return nil, fmt.Errorf("runlog: lock %s: %w", f.Name(), err)
 		}
 		return nil, fmt.Errorf("runlog: %s: %w by %s; wait until it ends, or give another directory", dir, ErrLocked, owner(f))
