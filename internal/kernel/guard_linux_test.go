@@ -104,6 +104,8 @@ func TestRowsStayInsideTheirSlices(t *testing.T) {
 				one(act.String()+" derivative", func(x, y []float32) { actGradRow(act, x, y) })
 			}
 			one("softplus", func(x, y []float32) { y[0] = softplusSum(x) })
+			one("normals", func(x, _ []float32) { Normals(x, 1, 2, 0.5) })
+			one("uniforms", func(x, _ []float32) { Uniforms(x, 1, 2, 0.5) })
 			one("sigmoid", func(x, _ []float32) { sigmoidRow(x, 0.5) })
 			one("infonce", func(x, y []float32) { infoNCEProbabilities(x, 1, y, 2, 0.1) })
 			one("sums of columns of exponentials", func(x, y []float32) { columnsExpSum(x, y, append([]float32(nil), y...), 1, n) })
