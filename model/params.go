@@ -58,9 +58,14 @@ func (l *Layout) Freeze(frozen func(name string) bool) {
 
 // place puts a parameter at the end of the slab.
 func (l *Layout) place(p *Param) {
-	const align = 16
 	p.Offset = l.Size
-	l.Size += (p.Len() + align - 1) / align * align
+	l.Size = p.end()
+}
+
+// end returns where the next parameter may begin.
+func (p *Param) end() int {
+	const align = 16
+	return p.Offset + (p.Len()+align-1)/align*align
 }
 
 // Count returns the number of parameters' elements, without gaps.
@@ -104,30 +109,35 @@ func (l *Layout) above(first, layers int) {
 // and its index only.
 func (l *Layout) Init(pool *kernel.Pool, slab []float32, seed uint64) {
 	const piece = 1 << 14
-	clear(slab)
 	for _, p := range l.Params {
 		key := addr.Hash(seed, addr.Name("init"), addr.Name(p.Name))
 		w := p.Slice(slab)
-		pool.For(len(w), piece, func(lo, hi, _ int) {
-			for i := lo; i < hi; i++ {
-				w[i] = float32(p.init(key, i))
-			}
-		})
+		pool.For(len(w), piece, func(lo, hi, _ int) { p.init(w[lo:hi], key, lo) })
+		clear(slab[p.Offset+len(w) : p.end()])
 	}
 }
 
-// initializer gives element i of a parameter whose address is key.
-type initializer func(key uint64, i int) float64
+// initializer sets w to the elements from number first on of a parameter whose address is key.
+type initializer func(w []float32, key uint64, first int)
 
-func constant(c float64) initializer { return func(uint64, int) float64 { return c } }
+// byElement is an initializer whose elements are computed one by one.
+func byElement(value func(key uint64, i int) float64) initializer {
+	return func(w []float32, key uint64, first int) {
+		for i := range w {
+			w[i] = float32(value(key, first+i))
+		}
+	}
+}
+
+func constant(c float64) initializer { return byElement(func(uint64, int) float64 { return c }) }
 
 func normal(std float64) initializer {
-	return func(key uint64, i int) float64 { return std * addr.Norm(addr.Hash(key, uint64(i))) }
+	return func(w []float32, key uint64, first int) { kernel.Normals(w, key, uint64(first), std) }
 }
 
 // uniform is U(-a, a).
 func uniform(a float64) initializer {
-	return func(key uint64, i int) float64 { return a * (2*addr.Float64(addr.Hash(key, uint64(i))) - 1) }
+	return func(w []float32, key uint64, first int) { kernel.Uniforms(w, key, uint64(first), a) }
 }
 
 // fanIn is PyTorch's default for linear layers and convolutions, U(±1/√fanIn), weight and bias alike.
@@ -250,8 +260,8 @@ func xavier(in, out int) initializer { return uniform(math.Sqrt(6 / float64(in+o
 func lecun(fanIn int) initializer {
 	const uncut = 0.87962566103423978 // deviation of a normal variable that is cut at ±2
 	half := math.Erf(math.Sqrt2)
-	return func(key uint64, i int) float64 {
+	return byElement(func(key uint64, i int) float64 {
 		u := 2*addr.Float64(addr.Hash(key, uint64(i))) - 1
 		return rsqrt(fanIn) / uncut * math.Sqrt2 * math.Erfinv(u*half)
-	}
+	})
 }

@@ -46,7 +46,7 @@ var (
 // sinCos is a table whose rows have equal parts of one wave each, with frequencies ω_k = 10000^(-k/n).
 func sinCos(cols, width, skip, parts int, n float64, waves [4]wave) initializer {
 	size := width / parts
-	return func(_ uint64, i int) float64 {
+	return byElement(func(_ uint64, i int) float64 {
 		patch, c := i/width-skip, i%width
 		if patch < 0 {
 			return 0
@@ -54,5 +54,5 @@ func sinCos(cols, width, skip, parts int, n float64, waves [4]wave) initializer 
 		w := waves[c/size]
 		at := w.of(patch%cols, patch/cols, cols)
 		return w.fun(float64(at) * math.Pow(10000, -float64(c%size)/n))
-	}
+	})
 }

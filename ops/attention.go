@@ -40,6 +40,9 @@ func (g *GraphOf[T]) BiasedAttention(qkv *Node, seqs *Seqs, heads int, causal bo
 	// Counted as if the rows were spread evenly over the sequences: two products of length² for each row and column.
 	length := int64(max(1, seqs.Rows.Max/max(1, seqs.Count.Max)))
 	o := &op[T]{kind: "attention", name: name, in: []*Node{qkv, scores}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * length * int64(width)}
+	if g.bf16 && width/heads%2 == 0 {
+		o.rounds = qkv
+	}
 	if causal {
 		o.flops /= 2
 	}
@@ -53,7 +56,8 @@ func (g *GraphOf[T]) BiasedAttention(qkv *Node, seqs *Seqs, heads int, causal bo
 	}
 	a := kernel.Attention[T]{Heads: heads, HeadDim: width / heads, Causal: causal, BF16: g.bf16, Bias: g.kernelBias(scores)}
 	bind := func(dbias *buffer) {
-		a.QKV, a.Offsets, a.Out, a.LSE = g.at(qkv), seqs.offsets, g.at(y), g.mem.at(lse)
+		a.QKV, a.QKV16 = g.mem.stored(qkv.buf)
+		a.Offsets, a.Out, a.LSE = seqs.offsets, g.at(y), g.mem.at(lse)
 		g.bindBias(a.Bias, bias, dbias)
 	}
 	o.forward = func() {

@@ -54,6 +54,7 @@ func (g *GraphOf[T]) build(opt CompileOpt[T], salt int) (*builder[T], error) {
 		made: map[*buffer]*op[T]{}, second: map[againKey[T]]*gorgonia.Node{},
 	}
 	b.reach()
+	b.halve()
 	for _, n := range opt.Outputs {
 		n.buf.again = false // it is read later
 	}
@@ -122,6 +123,25 @@ func (b *builder[T]) reach() {
 				b.uses[n]++
 			}
 		}
+	}
+}
+
+// halve has results stored as bfloat16 that all their readers round.
+func (b *builder[T]) halve() {
+	rounded := map[*Node]bool{}
+	for _, o := range b.ops {
+		rounded[o.out] = o.rounded
+		for _, n := range o.in {
+			if n != o.rounds {
+				rounded[n] = false
+			}
+		}
+	}
+	for _, n := range b.opt.Outputs {
+		rounded[n] = false
+	}
+	for _, o := range b.ops {
+		o.out.buf.half = rounded[o.out]
 	}
 }
 

@@ -38,20 +38,21 @@ func (g *GraphOf[T]) linear(name string, x, w, b *Node, opt LinearOpt, n int, tr
 	}
 	k := x.Cols()
 	y := g.matrix(name, x.buf.rows, n)
-	o := &op[T]{kind: "linear", name: name, in: []*Node{x, w, b, opt.Residual}, out: y, flops: 2 * int64(x.buf.max()) * int64(n)}
+	o := &op[T]{kind: "linear", name: name, in: []*Node{x, w, b, opt.Residual}, out: y, flops: 2 * int64(x.buf.rows.Max) * int64(k) * int64(n), rounded: g.bf16 && opt == LinearOpt{}}
 	var pre *buffer
 	if opt.Act != kernel.ActNone {
 		pre = workspace(name+".pre", y.buf.rows, n)
-		pre.forBack = true
+		pre.forBack, pre.half = true, g.bf16
 		o.work = []*buffer{pre}
 	}
 	mm := g.product()
 	o.forward = func() {
 		mm.Gemm = kernel.Gemm[T]{TransB: transposed, Act: opt.Act}
 		mm.N, mm.K = n, k
-		mm.A, mm.B, mm.C, mm.Bias, mm.Residual = g.at(x), g.at(w), g.at(y), g.at(b), g.at(opt.Residual)
+		mm.A, mm.B, mm.Bias, mm.Residual = g.at(x), g.at(w), g.at(b), g.at(opt.Residual)
+		mm.C, mm.C16 = g.mem.stored(y.buf)
 		if pre != nil && pre.readBack {
-			mm.Pre = g.mem.at(pre)
+			mm.Pre, mm.Pre16 = g.mem.stored(pre)
 		}
 		mm.rows(g.mem.run.Pool, x.buf.rows.Len())
 	}
@@ -69,8 +70,10 @@ func (g *GraphOf[T]) linear(name string, x, w, b *Node, opt LinearOpt, n int, tr
 		mm := g.product()
 		r.step(o.backFLOPs(dx, dw), func() {
 			rows := x.buf.rows.Len()
-			if pre != nil {
-				kernel.ActBackward(g.mem.run.Pool, opt.Act, g.mem.at(d), g.mem.at(r.dy), g.mem.at(pre))
+			if x, half := g.mem.stored(pre); half != nil {
+				kernel.ActBackward16(g.mem.run.Pool, opt.Act, g.mem.at(d), g.mem.at(r.dy), half)
+			} else if pre != nil {
+				kernel.ActBackward(g.mem.run.Pool, opt.Act, g.mem.at(d), g.mem.at(r.dy), x)
 			}
 			g.linearBackward(&mm, rows, d, w, g.at(x), dx, dw, db, add, transposed)
 		}, x.buf, w.buf, pre)
@@ -116,7 +119,7 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 	rows := x.buf.rows
 	y := g.matrix(name, rows, n)
 	pre, h := workspace(name+".pre", rows, hidden), workspace(name+".hidden", rows, hidden)
-	pre.forBack = true
+	pre.forBack, pre.half = true, g.bf16
 	o := &op[T]{kind: "mlp", name: name, in: []*Node{x, w1, b1, w2, b2, residual}, out: y, work: []*buffer{pre, h},
 		flops: 2 * int64(rows.Max) * int64(w1.len()+w2.len())}
 	mm := g.product()
@@ -124,14 +127,15 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 		p, m := g.mem.run.Pool, &g.mem
 		mm.Gemm = kernel.Gemm[T]{TransB: true, N: hidden, K: x.Cols(), A: g.at(x), B: g.at(w1), C: m.at(h), Bias: g.at(b1), Act: act}
 		if pre.readBack {
-			mm.Pre = m.at(pre)
+			mm.Pre, mm.Pre16 = m.stored(pre)
 		}
 		mm.rows(p, rows.Len())
 		mm.Gemm = kernel.Gemm[T]{TransB: true, N: n, K: hidden, A: m.at(h), B: g.at(w2), C: g.at(y), Bias: g.at(b2), Residual: g.at(residual)}
 		mm.rows(p, rows.Len())
 	}
 	o.again = &again{writes: []*buffer{pre}, run: func() {
-		mm.Gemm = kernel.Gemm[T]{TransB: true, N: hidden, K: x.Cols(), A: g.at(x), B: g.at(w1), C: g.mem.at(pre), Bias: g.at(b1)}
+		mm.Gemm = kernel.Gemm[T]{TransB: true, N: hidden, K: x.Cols(), A: g.at(x), B: g.at(w1), Bias: g.at(b1)}
+		mm.C, mm.C16 = g.mem.stored(pre)
 		mm.rows(g.mem.run.Pool, rows.Len())
 	}}
 	o.backward = func(r *reverse[T]) {
@@ -161,12 +165,15 @@ func (g *GraphOf[T]) MLP(x, w1, b1, w2, b2 *Node, act kernel.Act, residual *Node
 		}
 		r.step(flops, func() {
 			p, m, live := g.mem.run.Pool, &g.mem, rows.Len()
-			if again != nil {
-				kernel.ActForward(p, act, m.at(again), m.at(pre))
+			arg, half := m.stored(pre)
+			if again != nil && half != nil {
+				kernel.ActForward16(p, act, m.at(again), half)
+			} else if again != nil {
+				kernel.ActForward(p, act, m.at(again), arg)
 			}
 			g.linearBackward(&mm, live, r.dy, w2, m.at(again), nil, dw2, db2, nil, true)
 			if first {
-				mm.Gemm = kernel.Gemm[T]{N: hidden, K: n, A: m.at(r.dy), B: g.at(w2), C: m.at(d), Act: act, ActGrad: m.at(pre)}
+				mm.Gemm = kernel.Gemm[T]{N: hidden, K: n, A: m.at(r.dy), B: g.at(w2), C: m.at(d), Act: act, ActGrad: arg, ActGrad16: half}
 				mm.rows(p, live)
 				g.linearBackward(&mm, live, d, w1, g.at(x), dx, dw1, db1, add, true)
 			}

@@ -53,7 +53,9 @@ type GraphOf[T Float] struct {
 func NewGraph[T Float]() *GraphOf[T] { return &GraphOf[T]{names: map[string]bool{}} }
 
 // RoundProducts makes the layers and attentions that are added from here on round what their products multiply to bfloat16.
-// Sums, everything between products, weights and gradients stay in float32, and so do the products of contrastive losses.
+// Sums, weights and gradients stay in float32, and so do the products of contrastive losses. What is kept for the backward pass
+// is stored as bfloat16 where nothing but products reads it, which changes no bit, and as the argument of an activation, of
+// which the backward pass computes value and derivative.
 func (g *GraphOf[T]) RoundProducts() { g.bf16 = true }
 
 // Err returns the first error met while the graph was built.
@@ -159,6 +161,8 @@ type op[T Float] struct {
 	// backward describes the backward step; it runs once, while Gorgonia differentiates.
 	backward func(r *reverse[T])
 	detached bool  // no gradient flows from it
+	rounds   *Node // the operand that it reads as bfloat16 alone, stored so or not; may be nil
+	rounded  bool  // it can store its result as bfloat16
 	flops    int64 // of forward, at capacity
 	// share says which part of flops a run's lengths need; nil: in proportion to the rows of out.
 	share func() float64

@@ -3,6 +3,8 @@ package ops
 import (
 	"cmp"
 	"slices"
+
+	"diptych/internal/kernel"
 )
 
 // class says where a buffer's elements are.
@@ -21,7 +23,8 @@ type buffer struct {
 	class class
 	rows  *Dim
 	cols  int
-	off   int // arena, weights, gradients: the first element; inputs: the index of the binding
+	half  bool // of the arena, stored as bfloat16
+	off   int  // arena, weights, gradients: the first element; inputs: the index of the binding
 
 	// Of the arena: the steps of the tape between which the elements are alive; there is a second life if they are computed again.
 	lives    []life
@@ -41,8 +44,14 @@ func bufferOf(n *Node) *buffer {
 // life is a stretch of the tape's steps, both ends included.
 type life struct{ first, last int }
 
-// max returns the number of elements at capacity.
-func (b *buffer) max() int { return b.rows.Max * b.cols }
+// max returns the number of elements at capacity; two of bfloat16 take one.
+func (b *buffer) max() int {
+	n := b.rows.Max * b.cols
+	if b.half {
+		n = (n + 1) / 2
+	}
+	return n
+}
 
 // arenaAlign is the multiple of elements at which buffers begin: 64 bytes of float32.
 const arenaAlign = 16
@@ -130,10 +139,21 @@ type memory[T Float] struct {
 	inputs [][]T
 }
 
+// stored returns the live elements of b as what they are, T or bfloat16, and nil as the other.
+func (m *memory[T]) stored(b *buffer) (full []T, half []uint16) {
+	if b == nil || !b.half {
+		return m.at(b), nil
+	}
+	return nil, kernel.Halves(m.run.Arena[b.off:b.off+b.max()], b.rows.Len()*b.cols)
+}
+
 // at returns the live elements of b, or nil of a nil buffer.
 func (m *memory[T]) at(b *buffer) []T {
 	if b == nil {
 		return nil
+	}
+	if b.half {
+		panic("ops: " + b.name + " is stored as bfloat16")
 	}
 	slab := m.run.Arena
 	switch b.class {

@@ -111,3 +111,39 @@ func ActBackward[T Float](p *Pool, act Act, dx, dy, pre []T) {
 		actGradRow(act, dx[lo:hi], pre[lo:hi])
 	})
 }
+
+// ActForward16 is ActForward of x in bfloat16.
+func ActForward16[T Float](p *Pool, act Act, y []T, x []uint16) {
+	p.For(len(y), flatPiece, func(lo, hi, _ int) { actRow16(act, y[lo:hi], x[lo:hi]) })
+}
+
+// ActBackward16 is ActBackward of pre in bfloat16.
+func ActBackward16[T Float](p *Pool, act Act, dx, dy []T, pre []uint16) {
+	p.For(len(dx), flatPiece, func(lo, hi, _ int) {
+		copy(dx[lo:hi], dy[lo:hi])
+		actGradRow16(act, dx[lo:hi], pre[lo:hi])
+	})
+}
+
+// actRow16 sets y = act(x).
+func actRow16[T Float](act Act, y []T, x []uint16) {
+	if isSingle[T]() && actHalf32(act, false, single(y), x) {
+		return
+	}
+	widen(y, x)
+	actRow(act, y, y)
+}
+
+// actGradRow16 multiplies dst by act'(x).
+func actGradRow16[T Float](act Act, dst []T, x []uint16) {
+	if isSingle[T]() && actHalf32(act, true, single(dst), x) {
+		return
+	}
+	var wide [256]T
+	for len(x) > 0 {
+		n := min(len(x), len(wide))
+		widen(wide[:n], x[:n])
+		actGradRow(act, dst[:n], wide[:n])
+		dst, x = dst[n:], x[n:]
+	}
+}

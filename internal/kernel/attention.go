@@ -14,7 +14,8 @@ type Attention[T Float] struct {
 
 	// BF16 rounds what products multiply to bfloat16, as Gemm.BF16 does: Q, K, V, dO, the weights exp(s - max) before the
 	// division by their sum, P and dS. Scores, B, the sums of softmax, δ and what is written stay as they are.
-	BF16 bool
+	BF16  bool
+	QKV16 []uint16 // QKV stored as bfloat16, in its place; takes BF16 and an even HeadDim, and gives the same bits
 
 	Out []T // (R, D)
 	LSE []T // (Heads, R): log of the sum of the exponentials of a row's scores, kept for the backward pass
@@ -31,6 +32,9 @@ func AttentionForward[T Float](p *Pool, a *Attention[T]) { a.run(p, (*head[T]).f
 func AttentionBackward[T Float](p *Pool, a *Attention[T]) { a.run(p, (*head[T]).backward) }
 
 func (a *Attention[T]) run(p *Pool, f func(h *head[T], p *Pool, thread int, next *head[T])) {
+	if a.QKV16 != nil && (!a.BF16 || a.HeadDim%2 != 0) {
+		panic("kernel: attention on bfloat16 in float32, or with half a pair in a head")
+	}
 	a.Bias.prepare(a.Heads, a.Offsets, a.Offsets)
 	eachHead(p, len(a.Offsets)-1, a.Heads, a.DQKV != nil && a.Bias.differentiated(), a.head, f)
 }
@@ -49,7 +53,8 @@ func (a *Attention[T]) head(seq, index int) head[T] {
 		return h
 	}
 	at := first*3*d + index*a.HeadDim
-	h.q, h.k, h.v = a.QKV[at:], a.QKV[at+d:], a.QKV[at+2*d:]
+	qkv := stored[T]{a.QKV, a.QKV16}
+	h.q, h.k, h.v = qkv.from(at), qkv.from(at+d), qkv.from(at+2*d)
 	h.out, h.lse = a.Out[first*d+index*a.HeadDim:], a.LSE[index*int(a.Offsets[len(a.Offsets)-1])+first:]
 	if a.DQKV != nil {
 		h.dq, h.dk, h.dv = a.DQKV[at:], a.DQKV[at+d:], a.DQKV[at+2*d:]
@@ -61,8 +66,10 @@ func (a *Attention[T]) head(seq, index int) head[T] {
 
 // head is one head of one sequence as the loops see it: slices that begin at its first element.
 type head[T Float] struct {
-	q, dq         []T // rows are rowQ apart
-	k, v, dk, dv  []T // rows are rowKV apart
+	q             stored[T] // rows are rowQ apart
+	dq            []T
+	k, v          stored[T] // rows are rowKV apart
+	dk, dv        []T
 	out, dout     []T // rows are rowOut apart
 	lse           []T // one for each query
 	queries, keys int
@@ -72,6 +79,20 @@ type head[T Float] struct {
 	bias          headBias[T]
 
 	rowQ, rowKV, rowOut int
+}
+
+// stored are numbers in memory, as T or as bfloat16.
+type stored[T Float] struct {
+	full []T
+	half []uint16
+}
+
+// from returns the numbers from the i-th on.
+func (s stored[T]) from(i int) stored[T] {
+	if s.half != nil {
+		return stored[T]{half: s.half[i:]}
+	}
+	return stored[T]{full: s.full[i:]}
 }
 
 // eachHead runs f on every head of every sequence; next is the head that this thread probably works on next. A work item is one
@@ -178,7 +199,7 @@ func (h *head[T]) backward(p *Pool, thread int, next *head[T]) {
 	scale := h.scale()
 	score := scratch[T](p, thread, slotE, h.keys)
 	q, k, v := h.rounded(p, thread, slotA, h.q, h.queries, h.rowQ), h.rounded(p, thread, slotB, h.k, h.keys, h.rowKV), h.rounded(p, thread, slotC, h.v, h.keys, h.rowKV)
-	dO := h.rounded(p, thread, slotD, h.dout, h.queries, h.rowOut)
+	dO := h.rounded(p, thread, slotD, stored[T]{full: h.dout}, h.queries, h.rowOut)
 	for i := range h.queries {
 		query, dq, dout := q.row(i), h.dq[i*h.rowQ:][:h.dim], dO.row(i)
 		delta := dot(h.dout[i*h.rowOut:][:h.dim], h.out[i*h.rowOut:][:h.dim])
@@ -209,14 +230,18 @@ type rowsOf[T Float] struct {
 func (r rowsOf[T]) row(i int) []T { return r.x[i*r.stride : i*r.stride+r.dim] }
 
 // rounded returns the rows of a head, of which x begins with the first: a rounded copy in the thread's scratch if bf16.
-func (h *head[T]) rounded(p *Pool, thread int, s slot, x []T, rows, stride int) rowsOf[T] {
-	r := rowsOf[T]{x, stride, h.dim}
+func (h *head[T]) rounded(p *Pool, thread int, s slot, x stored[T], rows, stride int) rowsOf[T] {
+	r := rowsOf[T]{x.full, stride, h.dim}
 	if !h.bf16 || rows == 0 {
 		return r
 	}
 	y := rowsOf[T]{scratch[T](p, thread, s, rows*h.dim), h.dim, h.dim}
 	for i := range rows {
-		roundInto(y.row(i), r.row(i))
+		if x.half != nil {
+			widen(y.row(i), x.half[i*stride:i*stride+h.dim])
+		} else {
+			roundInto(y.row(i), r.row(i))
+		}
 	}
 	return y
 }

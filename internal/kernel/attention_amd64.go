@@ -178,15 +178,21 @@ const prefetchLength = 256
 type ahead struct{ *head[float32] }
 
 // fetch asks for a part of the head, rows of x that are stride floats apart.
-func (n ahead) fetch(x []float32, rows, stride int) {
-	if n.queries > 0 && n.keys > 0 && n.keys <= prefetchLength {
-		prefetchRows(&x[0], rows, 4*n.dim, 4*stride)
+func (n ahead) fetch(x stored[float32], rows, stride int) {
+	switch {
+	case n.queries == 0 || n.keys == 0 || n.keys > prefetchLength:
+	case x.half != nil:
+		prefetchRows((*float32)(unsafe.Pointer(&x.half[0])), rows, 2*n.dim, 2*stride)
+	default:
+		prefetchRows(&x.full[0], rows, 4*n.dim, 4*stride)
 	}
 }
 
-func (n ahead) fetchQ(x []float32)   { n.fetch(x, n.queries, n.rowQ) }
-func (n ahead) fetchKV(x []float32)  { n.fetch(x, n.keys, n.rowKV) }
-func (n ahead) fetchOut(x []float32) { n.fetch(x, n.queries, n.rowOut) }
+func (n ahead) fetchQ(x stored[float32])  { n.fetch(x, n.queries, n.rowQ) }
+func (n ahead) fetchKV(x stored[float32]) { n.fetch(x, n.keys, n.rowKV) }
+func (n ahead) fetchDQ()                  { n.fetch(stored[float32]{full: n.dq}, n.queries, n.rowQ) }
+func (n ahead) fetchDKV(x []float32)      { n.fetch(stored[float32]{full: x}, n.keys, n.rowKV) }
+func (n ahead) fetchOut(x []float32)      { n.fetch(stored[float32]{full: x}, n.queries, n.rowOut) }
 
 // vectors is the head if there is assembly for it.
 func (h *head[T]) vectors() *head[float32] {
@@ -241,13 +247,13 @@ func forwardVectors(h *head[float32], p *Pool, thread int, next ahead) {
 	memory := scratch[float32](p, thread, slotA, padded*(dim+block)+pad16(block))
 	kT, score, sum := memory[:padded*dim], memory[padded*dim:padded*(dim+block)], memory[padded*(dim+block):]
 	next.fetchKV(next.k)
-	transposeInto(kT, h.k, n, dim, padded, h.rowKV)
+	transposeInto(kT, h.k.full, n, dim, padded, h.rowKV)
 	next.fetchQ(next.q)
 	for from := 0; from < h.queries; from += block {
 		rows := min(block, h.queries-from)
 		seen, step, width := visible(h, from, rows)
 		smallProduct(rows, width, dim, &productArgs{
-			a: at(h.q, from*h.rowQ), rowA: 4 * h.rowQ, stepA: 4,
+			a: at(h.q.full, from*h.rowQ), rowA: 4 * h.rowQ, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
 		next.fetchKV(next.v)
@@ -260,7 +266,7 @@ func forwardVectors(h *head[float32], p *Pool, thread int, next ahead) {
 		softmaxFinish(lse, sum)
 		smallProduct(rows, dim, width, &productArgs{
 			a: at(score, 0), rowA: 4 * padded, stepA: 4,
-			b: at(h.v, 0), rowB: 4 * h.rowKV, c: at(h.out, from*h.rowOut), rowC: 4 * h.rowOut, rowScale: uintptr(at(sum, 0)),
+			b: at(h.v.full, 0), rowB: 4 * h.rowKV, c: at(h.out, from*h.rowOut), rowC: 4 * h.rowOut, rowScale: uintptr(at(sum, 0)),
 		})
 	}
 }
@@ -274,16 +280,16 @@ func backwardVectors(h *head[float32], p *Pool, thread int, next ahead) {
 	kT, vT := memory[:padded*dim], memory[padded*dim:2*padded*dim]
 	score, dscore := memory[2*padded*dim:padded*(2*dim+block)], memory[padded*(2*dim+block):]
 	next.fetchKV(next.k)
-	transposeInto(kT, h.k, n, dim, padded, h.rowKV)
+	transposeInto(kT, h.k.full, n, dim, padded, h.rowKV)
 	next.fetchKV(next.v)
-	transposeInto(vT, h.v, n, dim, padded, h.rowKV)
+	transposeInto(vT, h.v.full, n, dim, padded, h.rowKV)
 	next.fetchQ(next.q)
 	accumulate := h.adds
 	for from := (h.queries - 1) / block * block; from >= 0; from -= block {
 		rows := min(block, h.queries-from)
 		seen, step, width := visible(h, from, rows)
 		smallProduct(rows, width, dim, &productArgs{
-			a: at(h.q, from*h.rowQ), rowA: 4 * h.rowQ, stepA: 4,
+			a: at(h.q.full, from*h.rowQ), rowA: 4 * h.rowQ, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
 		next.fetchOut(next.dout)
@@ -298,18 +304,18 @@ func backwardVectors(h *head[float32], p *Pool, thread int, next ahead) {
 			top: at(h.lse[from:from+rows], 0), dp: at(dscore, 0), out: at(h.out, from*h.rowOut), dout: at(h.dout, from*h.rowOut), rowOut: 4 * h.rowOut, dim: dim,
 			scale: h.scale(),
 		})
-		next.fetchQ(next.dq)
+		next.fetchDQ()
 		h.bias.addGradient(dscore, from, rows, width, padded, 1/h.scale())
 		smallProduct(rows, dim, width, &productArgs{ // dQ = dS·K
 			a: at(dscore, 0), rowA: 4 * padded, stepA: 4,
-			b: at(h.k, 0), rowB: 4 * h.rowKV, c: at(h.dq, from*h.rowQ), rowC: 4 * h.rowQ,
+			b: at(h.k.full, 0), rowB: 4 * h.rowKV, c: at(h.dq, from*h.rowQ), rowC: 4 * h.rowQ,
 		})
-		next.fetchKV(next.dk)
+		next.fetchDKV(next.dk)
 		smallProduct(width, dim, rows, &productArgs{ // dK += dSᵀ·Q
 			a: at(dscore, 0), rowA: 4, stepA: 4 * padded,
-			b: at(h.q, from*h.rowQ), rowB: 4 * h.rowQ, c: at(h.dk, 0), rowC: 4 * h.rowKV, accumulate: accumulate,
+			b: at(h.q.full, from*h.rowQ), rowB: 4 * h.rowQ, c: at(h.dk, 0), rowC: 4 * h.rowKV, accumulate: accumulate,
 		})
-		next.fetchKV(next.dv)
+		next.fetchDKV(next.dv)
 		smallProduct(width, dim, rows, &productArgs{ // dV += Pᵀ·dO
 			a: at(score, 0), rowA: 4, stepA: 4 * padded,
 			b: at(h.dout, from*h.rowOut), rowB: 4 * h.rowOut, c: at(h.dv, 0), rowC: 4 * h.rowKV, accumulate: accumulate,

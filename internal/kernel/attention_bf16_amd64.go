@@ -8,24 +8,44 @@ import "unsafe"
 // factor of a sum along its rows; transposed rows of pairs, as its right factor; interleaved rows, two of which make one of
 // pairs, as either factor of a sum down its columns. Where a sum has an odd number of terms the last pair ends with a zero.
 
-// matrix is rows (n, cols) in memory, stride floats apart.
+// matrix is rows (n, cols) in memory, stride elements apart. What is stored as bfloat16 has an even number of columns.
 type matrix struct {
-	x               []float32
+	x               stored[float32]
 	n, cols, stride int
 }
 
-// rows packs the matrix in rows of ⌈cols/2⌉ words.
-func (m matrix) rows(dst []float32) {
+// floats is a matrix of floats.
+func floats(x []float32, n, cols, stride int) matrix {
+	return matrix{stored[float32]{full: x}, n, cols, stride}
+}
+
+// words is the matrix as one of words that are pairs of bfloat16.
+func (m matrix) words() (first *float32, cols, rowBytes int) {
+	return (*float32)(unsafe.Pointer(&m.x.half[0])), m.cols / 2, 2 * m.stride
+}
+
+// rows packs the matrix in rows of ⌈cols/2⌉ words and returns where they are and how far apart: in place if they are stored so.
+func (m matrix) rows(dst []float32) (first unsafe.Pointer, rowBytes int) {
+	if m.x.half != nil {
+		first, _, rowBytes := m.words()
+		return unsafe.Pointer(first), rowBytes
+	}
 	words := (m.cols + 1) / 2
-	roundRowsBF16((*uint16)(unsafe.Pointer(&dst[0])), &m.x[0], m.n, m.cols, 2*words, 4*words, 4*m.stride)
+	roundRowsBF16((*uint16)(unsafe.Pointer(&dst[0])), &m.x.full[0], m.n, m.cols, 2*words, 4*words, 4*m.stride)
+	return at(dst, 0), 4 * words
 }
 
 // transposed packs the matrix in ⌈cols/2⌉ rows of n words, stride words apart; the rows are filled up to a multiple of 16.
 func (m matrix) transposed(dst []float32, stride int) {
+	if m.x.half != nil {
+		first, cols, rowBytes := m.words()
+		transposeAVX512(&dst[0], first, m.n, cols, 4*stride, rowBytes)
+		return
+	}
 	var rows [16]*float32
 	for i := 0; i < m.n; i += 16 {
 		for r := range rows { // rows past the end repeat the last; nobody reads their results
-			rows[r] = &m.x[min(i+r, m.n-1)*m.stride]
+			rows[r] = &m.x.full[min(i+r, m.n-1)*m.stride]
 		}
 		packTransposedBF16(&rows, m.cols, &dst[i], 4*stride)
 	}
@@ -33,12 +53,21 @@ func (m matrix) transposed(dst []float32, stride int) {
 
 // interleaved packs the matrix in ⌈n/2⌉ rows of cols words, stride ≥ pad16(cols) words apart.
 func (m matrix) interleaved(dst []float32, stride int) {
-	j := 0
-	for ; m.cols-j > 16; j += 32 {
-		packRows32BF16(m.n, &m.x[j], 4*m.stride, &dst[j], 4*stride, mask16(min(16, m.cols-j-16)))
-	}
-	if j < m.cols {
-		packRows16BF16(m.n, &m.x[j], 4*m.stride, &dst[j], 4*stride, mask16(m.cols-j))
+	for j := 0; j < m.cols; j += 32 {
+		wide, mask := m.cols-j > 16, mask16(min(16, m.cols-j))
+		if wide {
+			mask = mask16(min(16, m.cols-j-16))
+		}
+		switch {
+		case m.x.half != nil && wide:
+			packHalves32BF16(m.n, &m.x.half[j], 2*m.stride, &dst[j], 4*stride, mask)
+		case m.x.half != nil:
+			packHalves16BF16(m.n, &m.x.half[j], 2*m.stride, &dst[j], 4*stride, mask)
+		case wide:
+			packRows32BF16(m.n, &m.x.full[j], 4*m.stride, &dst[j], 4*stride, mask)
+		default:
+			packRows16BF16(m.n, &m.x.full[j], 4*m.stride, &dst[j], 4*stride, mask)
+		}
 	}
 }
 
@@ -64,9 +93,9 @@ func forwardBF16(h *head[float32], p *Pool, thread int, next ahead) {
 	for from := 0; from < h.queries; from += block {
 		rows := min(block, h.queries-from)
 		seen, step, width := visible(h, from, rows)
-		matrix{h.q[from*h.rowQ:], rows, dim, h.rowQ}.rows(q)
+		qRows, rowQ := matrix{h.q.from(from * h.rowQ), rows, dim, h.rowQ}.rows(q)
 		anyProduct(rows, width, words, true, &productArgs{
-			a: at(q, 0), rowA: 4 * words, stepA: 4,
+			a: qRows, rowA: rowQ, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
 		next.fetchQ(next.q)
@@ -77,7 +106,7 @@ func forwardBF16(h *head[float32], p *Pool, thread int, next ahead) {
 			top: at(lse, 0), sum: at(sum, 0), scale: h.scale(),
 		})
 		softmaxFinish(lse, sum)
-		matrix{score, rows, width, padded}.rows(prob)
+		floats(score, rows, width, padded).rows(prob)
 		half := (width + 1) / 2
 		anyProduct(rows, dim, half, true, &productArgs{
 			a: at(prob, 0), rowA: 4 * half, stepA: 4,
@@ -107,13 +136,13 @@ func backwardBF16(h *head[float32], p *Pool, thread int, next ahead) {
 		rows := min(block, h.queries-from)
 		seen, step, width := visible(h, from, rows)
 		rowPairs, half := (rows+1)/2, (width+1)/2
-		queries, gradient := matrix{h.q[from*h.rowQ:], rows, dim, h.rowQ}, matrix{h.dout[from*h.rowOut:], rows, dim, h.rowOut}
-		queries.rows(qRows)
+		queries, gradient := matrix{h.q.from(from * h.rowQ), rows, dim, h.rowQ}, floats(h.dout[from*h.rowOut:], rows, dim, h.rowOut)
+		leftQ, rowQ := queries.rows(qRows)
 		queries.interleaved(q, wide)
 		gradient.rows(doutRows)
 		gradient.interleaved(dout, wide)
 		anyProduct(rows, width, words, true, &productArgs{
-			a: at(qRows, 0), rowA: 4 * words, stepA: 4,
+			a: leftQ, rowA: rowQ, stepA: 4,
 			b: at(kT, 0), rowB: 4 * padded, c: at(score, 0), rowC: 4 * padded,
 		})
 		next.fetchQ(next.q)
@@ -130,21 +159,21 @@ func backwardBF16(h *head[float32], p *Pool, thread int, next ahead) {
 			scale: h.scale(),
 		})
 		h.bias.addGradient(dscore, from, rows, width, padded, 1/h.scale())
-		scores := matrix{dscore, rows, width, padded}
+		scores := floats(dscore, rows, width, padded)
 		scores.rows(dsRows)
 		scores.interleaved(ds, padded)
-		matrix{score, rows, width, padded}.interleaved(prob, padded)
-		next.fetchQ(next.dq)
+		floats(score, rows, width, padded).interleaved(prob, padded)
+		next.fetchDQ()
 		anyProduct(rows, dim, half, true, &productArgs{ // dQ = dS·K
 			a: at(dsRows, 0), rowA: 4 * half, stepA: 4,
 			b: at(k, 0), rowB: 4 * wide, c: at(h.dq, from*h.rowQ), rowC: 4 * h.rowQ,
 		})
-		next.fetchKV(next.dk)
+		next.fetchDKV(next.dk)
 		anyProduct(width, dim, rowPairs, true, &productArgs{ // dK += dSᵀ·Q
 			a: at(ds, 0), rowA: 4, stepA: 4 * padded,
 			b: at(q, 0), rowB: 4 * wide, c: at(h.dk, 0), rowC: 4 * h.rowKV, accumulate: accumulate,
 		})
-		next.fetchKV(next.dv)
+		next.fetchDKV(next.dv)
 		anyProduct(width, dim, rowPairs, true, &productArgs{ // dV += Pᵀ·dO
 			a: at(prob, 0), rowA: 4, stepA: 4 * padded,
 			b: at(dout, 0), rowB: 4 * wide, c: at(h.dv, 0), rowC: 4 * h.rowKV, accumulate: accumulate,

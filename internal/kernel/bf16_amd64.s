@@ -4398,6 +4398,49 @@ end:
 	VZEROUPPER
 	RET
 
+// func packHalves16BF16(k int, src *uint16, lds int, dst *float32, stride int, mask uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·packHalves16BF16(SB), NOSPLIT, $0-48
+	MOVQ  k+0(FP), AX
+	MOVQ  src+8(FP), SI
+	MOVQ  lds+16(FP), BX
+	MOVQ  dst+24(FP), DI
+	MOVQ  stride+32(FP), DX
+	MOVQ  mask+40(FP), R9
+	KMOVW R9, K1
+	MOVQ  BX, R8
+	SHLQ  $0x06, R8
+	ADDQ  SI, R8
+	SUBQ  $0x02, AX
+	JLT   rest
+
+loop:
+	PREFETCHT1  52(R8)
+	PREFETCHT1  52(R8)(BX*1)
+	VPMOVZXWD.Z (SI), K1, Z0
+	VPMOVZXWD.Z (SI)(BX*1), K1, Z1
+	VPSLLD      $0x10, Z1, Z1
+	VPORD       Z1, Z0, Z2
+	VMOVUPS     Z2, (DI)
+	LEAQ        (SI)(BX*2), SI
+	LEAQ        (R8)(BX*2), R8
+	ADDQ        DX, DI
+	SUBQ        $0x02, AX
+	JGE         loop
+
+rest:
+	ADDQ        $0x02, AX
+	JE          end
+	VPXORD      Z1, Z1, Z1
+	VPMOVZXWD.Z (SI), K1, Z0
+	VPSLLD      $0x10, Z1, Z1
+	VPORD       Z1, Z0, Z2
+	VMOVUPS     Z2, (DI)
+
+end:
+	VZEROUPPER
+	RET
+
 // func packRows32BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
 // Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·packRows32BF16(SB), NOSPLIT, $0-48
@@ -4460,6 +4503,58 @@ rest:
 	WORD    $0xd072
 	VPERMW  Z2, Z31, Z2
 	VMOVUPS Z2, 64(DI)
+
+end:
+	VZEROUPPER
+	RET
+
+// func packHalves32BF16(k int, src *uint16, lds int, dst *float32, stride int, mask uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·packHalves32BF16(SB), NOSPLIT, $0-48
+	MOVQ  k+0(FP), AX
+	MOVQ  src+8(FP), SI
+	MOVQ  lds+16(FP), BX
+	MOVQ  dst+24(FP), DI
+	MOVQ  stride+32(FP), DX
+	MOVQ  mask+40(FP), R9
+	KMOVW R9, K1
+	MOVQ  BX, R8
+	SHLQ  $0x06, R8
+	ADDQ  SI, R8
+	SUBQ  $0x02, AX
+	JLT   rest
+
+loop:
+	PREFETCHT1  52(R8)
+	PREFETCHT1  52(R8)(BX*1)
+	VPMOVZXWD   (SI), Z0
+	VPMOVZXWD   (SI)(BX*1), Z1
+	VPSLLD      $0x10, Z1, Z1
+	VPORD       Z1, Z0, Z2
+	VPMOVZXWD.Z 32(SI), K1, Z0
+	VPMOVZXWD.Z 32(SI)(BX*1), K1, Z1
+	VPSLLD      $0x10, Z1, Z1
+	VPORD       Z1, Z0, Z3
+	VMOVUPS     Z2, (DI)
+	VMOVUPS     Z3, 64(DI)
+	LEAQ        (SI)(BX*2), SI
+	LEAQ        (R8)(BX*2), R8
+	ADDQ        DX, DI
+	SUBQ        $0x02, AX
+	JGE         loop
+
+rest:
+	ADDQ        $0x02, AX
+	JE          end
+	VPXORD      Z1, Z1, Z1
+	VPMOVZXWD   (SI), Z0
+	VPSLLD      $0x10, Z1, Z1
+	VPORD       Z1, Z0, Z2
+	VMOVUPS     Z2, (DI)
+	VPMOVZXWD.Z 32(SI), K1, Z0
+	VPSLLD      $0x10, Z1, Z1
+	VPORD       Z1, Z0, Z2
+	VMOVUPS     Z2, 64(DI)
 
 end:
 	VZEROUPPER

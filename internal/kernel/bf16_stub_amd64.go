@@ -64,10 +64,20 @@ func packTransposedBF16(rows *[16]*float32, k int, dst *float32, stride int)
 //go:noescape
 func packRows16BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
 
+// packHalves16BF16 interleaves k > 0 rows of up to 16 numbers, the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.
+//
+//go:noescape
+func packHalves16BF16(k int, src *uint16, lds int, dst *float32, stride int, mask uint64)
+
 // packRows32BF16 rounds k > 0 rows of up to 32 floats, the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.
 //
 //go:noescape
 func packRows32BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+
+// packHalves32BF16 interleaves k > 0 rows of up to 32 numbers, the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.
+//
+//go:noescape
+func packHalves32BF16(k int, src *uint16, lds int, dst *float32, stride int, mask uint64)
 
 // product1BF16AVX512 computes all rows and up to 16 columns of C as productArgs says.
 //

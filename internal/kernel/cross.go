@@ -101,7 +101,7 @@ func (a *CrossAttention[T]) head(seq, index int) head[T] {
 	h.queries, h.rowQ, h.rowOut = int(a.QOffsets[seq+1])-first, d, d
 	if h.queries > 0 {
 		at := first*d + index*a.HeadDim
-		h.q, h.out, h.lse = a.Q[at:], a.Out[at:], a.LSE[index*int(a.QOffsets[len(a.QOffsets)-1])+first:]
+		h.q, h.out, h.lse = stored[T]{full: a.Q[at:]}, a.Out[at:], a.LSE[index*int(a.QOffsets[len(a.QOffsets)-1])+first:]
 		if a.DQ != nil {
 			h.dq, h.dout = a.DQ[at:], a.DOut[at:]
 		}
@@ -120,7 +120,7 @@ func (a *CrossAttention[T]) setKeys(h *head[T], keys, index int) {
 		return
 	}
 	at := from*2*d + index*a.HeadDim
-	h.k, h.v = a.KV[at:], a.KV[at+d:]
+	h.k, h.v = stored[T]{full: a.KV[at:]}, stored[T]{full: a.KV[at+d:]}
 	if a.DKV != nil {
 		h.dk, h.dv = a.DKV[at:], a.DKV[at+d:]
 	}

@@ -11,7 +11,9 @@ import "fmt"
 //	C   = (AB + Bias) · Act'(ActGrad), then
 //	C  += Residual
 //
-// C overlaps nothing it is computed from; Residual and ActGrad may be shared by other products.
+// C16, Pre16 and ActGrad16 stand for C, Pre and ActGrad and are stored as bfloat16, rounded to the nearest, ties to even, when all
+// else is done; Act is of the argument before it is rounded. C overlaps nothing it is computed from; Residual and ActGrad may be
+// shared by other products.
 type Gemm[T Float] struct {
 	TransA, TransB bool // A is stored (K, M); B is stored (N, K)
 	Accumulate     bool // add to C; excludes Act, Pre and ActGrad
@@ -29,8 +31,11 @@ type Gemm[T Float] struct {
 	ActGrad        []T // (M, N), stride LDC, or nil: the Pre of an earlier product; Act then names whose derivative
 	Residual       []T // (M, N), stride LDC, or nil
 
-	// BF16 rounds each element of op(A) and op(B) as RoundBF16 does before it is multiplied; sums, what is done to them and C
-	// stay as they are. A product of two such numbers is exact in float32, so families differ only in the order of their sums
+	C16       []uint16 // in place of C; excludes all but Scale and Bias
+	Pre16     []uint16 // in place of Pre
+	ActGrad16 []uint16 // in place of ActGrad
+
+	// BF16 rounds each element of op(A) and op(B) so before it is multiplied; sums and what is done to them stay as they are. A product of two such numbers is exact in float32, so families differ only in the order of their sums
 	// and in that processors with products of bfloat16 take subnormal sums as zero.
 	BF16 bool
 }
@@ -67,23 +72,33 @@ func (g *Gemm[T]) check() {
 		rows, cols = cols, rows
 	}
 	checkMatrix("B", len(g.B), rows, cols, g.LDB)
-	checkMatrix("C", len(g.C), g.M, g.N, g.LDC)
+	if g.C16 == nil {
+		checkMatrix("C", len(g.C), g.M, g.N, g.LDC)
+	}
 	for _, x := range [...]struct {
-		name string
-		s    []T
-	}{{"Pre", g.Pre}, {"ActGrad", g.ActGrad}, {"Residual", g.Residual}} {
-		if x.s != nil {
-			checkMatrix(x.name, len(x.s), g.M, g.N, g.LDC)
+		name   string
+		absent bool
+		length int
+	}{
+		{"Pre", g.Pre == nil, len(g.Pre)}, {"ActGrad", g.ActGrad == nil, len(g.ActGrad)}, {"Residual", g.Residual == nil, len(g.Residual)},
+		{"C16", g.C16 == nil, len(g.C16)}, {"Pre16", g.Pre16 == nil, len(g.Pre16)}, {"ActGrad16", g.ActGrad16 == nil, len(g.ActGrad16)},
+	} {
+		if !x.absent {
+			checkMatrix(x.name, x.length, g.M, g.N, g.LDC)
 		}
 	}
 	if g.Bias != nil && len(g.Bias) < g.N {
 		panic(fmt.Sprintf("kernel: MatMul bias of %d for %d columns", len(g.Bias), g.N))
 	}
-	if g.Accumulate && (g.Act != ActNone || g.Pre != nil || g.ActGrad != nil) {
+	keeps, derives := g.Pre != nil || g.Pre16 != nil, g.ActGrad != nil || g.ActGrad16 != nil
+	if g.Accumulate && (g.Act != ActNone || keeps || derives) {
 		panic("kernel: MatMul cannot both accumulate and apply an activation")
 	}
-	if g.Pre != nil && g.ActGrad != nil {
+	if keeps && derives {
 		panic("kernel: MatMul with both Pre and ActGrad")
+	}
+	if g.C16 != nil && (g.Accumulate || g.Act != ActNone || keeps || derives || g.Residual != nil) {
+		panic("kernel: MatMul into bfloat16 only scales and adds a bias")
 	}
 }
 

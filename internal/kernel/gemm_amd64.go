@@ -239,6 +239,9 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	r.shareA = r.packA && groups > 1
 	words := ceilDiv(r.kc, r.perWord)
 	together := max(1, min(ceilDiv(g.K, r.kc), maxPacked/(words*nc)))
+	if g.C16 != nil { // sums stay with a thread until they are finished
+		together = ceilDiv(g.K, r.kc)
+	}
 	if r.packB {
 		r.b = scratch[float32](p, 0, slotPackB, together*words*nc)
 	}
@@ -431,20 +434,46 @@ func (r *gemmRun) mulPiece(lo, hi, thread int) {
 				a = scratch[float32](r.pool, thread, slotPackA, r.strips*r.aStrip(s.words))
 				r.packRowsOfA(s, a, i0, i1)
 			}
-			r.mulRows(s, a, i0, i1, p0, p1)
+			r.mulRows(s, a, thread, i0, i1, p0, p1)
 		}
 	}
 }
 
-// mulRows computes rows [i0, i1) and panels [p0, p1) of this block, for a stretch of k.
-func (r *gemmRun) mulRows(s stretch, a []float32, i0, i1, p0, p1 int) {
-	g, tileN, last := r.g, r.tile.n, s.last
-	post := g.Act != ActNone || g.ActGrad != nil || g.Pre != nil
-	c := g.C
-	if g.Pre != nil {
-		c = g.Pre // holds the sums until the activation reads them
+// sums is where the tiles of a piece put their sums: rows that are ld apart, of C from row i and column j on.
+type sums struct {
+	x     []float32
+	ld    int
+	i, j  int
+	reuse bool // by tile after tile, each of which is rounded at once
+}
+
+func (s *sums) at(i, j int) unsafe.Pointer {
+	if s.reuse {
+		return at(s.x, 0)
 	}
-	args := gemmArgs{k: s.words, ldc: 4 * g.LDC, scale: g.scale()}
+	return at(s.x, (i-s.i)*s.ld+j-s.j)
+}
+
+// sums returns the place for a piece of the given columns that begins at row i and column j.
+func (r *gemmRun) sums(thread, i, j, cols int) sums {
+	switch g := r.g; {
+	case g.C16 != nil && r.kc >= g.K:
+		return sums{x: scratch[float32](r.pool, thread, slotSums, r.tile.m*r.tile.n), ld: r.tile.n, reuse: true}
+	case g.C16 != nil:
+		return sums{x: scratch[float32](r.pool, thread, slotSums, r.strips*r.tile.m*cols), ld: cols, i: i, j: j}
+	case g.Pre != nil:
+		return sums{x: g.Pre, ld: g.LDC}
+	default:
+		return sums{x: g.C, ld: g.LDC}
+	}
+}
+
+// mulRows computes rows [i0, i1) and panels [p0, p1) of this block, for a stretch of k.
+func (r *gemmRun) mulRows(s stretch, a []float32, thread, i0, i1, p0, p1 int) {
+	g, tileN, last := r.g, r.tile.n, s.last
+	post := g.Act != ActNone || g.ActGrad != nil || g.ActGrad16 != nil || g.Pre != nil || g.Pre16 != nil
+	c := r.sums(thread, i0, r.jc+p0*tileN, (p1-p0)*tileN)
+	args := gemmArgs{k: s.words, ldc: 4 * c.ld, scale: g.scale()}
 	if g.Accumulate || s.pc > 0 {
 		args.accumulate = 1
 	}
@@ -471,7 +500,7 @@ func (r *gemmRun) mulRows(s stretch, a []float32, i0, i1, p0, p1 int) {
 			if last && g.Bias != nil {
 				args.bias = at(g.Bias, col)
 			}
-			r.mulPanel(s, &args, a, c, i0, i1, col, narrow, p == p0, last && !post)
+			r.mulPanel(s, &args, a, c, i0, i1, col, cols, narrow, p == p0, last && !post)
 			w += cols
 		}
 		if end := min(r.nc, j+tileN); last && post && (end-finished >= epilogueN || p == p1-1) {
@@ -481,10 +510,10 @@ func (r *gemmRun) mulRows(s stretch, a []float32, i0, i1, p0, p1 int) {
 	}
 }
 
-// mulPanel runs the tiles of rows [i0, i1) against one panel, which args describes, at column col of C.
-func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a, c []float32, i0, i1, col int, narrow, first, residual bool) {
+// mulPanel runs the tiles of rows [i0, i1) against one panel, which args describes, at cols columns of C from col on.
+func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a []float32, c sums, i0, i1, col, cols int, narrow, first, residual bool) {
 	g, tileM, tileN := r.g, r.tile.m, r.tile.n
-	byK := r.packA || g.TransA
+	byK, half := r.packA || g.TransA, g.half()
 	// The kernel fetches ahead what comes next: in the first panel the next rows of A, those of the next piece if they must be
 	// packed; later a share of the next panel.
 	next, share := uintptr(args.b)+uintptr(tileN*4*t.words), uintptr(tileN*4*t.words/r.strips)
@@ -525,7 +554,7 @@ func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a, c []float32, i0, i1, co
 			default:
 				args.prefetch = uintptr(args.a) + uintptr(4*h*g.LDA)
 			}
-			args.c = at(c, i*g.LDC+col)
+			args.c = c.at(i, col)
 			args.residual, args.fetch = nil, nil
 			if residual && g.Residual != nil {
 				args.residual = at(g.Residual, i*g.LDC+col)
@@ -533,7 +562,13 @@ func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a, c []float32, i0, i1, co
 			} else if g.ActGrad != nil {
 				args.fetch = at(g.ActGrad, i*g.LDC+col)
 			}
+			if t.last && half != nil {
+				prefetchRows((*float32)(unsafe.Pointer(&half[i*g.LDC+col])), h, 2*cols, 2*g.LDC)
+			}
 			r.runTile(h, byK, narrow, (*byte)(unsafe.Pointer(args)))
+			if t.last && half != nil && g.ActGrad16 == nil { // the tile is in the first-level cache
+				narrowRows(half[i*g.LDC+col:], (*float32)(args.c), h, cols, g.LDC, c.ld)
+			}
 			i += h
 		}
 		next += share
@@ -548,15 +583,28 @@ func (g *Gemm[T]) activate(i0, i1, j0, j1 int) {
 		switch {
 		case g.ActGrad != nil:
 			actGradRow(g.Act, c, g.ActGrad[lo:hi])
-		case g.Act == ActNone:
+		case g.ActGrad16 != nil:
+			actGradRow16(g.Act, c, g.ActGrad16[lo:hi])
+		case g.Pre != nil && g.Act == ActNone:
 			copy(c, g.Pre[lo:hi])
 		case g.Pre != nil:
 			actRow(g.Act, c, g.Pre[lo:hi])
-		default:
+		case g.Act != ActNone:
 			actRow(g.Act, c, c)
 		}
 		if g.Residual != nil {
 			addTo(c, g.Residual[lo:hi])
 		}
 	}
+}
+
+// half returns the one of C16, Pre16 and ActGrad16 that is there, or nil.
+func (g *Gemm[T]) half() []uint16 {
+	switch {
+	case g.C16 != nil:
+		return g.C16
+	case g.Pre16 != nil:
+		return g.Pre16
+	}
+	return g.ActGrad16
 }

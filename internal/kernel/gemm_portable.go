@@ -129,11 +129,10 @@ func mulTile[T Float](acc *[tile * tile]T, a, b []T) {
 func (g *Gemm[T]) finish(i, j int, sums []T) {
 	scale := g.scale()
 	at := i*g.LDC + j
-	c := g.C[at : at+len(sums)]
 	for n, v := range sums {
 		v = T(scale * v)
 		if g.Accumulate {
-			v += c[n]
+			v += g.C[at+n]
 		}
 		if g.Bias != nil {
 			v += g.Bias[j+n]
@@ -141,15 +140,24 @@ func (g *Gemm[T]) finish(i, j int, sums []T) {
 		switch {
 		case g.ActGrad != nil:
 			v = T(v * actGrad(g.Act, g.ActGrad[at+n]))
+		case g.ActGrad16 != nil:
+			v = T(v * actGrad(g.Act, T(fromBF16(g.ActGrad16[at+n]))))
 		default:
 			if g.Pre != nil {
 				g.Pre[at+n] = v
+			}
+			if g.Pre16 != nil {
+				g.Pre16[at+n] = toBF16(float32(v))
 			}
 			v = actValue(g.Act, v)
 		}
 		if g.Residual != nil {
 			v += g.Residual[at+n]
 		}
-		c[n] = v
+		if g.C16 != nil {
+			g.C16[at+n] = toBF16(float32(v))
+		} else {
+			g.C[at+n] = v
+		}
 	}
 }

@@ -13,10 +13,10 @@ import (
 
 // guarded returns a copy of s that ends, or begins, where a page begins, or ends, that nobody may touch: one element too far
 // and the test dies.
-func guarded(t *testing.T, s []float32, atEnd bool) []float32 {
+func guarded[T float32 | uint16](t *testing.T, s []T, atEnd bool) []T {
 	t.Helper()
-	page := unix.Getpagesize()
-	size := (4*len(s)+page-1)/page*page + 2*page
+	page, bytes := unix.Getpagesize(), len(s)*int(unsafe.Sizeof(T(0)))
+	size := (bytes+page-1)/page*page + 2*page
 	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, unix.Munmap(b)) })
@@ -27,9 +27,9 @@ func guarded(t *testing.T, s []float32, atEnd bool) []float32 {
 	}
 	from := page
 	if atEnd {
-		from = size - page - 4*len(s)
+		from = size - page - bytes
 	}
-	g := unsafe.Slice((*float32)(unsafe.Pointer(&b[from])), len(s))
+	g := unsafe.Slice((*T)(unsafe.Pointer(&b[from])), len(s))
 	copy(g, s)
 	return g
 }
@@ -104,6 +104,8 @@ func TestRowsStayInsideTheirSlices(t *testing.T) {
 				one(act.String()+" derivative", func(x, y []float32) { actGradRow(act, x, y) })
 			}
 			one("softplus", func(x, y []float32) { y[0] = softplusSum(x) })
+			one("normals", func(x, _ []float32) { Normals(x, 1, 2, 0.5) })
+			one("uniforms", func(x, _ []float32) { Uniforms(x, 1, 2, 0.5) })
 			one("sigmoid", func(x, _ []float32) { sigmoidRow(x, 0.5) })
 			one("infonce", func(x, y []float32) { infoNCEProbabilities(x, 1, y, 2, 0.1) })
 			one("sums of columns of exponentials", func(x, y []float32) { columnsExpSum(x, y, append([]float32(nil), y...), 1, n) })
@@ -164,6 +166,60 @@ func TestAttentionStaysInsideItsSlices(t *testing.T) {
 					CrossBackward(nil, &c)
 					return [][]float32{a.Out, a.LSE, a.DQ, a.DKV, c.Out, c.LSE, c.DQ, c.DKV}
 				})
+			}
+		}
+	})
+}
+
+func TestHalvesStayInsideTheirSlices(t *testing.T) {
+	eachMultiplier(t, func(t *testing.T, bf16 bool) {
+		for i, s := range sizes {
+			f := forms[i%len(forms)]
+			g := product[float32](newRand(), s[0], s[1], s[2], 0, f.transA, f.transB)
+			g.BF16 = bf16
+			want := *g
+			switch i % 3 {
+			case 0:
+				g.C, g.C16 = nil, make([]uint16, len(g.C))
+				want.C, want.C16 = nil, make([]uint16, len(g.C16))
+			case 1:
+				g.Act, g.Pre16 = ActQuickGELU, make([]uint16, len(g.C))
+				want.Act, want.Pre16 = ActQuickGELU, make([]uint16, len(g.C))
+			default:
+				g.Act, g.ActGrad16 = ActQuickGELU, narrowed(fill[float32](newRand(), len(g.C)))
+				want.Act, want.ActGrad16 = g.Act, g.ActGrad16
+			}
+			want.C = slices.Clone(g.C)
+			MatMul(nil, &want)
+			for _, atEnd := range []bool{true, false} {
+				h := *g
+				h.C = slices.Clone(g.C)
+				for _, x := range []*[]uint16{&h.C16, &h.Pre16, &h.ActGrad16} {
+					if *x != nil {
+						*x = guarded(t, *x, atEnd)
+					}
+				}
+				MatMul(nil, &h)
+				require.True(t, slices.Equal(want.C, h.C) && slices.Equal(want.C16, h.C16) && slices.Equal(want.Pre16, h.Pre16), "%s %v", f.name, s)
+			}
+		}
+		for _, n := range oddSizes {
+			x := normals[float32]("x", n)
+			for _, atEnd := range []bool{true, false} {
+				half, back := guarded(t, make([]uint16, n), atEnd), guarded(t, x, atEnd)
+				narrow(half, guarded(t, x, atEnd))
+				widen(back, half)
+				require.Equal(t, widened(narrowed(x)), slices.Clone(back))
+			}
+		}
+		for _, dim := range []int{2, 16, 34, 48, 80} {
+			for _, offsets := range [][]int32{{0, 1}, {0, 5, 22}, {0, 33}} {
+				for _, atEnd := range []bool{true, false} {
+					a := newAttention[float32](t, offsets, 2, dim, dim == 16)
+					a.BF16, a.QKV16 = true, guarded(t, narrowed(a.QKV), atEnd)
+					AttentionForward(nil, a)
+					AttentionBackward(nil, a)
+				}
 			}
 		}
 	})

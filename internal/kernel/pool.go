@@ -215,6 +215,7 @@ const (
 	slotPackA   slot = iota // gemm: a block of A
 	slotPackB               // gemm: all of B (of thread 0, shared) or a panel of it
 	slotSharedA             // gemm: all of A (of thread 0, shared)
+	slotSums                // gemm: sums that become bfloat16
 	slotA                   // free for the other kernels, as are the following
 	slotB
 	slotC

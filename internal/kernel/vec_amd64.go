@@ -62,6 +62,38 @@ func roundInto32(dst, x []float32) bool {
 	return true
 }
 
+// narrow32 stores the first numbers of x and returns how many.
+func narrow32(dst []uint16, x []float32) int {
+	n := len(x) &^ 7
+	if !useVectors || n == 0 {
+		return 0
+	}
+	narrowAVX2(&dst[:n][0], &x[0], n)
+	return n
+}
+
+// narrowRows stores rows of cols numbers of x, ldx apart, as bfloat16, ldDst apart.
+func narrowRows(dst []uint16, x *float32, rows, cols, ldDst, ldx int) {
+	if hasBF16 {
+		roundRowsBF16(&dst[:(rows-1)*ldDst+cols][0], x, rows, cols, cols, 2*ldDst, 4*ldx)
+		return
+	}
+	from := unsafe.Slice(x, (rows-1)*ldx+cols)
+	for i := range rows {
+		narrow(dst[i*ldDst:][:cols], from[i*ldx:][:cols])
+	}
+}
+
+// widen32 reads the first numbers of x and returns how many.
+func widen32(dst []float32, x []uint16) int {
+	n := len(x) &^ 7
+	if !useVectors || n == 0 {
+		return 0
+	}
+	widenAVX2(&dst[:n][0], &x[0], n)
+	return n
+}
+
 func lerp32(dst, src []float32, t float32) bool {
 	if !useVectors {
 		return false
@@ -183,6 +215,31 @@ func actGradRow32(act Act, dst, x []float32) bool {
 		} else {
 			quickGELUGradAVX2(to, from, n)
 		}
+	default:
+		return false
+	}
+	return true
+}
+
+// actHalf32 is actRow16 or, if grad, actGradRow16.
+func actHalf32(act Act, grad bool, y []float32, x []uint16) bool {
+	n := len(x)
+	if !useAVX512 || n == 0 {
+		return n == 0
+	}
+	switch to, from := &y[:n][0], &x[0]; {
+	case act == ActGELU && grad:
+		geluHalfGradAVX512(to, from, n)
+	case act == ActGELU:
+		geluHalfAVX512(to, from, n)
+	case act == ActGELUTanh && grad:
+		geluTanhHalfGradAVX512(to, from, n)
+	case act == ActGELUTanh:
+		geluTanhHalfAVX512(to, from, n)
+	case act == ActQuickGELU && grad:
+		quickGELUHalfGradAVX512(to, from, n)
+	case act == ActQuickGELU:
+		quickGELUHalfAVX512(to, from, n)
 	default:
 		return false
 	}

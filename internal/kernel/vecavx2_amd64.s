@@ -2433,6 +2433,57 @@ colSumDone:
 	VZEROUPPER
 	RET
 
+// func narrowAVX2(dst *uint16, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·narrowAVX2(SB), NOSPLIT, $0-24
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), SI
+	MOVQ   n+16(FP), CX
+	VXORPS Y0, Y0, Y0
+
+loop:
+	VMOVUPS   (SI), Y1
+	VPSRLD    $0x10, Y1, Y2
+	VANDPS    words00000001<>+0(SB), Y2, Y2
+	VPADDD    words00007fff<>+0(SB), Y2, Y2
+	VPADDD    Y1, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VADDPS    Y1, Y1, Y4
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VANDPS    wordsffff0000<>+0(SB), Y2, Y2
+	VANDPS    words7fffffff<>+0(SB), Y1, Y5
+	VCMPPS    $0x11, words00800000<>+0(SB), Y5, Y3
+	VMULPS    Y0, Y1, Y4
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VPSRLD    $0x10, Y2, Y2
+	VPACKUSDW Y2, Y2, Y2
+	VPERMQ    $0x08, Y2, Y2
+	VMOVDQU   X2, (DI)
+	ADDQ      $0x20, SI
+	ADDQ      $0x10, DI
+	SUBQ      $0x08, CX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+// func widenAVX2(dst *float32, x *uint16, n int)
+// Requires: AVX, AVX2
+TEXT ·widenAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+
+loop:
+	VPMOVZXWD (SI), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVDQU   Y0, (DI)
+	ADDQ      $0x10, SI
+	ADDQ      $0x20, DI
+	SUBQ      $0x08, CX
+	JNE       loop
+	VZEROUPPER
+	RET
+
 DATA words00000001<>+0(SB)/4, $0x00000001
 DATA words00000001<>+4(SB)/4, $0x00000001
 DATA words00000001<>+8(SB)/4, $0x00000001

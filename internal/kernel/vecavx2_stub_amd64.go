@@ -133,3 +133,13 @@ func sumSquaresAVX2(x *float32, n int) float64
 //
 //go:noescape
 func colSumAVX2(dst *float32, x *float32, cols int, rows int, stride int)
+
+// narrowAVX2 rounds n floats to bfloat16, n > 0 a multiple of 8.
+//
+//go:noescape
+func narrowAVX2(dst *uint16, x *float32, n int)
+
+// widenAVX2 sets n floats to bfloat16, n > 0 a multiple of 8.
+//
+//go:noescape
+func widenAVX2(dst *float32, x *uint16, n int)

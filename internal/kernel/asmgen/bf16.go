@@ -26,8 +26,10 @@ func bf16(c *build.Context) {
 		c.AddDatum(4*i, operand.U32(uint32(16+i)<<16|uint32(i)))
 	}
 	packTransposedBF16(c)
-	packRowsBF16(c, 1, interleave)
-	packRowsBF16(c, 2, interleave)
+	for nv := 1; nv <= 2; nv++ {
+		packRowsBF16(c, nv, interleave, false)
+		packRowsBF16(c, nv, interleave, true)
+	}
 	for nv := 1; nv <= 4; nv++ {
 		product(c, nv, multiplyPairs)
 	}
@@ -126,36 +128,58 @@ func packTransposedBF16(c *build.Context) {
 	end(c)
 }
 
-// packRowsBF16 is packRows for pairs: of two rows of floats one of pairs.
-func packRowsBF16(c *build.Context, nv int, interleave operand.Mem) {
-	name := fmt.Sprintf("packRows%dBF16", 16*nv)
-	function(c, name, "func(k int, src *float32, lds int, dst *float32, stride int, mask uint64)", fmt.Sprintf(
-		"rounds k > 0 rows of up to %d floats, the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.", 16*nv))
+// packRowsBF16 is packRows for pairs: of two rows of floats, or of bfloat16 if half, one of pairs.
+func packRowsBF16(c *build.Context, nv int, interleave operand.Mem, half bool) {
+	name, from, does, size := "packRows", "src *float32", "rounds k > 0 rows of up to %d floats", 4
+	if half {
+		name, from, does, size = "packHalves", "src *uint16", "interleaves k > 0 rows of up to %d numbers", 2
+	}
+	name = fmt.Sprintf("%s%dBF16", name, 16*nv)
+	function(c, name, "func(k int, "+from+", lds int, dst *float32, stride int, mask uint64)", fmt.Sprintf(
+		does+", the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.", 16*nv))
 	k, src, lds, dst, stride, ahead := reg.RAX, reg.RSI, reg.RBX, reg.RDI, reg.RDX, reg.R8
 	load(c, []string{"k", "src", "lds", "dst", "stride", "mask"}, []reg.Register{k, src, lds, dst, stride, reg.R9})
 	c.KMOVW(reg.R9.As32(), reg.K1)
-	c.VMOVDQU64(interleave, z[31])
+	if !half {
+		c.VMOVDQU64(interleave, z[31])
+	}
 	// The caller packs some rows of several panels, then the next rows of all: fetch those now.
 	c.MOVQ(lds, ahead)
 	c.SHLQ(operand.U8(6), ahead)
 	c.ADDQ(src, ahead)
 	row := func(m operand.Mem, j int, to reg.VecPhysical) {
-		if m.Disp = 64 * j; j == nv-1 {
+		m.Disp = 16 * size * j
+		switch last := j == nv-1; {
+		case half && last:
+			c.VPMOVZXWD_Z(m, reg.K1, to)
+		case half:
+			c.VPMOVZXWD(m, to)
+		case last:
 			c.VMOVUPS_Z(m, reg.K1, to)
-		} else {
+		default:
 			c.VMOVUPS(m, to)
 		}
+	}
+	pair := func(to reg.VecPhysical) { // of registers 0 and 1
+		if half {
+			c.VPSLLD(operand.U8(16), z[1], z[1])
+			c.VPORD(z[1], z[0], to)
+			return
+		}
+		vcvtne2ps2bf16(c, z[0], z[1], to)
+		c.VPERMW(to, z[31], to)
 	}
 	c.SUBQ(operand.U8(2), k)
 	c.JLT(operand.LabelRef("rest"))
 	c.Label("loop")
 	for j := range nv {
-		c.PREFETCHT1(operand.Mem{Base: ahead, Disp: 64*j + 52})
-		c.PREFETCHT1(operand.Mem{Base: ahead, Index: lds, Scale: 1, Disp: 64*j + 52})
+		if !half || j == 0 {
+			c.PREFETCHT1(operand.Mem{Base: ahead, Disp: 64*j + 52})
+			c.PREFETCHT1(operand.Mem{Base: ahead, Index: lds, Scale: 1, Disp: 64*j + 52})
+		}
 		row(operand.Mem{Base: src}, j, z[0])
 		row(operand.Mem{Base: src, Index: lds, Scale: 1}, j, z[1])
-		vcvtne2ps2bf16(c, z[0], z[1], z[2+j])
-		c.VPERMW(z[2+j], z[31], z[2+j])
+		pair(z[2+j])
 	}
 	for j := range nv {
 		c.VMOVUPS(z[2+j], operand.Mem{Base: dst, Disp: 64 * j})
@@ -171,8 +195,7 @@ func packRowsBF16(c *build.Context, nv int, interleave operand.Mem) {
 	c.VPXORD(z[1], z[1], z[1])
 	for j := range nv {
 		row(operand.Mem{Base: src}, j, z[0])
-		vcvtne2ps2bf16(c, z[0], z[1], z[2])
-		c.VPERMW(z[2], z[31], z[2])
+		pair(z[2])
 		c.VMOVUPS(z[2], operand.Mem{Base: dst, Disp: 64 * j})
 	}
 	c.Label("end")

@@ -28,6 +28,7 @@ var groups = []group{
 	{"attention", "amd64", attention},
 	{"vec", "amd64", vec},
 	{"vecavx2", "amd64", vecAVX2},
+	{"random", "amd64", randomNumbers},
 	{"peak", "amd64", peak},
 	{"gemmavx2", "amd64", gemmAVX2},
 	{"vecneon", "arm64", vecNEON},

@@ -128,6 +128,7 @@ func vecAVX2(c *build.Context) {
 	vectors(v)
 	narrowSums(v)
 	columnSums(v)
+	halves(v)
 	v.writeData()
 }
 
@@ -149,25 +150,10 @@ func elementwise(c *vector) {
 
 	c.function("roundBF16", "func(dst, x *float32, n int)", "rounds to bfloat16 and back, as the function without a suffix.")
 	load(c.Context, []string{"dst", "x", "n"}, []reg.Register{dst, a, n})
-	c.bits(1, z[4])
-	c.bits(0x7fff, z[5])
-	c.bits(0xffff_0000, z[6])
-	c.bits(0x7fff_ffff, z[7])
-	c.constant(0x1p-126, z[8])
-	c.zero(z[9])
+	rounding(c)
 	each(c, "round", n, off, func(masked bool) {
-		const unordered, less = operand.U8(0x03), operand.U8(0x11)
 		get(c, mem(a, off), z[0], masked)
-		c.VPSRLD(operand.U8(16), z[0], z[1])
-		c.VPANDD(z[4], z[1], z[1])
-		c.VPADDD(z[5], z[1], z[1])
-		c.VPADDD(z[0], z[1], z[1])
-		c.compare(unordered, z[0], z[0], reg.K2)
-		c.VADDPS(z[0], z[0], reg.K2, z[1]) // NaN becomes quiet
-		c.VPANDD(z[6], z[1], z[1])
-		c.VPANDD(z[7], z[0], z[2])
-		c.compare(less, z[8], z[2], reg.K2)
-		c.VMULPS(z[9], z[0], reg.K2, z[1]) // subnormals become the zero of their sign
+		rounded(c)
 		put(c, z[1], mem(dst, off), masked)
 	})
 	end(c.Context)
@@ -249,6 +235,64 @@ func elementwise(c *vector) {
 		put(c, z[3], mem(w, off), masked)
 	})
 	end(c.Context)
+}
+
+// rounding puts the constants of rounded into registers 4 to 9.
+func rounding(c *vector) {
+	c.bits(1, z[4])
+	c.bits(0x7fff, z[5])
+	c.bits(0xffff_0000, z[6])
+	c.bits(0x7fff_ffff, z[7])
+	c.constant(0x1p-126, z[8])
+	c.zero(z[9])
+}
+
+// rounded sets register 1 to register 0, rounded to bfloat16. It spoils register 2 and K2.
+func rounded(c *vector) {
+	const unordered, less = operand.U8(0x03), operand.U8(0x11)
+	c.VPSRLD(operand.U8(16), z[0], z[1])
+	c.VPANDD(z[4], z[1], z[1])
+	c.VPADDD(z[5], z[1], z[1])
+	c.VPADDD(z[0], z[1], z[1])
+	c.compare(unordered, z[0], z[0], reg.K2)
+	c.VADDPS(z[0], z[0], reg.K2, z[1]) // NaN becomes quiet
+	c.VPANDD(z[6], z[1], z[1])
+	c.VPANDD(z[7], z[0], z[2])
+	c.compare(less, z[8], z[2], reg.K2)
+	c.VMULPS(z[9], z[0], reg.K2, z[1]) // subnormals become the zero of their sign
+}
+
+// halves writes the passages between floats and stored bfloat16 for AVX2. Processors with AVX-512 run them too: they are bound
+// by memory.
+func halves(c *vector) {
+	dst, x, n := reg.RDI, reg.RSI, reg.RCX
+	next := func(from, to operand.U8) {
+		c.ADDQ(from, x)
+		c.ADDQ(to, dst)
+		c.SUBQ(operand.U8(8), n)
+		c.JNE(operand.LabelRef("loop"))
+		end(c.Context)
+	}
+	c.function("narrow", "func(dst *uint16, x *float32, n int)", "rounds n floats to bfloat16, n > 0 a multiple of 8.")
+	load(c.Context, []string{"dst", "x", "n"}, []reg.Register{dst, x, n})
+	rounding(c)
+	c.Label("loop")
+	c.load(operand.Mem{Base: x}, nil, z[0])
+	rounded(c)
+	r := c.to(z[1])
+	c.Context.VPSRLD(operand.U8(16), r, r)
+	c.VPACKUSDW(r, r, r)
+	c.VPERMQ(operand.U8(0x08), r, r)
+	c.VMOVDQU(low(r), operand.Mem{Base: dst})
+	next(32, 16)
+
+	c.function("widen", "func(dst *float32, x *uint16, n int)", "sets n floats to bfloat16, n > 0 a multiple of 8.")
+	load(c.Context, []string{"dst", "x", "n"}, []reg.Register{dst, x, n})
+	c.Label("loop")
+	c.VPMOVZXWD(operand.Mem{Base: x}, y[0])
+	c.VPSLLD(operand.U8(16), y[0], y[0])
+	c.VMOVDQU(y[0], operand.Mem{Base: dst})
+	next(16, 32)
 }
 
 // param is where a parameter of the function lies in memory.
