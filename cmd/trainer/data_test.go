@@ -59,9 +59,12 @@ func TestExportImportDemo(t *testing.T) {
 		require.Equal(t, want.Captions(i), got.Captions(i))
 	}
 
-	code, _, errs = trainer(t, args[1:]...)
+	code, stdout, errs = trainer(t, args[1:]...)
+	require.Zero(t, code, errs)
+	require.Contains(t, stdout, "holds the whole data set of 7762 rows that this import made")
+	code, _, errs = trainer(t, append(args[1:], "--name", "other")...)
 	require.Equal(t, exitUsage, code)
-	require.Contains(t, errs, "holds a whole data set of 7762 rows already: if this import made it, it is finished")
+	require.Contains(t, errs, "that an import of something else made, or with other options")
 	code, _, errs = trainer(t, "data", "export", "demo", "--out", files)
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "the folder is not empty")

@@ -61,7 +61,15 @@ const importHelp = `
 
 A bad record, such as a picture that is missing or a line that is cut, stops the import with the file and the record; with
 --on-bad skip it is left out and listed in skipped.jsonl in the data set's folder. An import that was stopped or killed goes
-on where it was when the same command is given again, and makes the same files as if nothing had happened.`
+on where it was when the same command is given again, and makes the same files as if nothing had happened. What is finished is
+not made again: the same command says so and ends well, also where its input has changed since; another one is an error.
+
+--classes is a JSON object that names the classes of the pictures, for zero-shot evaluation, probes and classifiers:
+
+  {"templates": ["a photo of a {}."], "concept": [{"id": "n01440764", "text": "tench"}, …], "style": [{"id": "oil", "text": "an oil painting"}]}
+
+Each member but "templates" (prompts, {} where the name goes) is a class system: "concept" lies in the rows' group, any other in the
+attribute of its name.`
 
 // newImport is "trainer data import FORMAT".
 func newImport(format importFormat) *cobra.Command {
@@ -119,6 +127,10 @@ func runImport(cmd *cobra.Command, im convert.Importer, o convert.Options, class
 	}
 	if err != nil {
 		return err
+	}
+	if r.Before {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s holds the whole data set of %d rows that this import made; to import anew, remove the folder\n", o.Out, r.Rows)
+		return nil
 	}
 	w, seconds := cmd.OutOrStdout(), time.Since(start).Seconds()
 	fmt.Fprintf(w, "%s: %d pictures in %.1f s (%.0f/s)", o.Out, r.Rows, seconds, float64(r.Rows-r.Kept)/seconds)

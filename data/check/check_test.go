@@ -238,6 +238,16 @@ func TestFix(t *testing.T) {
 
 	_, err = Fix(t.Context(), set, r, set.Path(), FixOptions{})
 	require.ErrorIs(t, err, os.ErrExist)
+
+	all := &Report{}
+	for i, row := range set.Meta() {
+		all.Findings = append(all.Findings, Finding{Kind: ImageUnreadable, Severity: Error, Row: i, ImageID: row.ImageID, Caption: -1})
+	}
+	none := filepath.Join(t.TempDir(), "none")
+	_, err = Fix(t.Context(), set, all, none, FixOptions{})
+	require.ErrorContains(t, err, "none of the 12 rows of n would be left; nothing was written")
+	require.NoDirExists(t, none)
+	require.Equal(t, 12, set.Len())
 }
 
 func TestStopped(t *testing.T) {

@@ -41,7 +41,8 @@ func (k Kind) Fixable() bool {
 }
 
 // Fix writes a cleaned copy of the set that r is the report of to the folder out, which must not exist or be empty, with the
-// list of changes in FixesName, which it returns too. Row order stays. The copy appears whole or not at all.
+// list of changes in FixesName, which it returns too. Row order stays. The copy appears whole or not at all; where no row would be left
+// of it, it does not appear, which is an error.
 func Fix(ctx context.Context, set *arrowset.Set, r *Report, out string, o FixOptions) ([]Change, error) {
 	byRow := map[int][]Finding{}
 	for _, f := range r.Findings {
@@ -56,10 +57,12 @@ func Fix(ctx context.Context, set *arrowset.Set, r *Report, out string, o FixOpt
 	}
 	defer w.Abort()
 	changes := []Change{}
+	left := 0
 	for i, meta := range set.Meta() {
 		captions, more, keep := clean(set.Captions(i), byRow[i])
 		changes = append(changes, more...)
 		if keep {
+			left++
 			row := arrowset.Row{RowMeta: meta, Captions: captions}
 			if row.Image, err = set.Image(ctx, i); err != nil {
 				return nil, err
@@ -79,6 +82,9 @@ func Fix(ctx context.Context, set *arrowset.Set, r *Report, out string, o FixOpt
 		if o.Progress != nil {
 			o.Progress("writing the cleaned copy", i+1, set.Len())
 		}
+	}
+	if left == 0 {
+		return nil, fmt.Errorf("check: none of the %d rows of %s would be left; nothing was written. Without --fix the check names what is wrong with them", set.Len(), m.Name)
 	}
 	if err := w.Close(); err != nil {
 		return nil, err

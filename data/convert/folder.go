@@ -151,13 +151,15 @@ func (c ClassFolders) Open(ctx context.Context, o *Options) (Source, error) {
 		return nil, err
 	}
 	system := arrowset.ClassSystem{Name: "class", Column: arrowset.ColGroup, Templates: c.Templates}
+	known := map[string]bool{}
 	for _, f := range c.Folders {
 		classes, err := folders(f.Path)
 		if err != nil {
 			return nil, err
 		}
 		for _, class := range classes {
-			if !slices.ContainsFunc(system.Classes, func(k arrowset.Class) bool { return k.ID == class }) {
+			if !known[class] {
+				known[class] = true
 				system.Classes = append(system.Classes, arrowset.Class{ID: class, Text: names.of(class)})
 			}
 		}

@@ -26,6 +26,9 @@ const (
 // SkippedName is the file of a set that lists what Skip left out, a JSON object with record, where and error a line.
 const SkippedName = "skipped.jsonl"
 
+// RequestName is the file of a set that says which import made it: the format, what was said about it, and the options.
+const RequestName = "import.json"
+
 // Options are what every import needs to know.
 type Options struct {
 	Out               string `json:"-"` // folder to make
@@ -55,11 +58,13 @@ type Progress struct {
 // Result is what an import made.
 type Result struct {
 	Rows, Skipped int
-	Kept          int // of Rows, those of an import that was cut off, which were not made again
+	Kept          int  // of Rows, those of an import that was cut off, which were not made again
+	Before        bool // the same import had made the set before: nothing was done
 }
 
 // Run makes a data set of what im opens. If it is cut off, even by a kill, and started again with equal im and o, it keeps
-// the shards that were finished, in a folder .NAME.import beside the set; what comes out is the same. An error about a
+// the shards that were finished, in a folder .NAME.import beside the set; what comes out is the same. What is finished is not made
+// again by equal im and o, and an error wrapping fs.ErrExist for others. An error about a
 // record names it and wraps ErrInput. If no shard was finished, an error leaves nothing behind.
 func Run(ctx context.Context, im Importer, o Options) (Result, error) {
 	src, err := im.Open(ctx, &o)
@@ -98,6 +103,12 @@ func run(ctx context.Context, src Source, o Options, im Importer) (_ Result, err
 	}{fmt.Sprintf("%T", im), im, o})
 	if err != nil {
 		return fail(err)
+	}
+	if rows, err := madeBefore(o.Out, key); err != nil || rows > 0 {
+		if err != nil {
+			return fail(err)
+		}
+		return Result{Rows: rows, Kept: rows, Before: true}, nil
 	}
 	j, finished, err := openJournal(o.Out, key)
 	if err != nil {

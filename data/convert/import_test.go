@@ -224,8 +224,20 @@ func TestGoOn(t *testing.T) {
 	require.Equal(t, want, files(t, out))
 	require.NoDirExists(t, work)
 
+	// What is finished is not made again, nor by another request.
+	rows := r.Rows
+	o.Progress = func(Progress) { require.Fail(t, "a record was read") }
+	r, err = Run(ctx, &made{N: madeRecords, Size: madeSize}, o)
+	require.NoError(t, err)
+	require.Equal(t, Result{Rows: rows, Kept: rows, Before: true}, r)
+	_, err = Run(ctx, &made{N: madeRecords, Size: madeSize}, other)
+	require.ErrorIs(t, err, fs.ErrExist)
+	require.ErrorContains(t, err, "with other options (import.json there says which)")
+	require.Equal(t, want, files(t, out))
+	require.NoError(t, os.Remove(filepath.Join(out, RequestName)))
 	_, err = Run(ctx, &made{N: madeRecords, Size: madeSize}, o)
 	require.ErrorIs(t, err, fs.ErrExist)
+	require.ErrorContains(t, err, "does not say that this import made it")
 	require.NoDirExists(t, work)
 }
 

@@ -23,6 +23,7 @@ import (
 // and what stands after the last shard are dropped: the import goes on at the first record behind that shard.
 type journal struct {
 	dir  string // .NAME.import
+	key  []byte // which import it is
 	lock *runlog.DirLock
 	file *os.File
 	read bool // the file was understood
@@ -62,18 +63,12 @@ type skippedRecord struct {
 // openJournal begins the import of a set or goes on with it; key says what is imported, as JSON. finished is true if
 // nothing is left to do but to close the journal.
 func openJournal(out string, key []byte) (_ *journal, finished bool, err error) {
-	if out, err = filepath.Abs(out); err != nil {
+	j := &journal{}
+	if j.dir, err = journalDir(out); err != nil {
 		return nil, false, err
 	}
-	j := &journal{dir: filepath.Join(filepath.Dir(out), "."+filepath.Base(out)+".import")}
 	exist := emptyOrMissing(out)
 	if _, err := os.Stat(j.dir); exist != nil && errors.Is(err, fs.ErrNotExist) {
-		// A kill behind the end of an import leaves no journal: whoever gives its command again learns that the set is whole.
-		if set, err := arrowset.Open(out); err == nil {
-			exist = fmt.Errorf("%s holds a whole data set of %d rows already: if this import made it, it is finished; to import anew, remove the folder or name another: %w",
-				out, set.Len(), os.ErrExist)
-			set.Close()
-		}
 		return nil, false, exist
 	}
 	if err := os.MkdirAll(j.dir, 0o755); err != nil {
@@ -82,7 +77,8 @@ func openJournal(out string, key []byte) (_ *journal, finished bool, err error) 
 	if j.lock, err = runlog.Lock(j.dir); err != nil {
 		return nil, false, err
 	}
-	if err = j.load(key); err == nil && exist != nil {
+	j.key = key
+	if err = j.load(); err == nil && exist != nil {
 		// The set stands there already: it is this import's if the kill came between its rename and the end.
 		if finished = j.made(out); !finished {
 			err = exist
@@ -92,6 +88,40 @@ func openJournal(out string, key []byte) (_ *journal, finished bool, err error) 
 		return nil, false, errors.Join(err, j.close())
 	}
 	return j, finished, nil
+}
+
+// journalDir returns the folder of the journal of the import that makes a set.
+func journalDir(out string) (string, error) {
+	out, err := filepath.Abs(out)
+	return filepath.Join(filepath.Dir(out), "."+filepath.Base(out)+".import"), err
+}
+
+// madeBefore returns the rows of the set that stands in a folder if an import with this key made it, 0 if there is none, and an error
+// wrapping fs.ErrExist if something else made it. An import that was cut off is left to its journal.
+func madeBefore(out string, key []byte) (rows int, err error) {
+	dir, err := journalDir(out)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	set, err := arrowset.Open(out)
+	if err != nil {
+		return 0, nil // no set
+	}
+	defer set.Close()
+	was, err := os.ReadFile(filepath.Join(out, RequestName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, fmt.Errorf("%s holds a data set of %d rows, which does not say that this import made it; remove the folder or name another: %w", out, set.Len(), fs.ErrExist)
+	case err != nil:
+		return 0, err
+	case !bytes.Equal(bytes.TrimSpace(was), key):
+		return 0, fmt.Errorf("%s holds a whole data set of %d rows that an import of something else made, or with other options (%s there says which); remove the folder or name another: %w",
+			out, set.Len(), RequestName, fs.ErrExist)
+	}
+	return set.Len(), nil
 }
 
 // made says whether the set in a folder is what the journal tells of; if so, the journal can go.
@@ -123,7 +153,7 @@ func emptyOrMissing(dir string) error {
 func (j *journal) setDir() string { return filepath.Join(j.dir, "set") }
 
 // load opens the file, takes in what it holds and cuts off what is of no use.
-func (j *journal) load(key []byte) error {
+func (j *journal) load() error {
 	name := filepath.Join(j.dir, "journal.jsonl")
 	var err error
 	if j.file, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644); err != nil {
@@ -144,7 +174,7 @@ func (j *journal) load(key []byte) error {
 		}
 		switch {
 		case line.Import != nil:
-			if !bytes.Equal(line.Import, key) {
+			if !bytes.Equal(line.Import, j.key) {
 				return fmt.Errorf("%w: %s holds an unfinished import of something else, or with other options: %s; give these to go on with it, or remove the folder to begin anew",
 					ErrInput, j.dir, line.Import)
 			}
@@ -174,7 +204,7 @@ func (j *journal) load(key []byte) error {
 	}
 	j.read = true
 	if good == 0 {
-		return j.write(journalLine{Import: key})
+		return j.write(journalLine{Import: j.key})
 	}
 	return nil
 }
@@ -209,8 +239,11 @@ func (j *journal) skip(record int, bad *RecordError) error {
 	return j.write(journalLine{Skip: &s})
 }
 
-// finish closes the writer, with the list of what was skipped in the set, and forgets.
+// finish closes the writer, with the request and the list of what was skipped in the set, and forgets.
 func (j *journal) finish(w *arrowset.Writer) error {
+	if err := os.WriteFile(filepath.Join(j.setDir(), RequestName), append(bytes.Clone(j.key), '\n'), 0o644); err != nil {
+		return err
+	}
 	if len(j.skipped) > 0 {
 		var list bytes.Buffer
 		for _, s := range j.skipped {
