@@ -54,16 +54,17 @@ type probe struct {
 	theta        []float64 // W (K, D), then b (K)
 	theta32      []float32
 	scores       []float32 // of a block of pictures (rows, K)
-	gradient     []float32 // of W by a block
-	losses       []float64 // of a block's pictures
+	gradient     []float32 // of W, then b by a block
+	own          []int32   // classes of a block's pictures
+	lse          []float32 // log Σ exp of their scores
 }
 
 func newProbe(pool *kernel.Pool, classes, dim int) *probe {
 	p := &probe{pool: pool, classes: classes, dim: dim}
 	n := classes * (dim + 1)
-	p.theta, p.theta32, p.gradient = make([]float64, n), make([]float32, n), make([]float32, classes*dim)
+	p.theta, p.theta32, p.gradient = make([]float64, n), make([]float32, n), make([]float32, n)
 	rows := p.block()
-	p.scores, p.losses = make([]float32, rows*classes), make([]float64, rows)
+	p.scores, p.own, p.lse = make([]float32, rows*classes), make([]int32, rows), make([]float32, rows)
 	return p
 }
 
@@ -90,26 +91,24 @@ func (p *probe) blocks(s samples, theta []float64, visit func(lo, m int)) {
 //
 //	L = 1/N Σ_i [log Σ_k exp(z_ik) - z_i,y_i] + λ/2N Σ W²    z_i = W·x_i + b
 //
-// Products are of float32, all sums over pictures of float64 and in their order: the result does not depend on the threads.
+// Blocks of pictures are computed in float32 and added in float64, in their order: the result does not depend on the threads.
 func (p *probe) loss(s samples, lambda float64, theta, grad []float64) float64 {
 	n, k := float64(len(s.labels)), p.classes
 	weights := k * p.dim
 	clear(grad)
 	sum := 0.0
 	p.blocks(s, theta, func(lo, m int) {
-		p.pool.For(m, 16, func(a, b, _ int) {
-			for i := a; i < b; i++ {
-				p.losses[i] = crossEntropy(p.scores[i*k:(i+1)*k], s.labels[lo+i])
-			}
-		})
-		for i := range m {
-			sum += p.losses[i]
-			for c, d := range p.scores[i*k : (i+1)*k] {
-				grad[weights+c] += float64(d)
-			}
+		for i, label := range s.labels[lo : lo+m] {
+			p.own[i] = int32(label)
 		}
+		ce := kernel.CrossEntropy[float32]{Logits: p.scores[:m*k], Rows: m, Cols: k, Classes: p.own, LSE: p.lse[:m]}
+		loss, _ := kernel.CrossEntropyForward(p.pool, &ce)
+		sum += loss
+		kernel.CrossEntropyBackward(p.pool, &ce, ce.Logits, 1)
+		clear(p.gradient[weights:])
+		kernel.ColSum(p.pool, p.gradient[weights:], ce.Logits, m, k)
 		kernel.MatMul(p.pool, &kernel.Gemm[float32]{
-			TransA: true, M: k, N: p.dim, K: m, A: p.scores, LDA: k, B: s.x[lo*p.dim:], LDB: p.dim, C: p.gradient, LDC: p.dim,
+			TransA: true, M: k, N: p.dim, K: m, A: p.scores, LDA: k, B: s.x[lo*p.dim:], LDB: p.dim, C: p.gradient[:weights], LDC: p.dim,
 		})
 		for i, d := range p.gradient {
 			grad[i] += float64(d)
@@ -124,23 +123,6 @@ func (p *probe) loss(s samples, lambda float64, theta, grad []float64) float64 {
 		grad[i] /= n
 	}
 	return (sum + lambda/2*squares) / n
-}
-
-// crossEntropy returns -log softmax(scores)[label] in nats and puts softmax(scores) - onehot(label) in their place.
-func crossEntropy(scores []float32, label int) float64 {
-	top := float64(slices.Max(scores))
-	own := float64(scores[label]) - top
-	sum := 0.0
-	for c, z := range scores {
-		e := math.Exp(float64(z) - top)
-		scores[c] = float32(e)
-		sum += e
-	}
-	for c := range scores {
-		scores[c] = float32(float64(scores[c]) / sum)
-	}
-	scores[label]--
-	return math.Log(sum) - own
 }
 
 // fit learns from s, from what theta holds on.
