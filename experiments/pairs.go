@@ -243,8 +243,8 @@ func (m *Pairs) FillText(im *transform.Image, text string, top int) ([][]Word, e
 
 // Score is how well a picture and a sentence belong together, and where the sentence's tokens find themselves in it, or look.
 type Score struct {
-	Probability float64  `json:"probability"`
-	LogOdds     float64  `json:"logOdds"`
+	Probability *float64 `json:"probability,omitempty"` // nil of a model that was trained to rank and not to match
+	LogOdds     float64  `json:"logOdds"`               // that they do; of such a model only differences between sentences tell something
 	Tokens      []string `json:"tokens"`
 	Rows        int      `json:"rows"` // of patches
 	Cols        int      `json:"cols"`
@@ -255,15 +255,20 @@ type Score struct {
 
 // Score matches a picture with a sentence.
 func (m *Pairs) Score(im *transform.Image, text string) (*Score, error) {
-	if !losses.Heads(m.Config().Losses).Match {
-		return nil, fmt.Errorf("experiments: the model was not trained to match; its recipe has no itm")
+	h := losses.Heads(m.Config().Losses)
+	if !h.Match && !h.Rank {
+		return nil, fmt.Errorf("experiments: the model was not trained to match; its recipe has neither itm nor rank")
 	}
 	ids := m.encode(text)
 	a, err := m.align(picture(im), ids)
 	if err != nil {
 		return nil, err
 	}
-	s := &Score{LogOdds: float64(a.LogOdds), Probability: 1 / (1 + math.Exp(-float64(a.LogOdds))), Rows: a.Rows, Cols: a.Cols, Plan: a.Plan}
+	s := &Score{LogOdds: float64(a.LogOdds), Rows: a.Rows, Cols: a.Cols, Plan: a.Plan}
+	if h.Match {
+		p := 1 / (1 + math.Exp(-s.LogOdds))
+		s.Probability = &p
+	}
 	if len(ids) > 2 {
 		s.Tokens = m.pairEncoder.parts.tok.Tokens(ids[1 : len(ids)-1])
 	}

@@ -20,8 +20,8 @@ type fuser interface {
 	// MatchRead adds a pass over sentences, each with picture reads[i]: the scores (B, 2).
 	MatchRead(g *ops.Graph, pass string, texts *model.TextInput, images *model.ImageInput, reads *ops.Ints) *ops.Node
 	// MatchHard adds a pass over pairs and their hard negatives: the scores (3·B, 2) of a pair, of its sentence with another picture and
-	// of its picture with another sentence.
-	MatchHard(g *ops.Graph, pass string, texts *model.TextInput, images *model.ImageInput, groups *ops.Ints) *ops.Node
+	// of its picture with another sentence; before update `after` the negatives are drawn evenly.
+	MatchHard(g *ops.Graph, pass string, texts *model.TextInput, images *model.ImageInput, groups *ops.Ints, after int) *ops.Node
 }
 
 // itm is image–text matching with random false pictures (Kim et al. 2021, §3.2), over the N pairs of the global batch:
@@ -34,13 +34,14 @@ type fuser interface {
 //
 // With hardNegatives each pair is matched three times (Li et al. 2021, §3.2): with its own picture, its sentence with another pair's
 // picture, its picture with another pair's sentence, drawn within the grain by how alike the towers find them, as ALBEF draws them
-// within a device's batch; L is the mean over the 3·N.
+// within a device's batch; L is the mean over the 3·N. A head that has learnt nothing yet finds nothing to learn in pairs that the
+// towers cannot tell apart: before update hardAfter the others are drawn evenly.
 func itm(gr *model.Grain, c Config, o *Options) (Local, error) {
 	if gr.N < 2 {
 		return Local{}, fmt.Errorf("a false picture is that of another pair of the grain, but grains have %d (train.grainSize)", gr.N)
 	}
 	if f, ok := gr.Model.(fuser); ok && c.HardNegatives {
-		return itmHard(gr, f), nil
+		return itmHard(gr, c, f), nil
 	} else if ok {
 		return itmRead(gr, f, o), nil
 	}
@@ -80,10 +81,10 @@ func itmRead(gr *model.Grain, m fuser, o *Options) Local {
 }
 
 // itmHard is itm with hard negatives.
-func itmHard(gr *model.Grain, m fuser) Local {
+func itmHard(gr *model.Grain, c Config, m fuser) Local {
 	groups := gr.G.Ints("itm.groups", gr.N)
 	t := ops.Targets{Classes: gr.G.Ints("itm.own", 3*gr.N)}
-	scores := m.MatchHard(gr.G, "itm", gr.Texts(), gr.Images(), groups)
+	scores := m.MatchHard(gr.G, "itm", gr.Texts(), gr.Images(), groups, c.HardAfter)
 	var own, group []int32
 	bind := func(p *ops.Program, v View) (int, error) {
 		own, group = own[:0], group[:0]

@@ -32,6 +32,8 @@ type Config struct {
 	CutMix float64 `yaml:"cutmix,omitempty"`
 	// HardNegatives draws false partners by how alike the towers find them (itm).
 	HardNegatives bool `yaml:"hardNegatives,omitempty"`
+	// HardAfter is the number of updates before which hardNegatives are drawn evenly.
+	HardAfter int `yaml:"hardAfter,omitempty"`
 	// MaskProb is the share of the tokens that are hidden (mlm); 0: 0.15, as in BERT. The words of a short sentence tell one
 	// another; the more are hidden the more must come from the picture.
 	MaskProb float64 `yaml:"maskProb,omitempty"`
@@ -74,7 +76,7 @@ type objective struct {
 var objectives = map[string]objective{
 	"itc":      {global: itc, keys: []string{"labelSmoothing", "groupTargets"}},
 	"sigmoid":  {global: sigmoid, heads: model.Heads{LogitBias: true}, keys: []string{"groupTargets"}},
-	"itm":      {local: itm, heads: model.Heads{Match: true}, metrics: []string{"accuracy"}, keys: []string{"hardNegatives"}},
+	"itm":      {local: itm, heads: model.Heads{Match: true}, metrics: []string{"accuracy"}, keys: []string{"hardNegatives", "hardAfter"}},
 	"mlm":      {local: mlm, heads: model.Heads{Words: true}, metrics: []string{"top1"}, keys: []string{"maskProb", "wholeWords", "padTo"}},
 	"wpa":      {local: wpa, heads: model.Heads{Match: true}, metrics: []string{"distance"}},
 	"mpp":      {local: mpp, heads: model.Heads{Colors: true}, metrics: []string{"top1"}},
@@ -116,7 +118,7 @@ func Validate(cfgs []Config) error {
 		for key, set := range map[string]bool{
 			"labelSmoothing": c.LabelSmoothing != 0, "groupTargets": c.GroupTargets, "mixup": c.Mixup != 0, "cutmix": c.CutMix != 0,
 			"maskProb": c.MaskProb != 0, "wholeWords": c.WholeWords, "padTo": c.PadTo != 0, "hardNegatives": c.HardNegatives,
-			"negatives": c.Negatives != 0,
+			"hardAfter": c.HardAfter != 0, "negatives": c.Negatives != 0,
 		} {
 			if ok && set && !slices.Contains(o.keys, key) {
 				bad("%s: the objective %s has none", key, c.Name)
@@ -124,6 +126,9 @@ func Validate(cfgs []Config) error {
 		}
 		if c.HardNegatives && !HasGlobal(cfgs) {
 			bad("hardNegatives: they are drawn by the similarity of the towers, which no objective of the recipe trains: add itc or sigmoid")
+		}
+		if c.HardAfter < 0 || c.HardAfter > 0 && !c.HardNegatives {
+			bad("hardAfter: %d, want 0 or more updates, with hardNegatives", c.HardAfter)
 		}
 		if !(c.MaskProb >= 0 && c.MaskProb <= 1) {
 			bad("maskProb: %v, want 0 (0.15) to 1", c.MaskProb)

@@ -17,6 +17,8 @@ func TestValidateNumbers(t *testing.T) {
 		"labelSmoothing: NaN":  {Name: "itc", Weight: 1, LabelSmoothing: math.NaN()},
 		"labelSmoothing: 1":    {Name: "itc", Weight: 1, LabelSmoothing: 1},
 		"labelSmoothing: -0.5": {Name: "itc", Weight: 1, LabelSmoothing: -0.5},
+		"hardAfter: 9":         {Name: "itm", Weight: 1, HardAfter: 9},
+		"hardAfter: -1":        {Name: "itm", Weight: 1, HardNegatives: true, HardAfter: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.ErrorContains(t, Validate([]Config{c}), "losses[0]."+name+", want")

@@ -270,10 +270,10 @@ func (m *Fusion) MatchRead(g *ops.Graph, pass string, texts *TextInput, images *
 }
 
 // MatchHard adds a pass over three pairings of each pair, in this order: its own, its sentence with another picture, its picture
-// with another sentence. The others are drawn by the similarity of the towers' embeddings from the pairs of other groups; see
-// ops.HardNegatives. It returns the scores (3·B, 2) of "another picture" and "its own".
-func (m *Fusion) MatchHard(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, groups *ops.Ints) *ops.Node {
-	neg := g.HardNegatives(m.EncodeImage(g, images), m.EncodeText(g, texts), m.logitScale.node(g), groups, pass)
+// with another sentence. The others are drawn from the pairs of other groups, from update `after` on by the similarity of the
+// towers' embeddings; see ops.HardNegatives. It returns the scores (3·B, 2) of "another picture" and "its own".
+func (m *Fusion) MatchHard(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, groups *ops.Ints, after int) *ops.Node {
+	neg := g.HardNegatives(m.EncodeImage(g, images), m.EncodeText(g, texts), m.logitScale.node(g), groups, pass, after)
 	x, trio := g.Trios(m.textTokens(g, texts), texts.seqs, neg)
 	if g.Err() != nil {
 		return nil

@@ -277,7 +277,7 @@ func TestMatchHard(t *testing.T) {
 		groups = append(groups, int32(i))
 	}
 	texts, images := r.sentences("text", f.texts), r.images()
-	hard := f.model.MatchHard(r.g, "itm", texts, images, r.ints("groups", groups))
+	hard := f.model.MatchHard(r.g, "itm", texts, images, r.ints("groups", groups), 0)
 	outs := []*ops.Node{hard} // and, by shift, each sentence with the picture so much further
 	for shift := range f.texts {
 		var reads []int32

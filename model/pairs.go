@@ -180,16 +180,21 @@ func (r *PairRunner) Words(pics []ops.Picture, texts [][]int32, places [][]int, 
 
 // Alignment is where the words of a sentence find themselves in a picture.
 type Alignment struct {
-	LogOdds    float32   // that they belong together
+	LogOdds    float32   // that they belong together; of a model that was trained to rank and not to match its score
 	Rows, Cols int       // of the picture's patches
 	Words      int       // tokens between the marks
 	Plan       []float64 // (Rows·Cols, Words): the mass that optimal transport moves, Σ = 1; see ops.Alignment
 }
 
-// Align matches one picture with one sentence and aligns its tokens with the patches.
+// Align matches, or scores, one picture with one sentence and aligns its tokens with the patches.
 func (r *PairRunner) Align(pic ops.Picture, text []int32) (*Alignment, error) {
 	p, err := r.program(&r.align, func(p *pairProgram, g *ops.Graph) {
-		p.out, p.states, _ = r.m.Match(g, "align", p.texts, p.images, true)
+		if r.m.Heads.Match {
+			p.out, p.states, _ = r.m.Match(g, "align", p.texts, p.images, true)
+			return
+		}
+		pooled, rows, _ := r.m.pooledOfAll(g, "align", p.texts, p.images)
+		p.out, p.states = r.m.RankScore(g, pooled), rows
 	})
 	if err != nil {
 		return nil, err
@@ -198,7 +203,11 @@ func (r *PairRunner) Align(pic ops.Picture, text []int32) (*Alignment, error) {
 		return nil, err
 	}
 	v := p.prog.Value(p.out)
-	a := &Alignment{LogOdds: v[1] - v[0], Rows: pic.H / r.m.cfg.PatchSize, Cols: pic.W / r.m.cfg.PatchSize}
+	odds := v[0]
+	if r.m.Heads.Match {
+		odds = v[1] - v[0]
+	}
+	a := &Alignment{LogOdds: odds, Rows: pic.H / r.m.cfg.PatchSize, Cols: pic.W / r.m.cfg.PatchSize}
 	states := p.prog.Value(p.states)
 	rows := int32(len(states) / r.m.cfg.Width)
 	a.Plan, a.Words, _ = kernel.TransportPlan(&kernel.Transport[float32]{

@@ -25,16 +25,21 @@ func (m *ViLT) NewTexts(g *ops.Graph, name string, n int) *TextInput {
 // Match adds a pass over pairs and the scores (B, 2) of "another picture" and "its own". With all it also returns the rows after
 // the last norm (R, D) and how they divide; without, only the first of each sequence leaves the last block.
 func (m *ViLT) Match(g *ops.Graph, pass string, texts *TextInput, images *ImageInput, all bool) (scores, rows *ops.Node, joined *ops.Joined) {
+	if !all {
+		return m.MatchLogits(g, m.pooled(g, pass, texts, images, 0)), nil, nil
+	}
+	pooled, rows, joined := m.pooledOfAll(g, pass, texts, images)
+	return m.MatchLogits(g, pooled), rows, joined
+}
+
+// pooledOfAll adds a pass over pairs -> pooled (B, D), with the rows after the last norm (R, D) and how they divide.
+func (m *ViLT) pooledOfAll(g *ops.Graph, pass string, texts *TextInput, images *ImageInput) (pooled, rows *ops.Node, joined *ops.Joined) {
 	s := m.Embed(g, texts, images.Shapes, pass, 0, nil)
 	if g.Err() != nil {
 		return nil, nil, nil
 	}
-	first := g.First(s.Joined.Seqs)
-	if !all {
-		return m.MatchLogits(g, m.Pool(g, m.Encode(g, s, first))), nil, nil
-	}
 	rows = m.Encode(g, s, nil)
-	return m.MatchLogits(g, m.Pool(g, g.Gather(rows, first.Rows))), rows, s.Joined
+	return m.Pool(g, g.Gather(rows, g.First(s.Joined.Seqs).Rows)), rows, s.Joined
 }
 
 // NumClasses returns K, the number of answers.
@@ -66,11 +71,7 @@ func (m *ViLT) Answer(g *ops.Graph, pass string, texts *TextInput, images ...*Im
 
 // Rank adds a pass over pairs and the score (B, 1) by which sentences are ranked for a picture.
 func (m *ViLT) Rank(g *ops.Graph, pass string, texts *TextInput, images *ImageInput) *ops.Node {
-	pooled := m.pooled(g, pass, texts, images, 0)
-	if g.Err() != nil {
-		return nil
-	}
-	return m.RankScore(g, pooled)
+	return m.RankScore(g, m.pooled(g, pass, texts, images, 0))
 }
 
 // Inherit fills dst, the elements of parameter p, from those of a model that lacks it or has it in another form; slab holds

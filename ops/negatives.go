@@ -53,10 +53,11 @@ type Negatives struct {
 //
 //	P(Texts[i] = j) ∝ exp(t·x_i·y_j)    P(Pictures[i] = j) ∝ exp(t·y_i·x_j)    over the pairs j of another group than i's
 //
-// The authors take the softmax over all pairs and clear the diagonal after it, which is the same distribution. A draw is a
+// The authors take the softmax over all pairs and clear the diagonal after it, which is the same distribution. Before update
+// `after` all pairs of another group are equally likely. A draw is a
 // function of (seed, name, step, position of pair i in the global batch) and the rows; no gradient flows from it. A run whose
 // pairs are all of one group is an error.
-func (g *GraphOf[T]) HardNegatives(x, y, logScale *Node, groups *Ints, name string) *Negatives {
+func (g *GraphOf[T]) HardNegatives(x, y, logScale *Node, groups *Ints, name string, after int) *Negatives {
 	full := "hard negatives " + name
 	c := g.contrast(full, x, y, logScale)
 	if c == nil {
@@ -98,7 +99,11 @@ func (g *GraphOf[T]) HardNegatives(x, y, logScale *Node, groups *Ints, name stri
 		kernel.MatMul(run.Pool, &kernel.Gemm[T]{
 			TransB: true, M: rows, N: rows, K: x.Cols(), A: g.at(x), LDA: x.Cols(), B: g.at(y), LDB: x.Cols(), C: z, LDC: rows, // z_ij = x_i·y_j
 		})
-		t, key, dst := float64(c.t()), addr.Hash(run.Seed, addr.Name(name), uint64(run.Step)), g.at(out)
+		t := float64(c.t())
+		if run.Step < after {
+			t = 0
+		}
+		key, dst := addr.Hash(run.Seed, addr.Name(name), uint64(run.Step)), g.at(out)
 		run.Pool.For(rows, 8, func(lo, hi, _ int) {
 			for i := lo; i < hi; i++ {
 				draw := func(way uint64, score func(j int) T) T {

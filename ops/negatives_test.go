@@ -22,7 +22,7 @@ func (b *bench[T]) fusion(pairs int) (*Node, *Negatives) {
 	texts, pics := b.seqs("texts", append(offsets, n*(n+3)/2)...), b.seqs("pictures", append(pixels, 3*n)...)
 	x := b.Linear(b.data("image", pairs, 5), b.param("project", 3, 5), nil, LinearOpt{})
 	rows, tokens := b.inputOf("rows", texts.Rows, int(n*(n+3)/2), width), b.inputOf("tokens", pics.Rows, int(3*n), width)
-	neg := b.HardNegatives(x, b.data("text", pairs, 3), b.param("scale"), b.ints("groups", groups...), "itm")
+	neg := b.HardNegatives(x, b.data("text", pairs, 3), b.param("scale"), b.ints("groups", groups...), "itm", 0)
 	packed, trio := b.Trios(rows, texts, neg)
 	h := b.Attention(b.Linear(packed, b.param("qkv", 3*width, width), nil, LinearOpt{}), trio.Seqs, 2, false)
 	h = b.Dropout(h, 0.3, "h", trio.Seqs)
@@ -46,45 +46,47 @@ func TestHardNegativeGradients(t *testing.T) {
 	require.Zero(t, b.run.Grads[scale.buf.off], "no gradient by the scale")
 }
 
-// A pair's negatives are never of its group, they follow P(j) ∝ exp(t·x_i·y_j) over the others, and they depend on position, step and
-// seed, not on what is computed beside.
+// A pair's negatives are never of its group; before update `after` the others are equally likely, from then on P(j) ∝ exp(t·x_i·y_j);
+// and they depend on position, step and seed, not on what is computed beside.
 func TestHardNegativesDistribution(t *testing.T) {
-	const n, draws = 6, 6000
+	const n, draws, after = 6, 6000, 2000
 	b := newBench[float32](t)
 	x, y, scale := b.data("x", n, 2), b.data("y", n, 2), b.data("scale", 1, 1)
 	groups := []int32{0, 1, 1, 2, 3, 4}
-	neg := b.HardNegatives(x, y, scale, b.ints("groups", groups...), "itm")
+	neg := b.HardNegatives(x, y, scale, b.ints("groups", groups...), "itm", after)
 	rows := b.seqs("rows", 0, 1, 2, 3, 4, 5, 6)
 	packed, _ := b.Trios(b.inputOf("r", rows.Rows, n, 1), rows, neg)
 	b.compile(packed)
 	logScale := []float32{0.8}
 	b.prog.SetInput(scale, logScale)
 	xs, ys := b.prog.g.at(x), b.prog.g.at(y)
-	var texts, pictures [n][n]int
-	for step := range draws {
-		b.run.Step, b.run.Base = step/3, step%3*n
-		require.NoError(t, b.prog.Forward())
-		for i := range n {
-			texts[i][neg.Texts.data[i]]++
-			pictures[i][neg.Pictures.data[i]]++
-		}
-	}
-	for i := range n {
-		wantText, wantPicture, sumText, sumPicture := [n]float64{}, [n]float64{}, 0.0, 0.0
-		for j := range n {
-			if groups[i] == groups[j] {
-				continue
+	for first, scale := range map[int]float64{0: 0, after: math.Exp(0.8)} {
+		var texts, pictures [n][n]int
+		for step := range draws {
+			b.run.Step, b.run.Base = first+step/3, step%3*n
+			require.NoError(t, b.prog.Forward())
+			for i := range n {
+				texts[i][neg.Texts.data[i]]++
+				pictures[i][neg.Pictures.data[i]]++
 			}
-			dot := func(a, b int) float64 { return float64(xs[2*a]*ys[2*b] + xs[2*a+1]*ys[2*b+1]) }
-			wantText[j], wantPicture[j] = math.Exp(math.Exp(0.8)*dot(i, j)), math.Exp(math.Exp(0.8)*dot(j, i))
-			sumText, sumPicture = sumText+wantText[j], sumPicture+wantPicture[j]
 		}
-		for j := range n {
-			// Four deviations of a share of 6000 draws are below 0.026.
-			require.InDelta(t, wantText[j]/sumText, float64(texts[i][j])/draws, 0.026, "text %d of picture %d", j, i)
-			require.InDelta(t, wantPicture[j]/sumPicture, float64(pictures[i][j])/draws, 0.026, "picture %d of text %d", j, i)
-			if groups[i] == groups[j] {
-				require.Zero(t, texts[i][j]+pictures[i][j])
+		for i := range n {
+			wantText, wantPicture, sumText, sumPicture := [n]float64{}, [n]float64{}, 0.0, 0.0
+			for j := range n {
+				if groups[i] == groups[j] {
+					continue
+				}
+				dot := func(a, b int) float64 { return float64(xs[2*a]*ys[2*b] + xs[2*a+1]*ys[2*b+1]) }
+				wantText[j], wantPicture[j] = math.Exp(scale*dot(i, j)), math.Exp(scale*dot(j, i))
+				sumText, sumPicture = sumText+wantText[j], sumPicture+wantPicture[j]
+			}
+			for j := range n {
+				// Four deviations of a share of 6000 draws are below 0.026.
+				require.InDelta(t, wantText[j]/sumText, float64(texts[i][j])/draws, 0.026, "text %d of picture %d, from update %d", j, i, first)
+				require.InDelta(t, wantPicture[j]/sumPicture, float64(pictures[i][j])/draws, 0.026, "picture %d of text %d, from update %d", j, i, first)
+				if groups[i] == groups[j] {
+					require.Zero(t, texts[i][j]+pictures[i][j])
+				}
 			}
 		}
 	}
@@ -125,7 +127,7 @@ func TestHardNegativesKeepTheirDraw(t *testing.T) {
 // Pairs of one group have no negatives.
 func TestHardNegativesNeedGroups(t *testing.T) {
 	b := newBench[float32](t)
-	neg := b.HardNegatives(b.data("x", 3, 2), b.data("y", 3, 2), b.data("scale", 1, 1), b.ints("groups", 4, 4, 4), "itm")
+	neg := b.HardNegatives(b.data("x", 3, 2), b.data("y", 3, 2), b.data("scale", 1, 1), b.ints("groups", 4, 4, 4), "itm", 0)
 	rows := b.seqs("rows", 0, 1, 2, 3)
 	packed, _ := b.Trios(b.inputOf("r", rows.Rows, 3, 1), rows, neg)
 	prog, err := b.Compile(CompileOpt[float32]{Outputs: []*Node{packed}, ForwardOnly: true})

@@ -89,6 +89,11 @@ func TestAsk(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(ok("eval", at("classify"), "--task", "classify", "--split", "test_style", "--json")), &r))
 	require.Equal(t, 8, r.Result.Splits[0].Classified[0].Classes)
 	require.Contains(t, ok(tune("vilt-retrieval", at("rank"), "--set", "data.path="+at("small"), "--set", "losses=[{name: rank, negatives: 3}]", "--set", "eval.choices=2")...), "choice")
+	require.Regexp(t, `^score -?\d+\.\d{3}\n$`, ok("score", at("rank"), "--image", files[0], "--text", "a red apple"))
+	var score map[string]any
+	require.NoError(t, json.Unmarshal([]byte(ok("score", at("rank"), "--image", files[0], "--text", "a red apple", "--json")), &score))
+	require.NotContains(t, score, "probability")
+	require.NotEmpty(t, score["plan"])
 
 	for _, c := range []struct {
 		text string

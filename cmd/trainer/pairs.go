@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -84,7 +85,8 @@ func newScore() *cobra.Command {
 		Short: "Say how well a picture and a sentence belong together, and where each word is",
 		Long: `Match a picture with a sentence by a model that reads both together, such as ViLT or a fusion.
 
-The probability is that of the matching head. With --sheet a picture is drawn for each token of the sentence: the redder a patch,
+The probability is that of the matching head. A model that was trained to rank (vilt-retrieval) gives a score instead, by which
+sentences are compared for one picture. With --sheet a picture is drawn for each token of the sentence: the redder a patch,
 the more of the token's mass optimal transport moves there (word-patch alignment); by a model of kind fusion, the more of the token's
 attention in the last block falls there.`,
 		Example: `  trainer score runs/vilt-emoji --image apple.png --text "a red apple" --sheet where.png`,
@@ -119,7 +121,7 @@ attention in the last block falls there.`,
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), s)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%.1f %%  (log odds %.3f)\n", 100*s.Probability, s.LogOdds)
+			fmt.Fprintln(cmd.OutOrStdout(), said(s))
 			return nil
 		},
 	}
@@ -131,9 +133,18 @@ attention in the last block falls there.`,
 	return cmd
 }
 
+// said is a score in words.
+func said(s *experiments.Score) string {
+	if s.Probability == nil {
+		return fmt.Sprintf("score %.3f", s.LogOdds)
+	}
+	return fmt.Sprintf("%.1f %%  (log odds %.3f)", 100**s.Probability, s.LogOdds)
+}
+
 // heatSheet draws the picture once for each token, with the patches that it is moved to in red.
 func heatSheet(im *transform.Image, s *experiments.Score, text string) *sheet.Sheet {
-	cells := []sheet.Cell{{Picture: sheet.RGB(im.W, im.H, im.Pix), Text: text, Note: fmt.Sprintf("%.1f %%", 100*s.Probability)}}
+	note, _, _ := strings.Cut(said(s), "  ")
+	cells := []sheet.Cell{{Picture: sheet.RGB(im.W, im.H, im.Pix), Text: text, Note: note}}
 	for w, token := range s.Tokens {
 		cells = append(cells, sheet.Cell{Picture: heat(im, s, w), Text: token})
 	}

@@ -114,29 +114,32 @@ func ActBackward[T Float](p *Pool, act Act, dx, dy, pre []T) {
 
 // ActForward16 is ActForward of x in bfloat16.
 func ActForward16[T Float](p *Pool, act Act, y []T, x []uint16) {
-	p.For(len(y), flatPiece, func(lo, hi, _ int) {
-		for ; lo < hi; lo += actBlock {
-			row := y[lo:min(hi, lo+actBlock)]
-			widen(row, x[lo:lo+len(row)])
-			actRow(act, row, row)
-		}
-	})
+	p.For(len(y), flatPiece, func(lo, hi, _ int) { actRow16(act, y[lo:hi], x[lo:hi]) })
 }
 
 // ActBackward16 is ActBackward of pre in bfloat16.
 func ActBackward16[T Float](p *Pool, act Act, dx, dy []T, pre []uint16) {
 	p.For(len(dx), flatPiece, func(lo, hi, _ int) {
-		var wide [actBlock]T
 		copy(dx[lo:hi], dy[lo:hi])
-		actGradRow16(act, dx[lo:hi], pre[lo:hi], wide[:])
+		actGradRow16(act, dx[lo:hi], pre[lo:hi])
 	})
 }
 
-// actBlock is how many numbers of bfloat16 are widened at a time.
-const actBlock = 512
+// actRow16 sets y = act(x).
+func actRow16[T Float](act Act, y []T, x []uint16) {
+	if isSingle[T]() && actHalf32(act, false, single(y), x) {
+		return
+	}
+	widen(y, x)
+	actRow(act, y, y)
+}
 
-// actGradRow16 multiplies dst by act'(x), widening as much of x at a time as wide holds.
-func actGradRow16[T Float](act Act, dst []T, x []uint16, wide []T) {
+// actGradRow16 multiplies dst by act'(x).
+func actGradRow16[T Float](act Act, dst []T, x []uint16) {
+	if isSingle[T]() && actHalf32(act, true, single(dst), x) {
+		return
+	}
+	var wide [256]T
 	for len(x) > 0 {
 		n := min(len(x), len(wide))
 		widen(wide[:n], x[:n])

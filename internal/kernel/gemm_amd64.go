@@ -504,7 +504,7 @@ func (r *gemmRun) mulRows(s stretch, a []float32, thread, i0, i1, p0, p1 int) {
 			w += cols
 		}
 		if end := min(r.nc, j+tileN); last && post && (end-finished >= epilogueN || p == p1-1) {
-			r.activate(thread, i0, i1, r.jc+finished, r.jc+end)
+			g.activate(i0, i1, r.jc+finished, r.jc+end)
 			finished = end
 		}
 	}
@@ -513,7 +513,7 @@ func (r *gemmRun) mulRows(s stretch, a []float32, thread, i0, i1, p0, p1 int) {
 // mulPanel runs the tiles of rows [i0, i1) against one panel, which args describes, at cols columns of C from col on.
 func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a []float32, c sums, i0, i1, col, cols int, narrow, first, residual bool) {
 	g, tileM, tileN := r.g, r.tile.m, r.tile.n
-	byK := r.packA || g.TransA
+	byK, half := r.packA || g.TransA, g.half()
 	// The kernel fetches ahead what comes next: in the first panel the next rows of A, those of the next piece if they must be
 	// packed; later a share of the next panel.
 	next, share := uintptr(args.b)+uintptr(tileN*4*t.words), uintptr(tileN*4*t.words/r.strips)
@@ -562,11 +562,11 @@ func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a []float32, c sums, i0, i
 			} else if g.ActGrad != nil {
 				args.fetch = at(g.ActGrad, i*g.LDC+col)
 			}
-			if g.ActGrad16 != nil && t.last {
-				prefetchRows((*float32)(unsafe.Pointer(&g.ActGrad16[i*g.LDC+col])), h, 2*cols, 2*g.LDC)
+			if t.last && half != nil {
+				prefetchRows((*float32)(unsafe.Pointer(&half[i*g.LDC+col])), h, 2*cols, 2*g.LDC)
 			}
 			r.runTile(h, byK, narrow, (*byte)(unsafe.Pointer(args)))
-			if half := g.halves(); half != nil && t.last {
+			if t.last && half != nil && g.ActGrad16 == nil { // the tile is in the first-level cache
 				narrowRows(half[i*g.LDC+col:], (*float32)(args.c), h, cols, g.LDC, c.ld)
 			}
 			i += h
@@ -576,12 +576,7 @@ func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a []float32, c sums, i0, i
 }
 
 // activate finishes rows [i0, i1) of columns [j0, j1): activation or its derivative, then the residual.
-func (r *gemmRun) activate(thread, i0, i1, j0, j1 int) {
-	g := r.g
-	var wide []float32
-	if g.ActGrad16 != nil {
-		wide = scratch[float32](r.pool, thread, slotSums, epilogueN)
-	}
+func (g *Gemm[T]) activate(i0, i1, j0, j1 int) {
 	for i := i0; i < i1; i++ {
 		lo, hi := i*g.LDC+j0, i*g.LDC+j1
 		c := g.C[lo:hi]
@@ -589,7 +584,7 @@ func (r *gemmRun) activate(thread, i0, i1, j0, j1 int) {
 		case g.ActGrad != nil:
 			actGradRow(g.Act, c, g.ActGrad[lo:hi])
 		case g.ActGrad16 != nil:
-			actGradRow16(g.Act, c, g.ActGrad16[lo:hi], wide)
+			actGradRow16(g.Act, c, g.ActGrad16[lo:hi])
 		case g.Pre != nil && g.Act == ActNone:
 			copy(c, g.Pre[lo:hi])
 		case g.Pre != nil:
@@ -603,10 +598,13 @@ func (r *gemmRun) activate(thread, i0, i1, j0, j1 int) {
 	}
 }
 
-// halves returns where tiles are rounded to as soon as they are summed, or nil.
-func (g *Gemm[T]) halves() []uint16 {
-	if g.C16 != nil {
+// half returns the one of C16, Pre16 and ActGrad16 that is there, or nil.
+func (g *Gemm[T]) half() []uint16 {
+	switch {
+	case g.C16 != nil:
 		return g.C16
+	case g.Pre16 != nil:
+		return g.Pre16
 	}
-	return g.Pre16
+	return g.ActGrad16
 }

@@ -221,6 +221,31 @@ func actGradRow32(act Act, dst, x []float32) bool {
 	return true
 }
 
+// actHalf32 is actRow16 or, if grad, actGradRow16.
+func actHalf32(act Act, grad bool, y []float32, x []uint16) bool {
+	n := len(x)
+	if !useAVX512 || n == 0 {
+		return n == 0
+	}
+	switch to, from := &y[:n][0], &x[0]; {
+	case act == ActGELU && grad:
+		geluHalfGradAVX512(to, from, n)
+	case act == ActGELU:
+		geluHalfAVX512(to, from, n)
+	case act == ActGELUTanh && grad:
+		geluTanhHalfGradAVX512(to, from, n)
+	case act == ActGELUTanh:
+		geluTanhHalfAVX512(to, from, n)
+	case act == ActQuickGELU && grad:
+		quickGELUHalfGradAVX512(to, from, n)
+	case act == ActQuickGELU:
+		quickGELUHalfAVX512(to, from, n)
+	default:
+		return false
+	}
+	return true
+}
+
 func layerNorm32(y, mean, rstd, x, gamma, beta []float32, eps float32) bool {
 	rows, cols := len(mean), len(gamma)
 	if !useVectors || rows*cols == 0 {

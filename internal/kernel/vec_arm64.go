@@ -218,7 +218,8 @@ func peakRounds32(rounds int, _ bool) (operations int64, ok bool) {
 // tileNEON sets c (8, 12) to the product of packed a (k, 8) and b (k, 12).
 func tileNEON(c, a, b []float32) { tile8x12NEON(len(a)/8, &a[0], &b[0], &c[:8*12][0]) }
 
-// Passages between floats and stored bfloat16 have no vectors.
+// What is stored as bfloat16 has no vectors.
 
-func narrow32([]uint16, []float32) int { return 0 }
-func widen32([]float32, []uint16) int  { return 0 }
+func actHalf32(Act, bool, []float32, []uint16) bool { return false }
+func narrow32([]uint16, []float32) int              { return 0 }
+func widen32([]float32, []uint16) int               { return 0 }

@@ -31,7 +31,8 @@ func infoNCEProbabilities32(row []float32, rowLSE float32, columnLSE []float32, 
 	return false
 }
 
-func peakRounds32(int, bool) (int64, bool) { return 0, false }
-func roundInto32(dst, x []float32) bool    { return false }
-func narrow32([]uint16, []float32) int     { return 0 }
-func widen32([]float32, []uint16) int      { return 0 }
+func peakRounds32(int, bool) (int64, bool)          { return 0, false }
+func roundInto32(dst, x []float32) bool             { return false }
+func actHalf32(Act, bool, []float32, []uint16) bool { return false }
+func narrow32([]uint16, []float32) int              { return 0 }
+func widen32([]float32, []uint16) int               { return 0 }

@@ -44,6 +44,16 @@ func geluAVX512(y *float32, x *float32, n int)
 //go:noescape
 func geluGradAVX512(dst *float32, x *float32, n int)
 
+// geluHalfAVX512 is actRow16.
+//
+//go:noescape
+func geluHalfAVX512(y *float32, x *uint16, n int)
+
+// geluHalfGradAVX512 is actGradRow16.
+//
+//go:noescape
+func geluHalfGradAVX512(dst *float32, x *uint16, n int)
+
 // geluTanhAVX512 is actRow.
 //
 //go:noescape
@@ -54,6 +64,16 @@ func geluTanhAVX512(y *float32, x *float32, n int)
 //go:noescape
 func geluTanhGradAVX512(dst *float32, x *float32, n int)
 
+// geluTanhHalfAVX512 is actRow16.
+//
+//go:noescape
+func geluTanhHalfAVX512(y *float32, x *uint16, n int)
+
+// geluTanhHalfGradAVX512 is actGradRow16.
+//
+//go:noescape
+func geluTanhHalfGradAVX512(dst *float32, x *uint16, n int)
+
 // quickGELUAVX512 is actRow.
 //
 //go:noescape
@@ -63,6 +83,16 @@ func quickGELUAVX512(y *float32, x *float32, n int)
 //
 //go:noescape
 func quickGELUGradAVX512(dst *float32, x *float32, n int)
+
+// quickGELUHalfAVX512 is actRow16.
+//
+//go:noescape
+func quickGELUHalfAVX512(y *float32, x *uint16, n int)
+
+// quickGELUHalfGradAVX512 is actGradRow16.
+//
+//go:noescape
+func quickGELUHalfGradAVX512(dst *float32, x *uint16, n int)
 
 // dotAVX512 returns the sum of a·b: 16 sums side by side, then these.
 //

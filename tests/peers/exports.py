@@ -148,7 +148,8 @@ def vit(trainer, model, tmp):
 
 def vilt(trainer, model, tmp):
     """A ViLT in transformers. That has one epsilon for all norms, so ours is the export imported again."""
-    from transformers import BertTokenizer, ViltForMaskedLM, ViltImageProcessor, ViltModel
+    from transformers import (BertTokenizer, ViltForImageAndTextRetrieval, ViltForMaskedLM, ViltForQuestionAnswering, ViltImageProcessor,
+                              ViltModel)
     ok = True
     at = lambda *n: os.path.join(tmp, *n)  # noqa: E731
     run(trainer, "weights", "export", model, "--format", "hf-vilt", "--out", at("hf"))
@@ -176,6 +177,21 @@ def vilt(trainer, model, tmp):
                 logits = weights["itm_score.fc.weight"] @ pooled + weights["itm_score.fc.bias"]
                 scale = np.abs(logits).max()  # the log odds are a difference
                 ok &= check("transformers, ViltModel and the matching head, " + where, np.array([(logits[1] - logits[0]) / scale, 1]), np.array([said["logOdds"] / scale, 1]))
+            if "rank_output.weight" in weights:
+                hf = ViltForImageAndTextRetrieval.from_pretrained(at("hf")).eval()
+                theirs = [hf(**tokenizer(text, return_tensors="pt"), **pixels).logits.item() for text in TEXTS]
+                ours = [json.loads(output(trainer, "score", at("ours"), "--image", file, "--text", text, "--json"))["logOdds"] for text in TEXTS]
+                ok &= check("transformers, ViltForImageAndTextRetrieval, " + where, np.array(theirs), np.array(ours))
+            if config["architectures"] == ["ViltForQuestionAnswering"]:
+                hf = ViltForQuestionAnswering.from_pretrained(at("hf")).eval()
+                answers = [name for _, name in sorted(hf.config.id2label.items())]
+                theirs, ours = [], []
+                for text in TEXTS:
+                    theirs.append(hf(**tokenizer(text, return_tensors="pt"), **pixels).logits[0].sigmoid().numpy())
+                    asked = json.loads(output(trainer, "ask", at("ours"), "--image", file, text, "--top", str(len(answers)), "--json"))
+                    probability = {a["text"]: a["probability"] for a in asked}
+                    ours.append([probability[name] for name in answers])
+                ok &= check("transformers, ViltForQuestionAnswering, " + where, np.array(theirs), np.array(ours))
             if "mlm_score.transform.dense.weight" in weights:
                 text = "a [MASK] apple on a [MASK]"
                 words = json.loads(output(trainer, "fill", at("ours"), "--image", file, text, "--top", str(config["vocab_size"]), "--json"))

@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 
+	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
@@ -13,7 +14,8 @@ var erfcCoefficients = []float64{2.5943958854474243e-05, 0.2363266981800839, 0.2
 
 const erfcP = 0.42
 
-// activations writes value and derivative of each activation over a row. In the value, x -> y; the derivative multiplies.
+// activations writes value and derivative of each activation over a row. In the value, x -> y; the derivative multiplies. The
+// widest registers also take x in bfloat16.
 func activations(c *vector) {
 	y, x, n, off := reg.RDI, reg.RSI, reg.RCX, reg.RAX
 	for _, act := range []struct {
@@ -69,29 +71,57 @@ func activations(c *vector) {
 			sigmoidSlope(c, r)
 		}},
 	} {
-		c.function(act.name, "func(y, x *float32, n int)", "is actRow.")
-		load(c.Context, []string{"y", "x", "n"}, []reg.Register{y, x, n})
-		r := expConstants(c)
-		act.setup(r)
-		each(c, act.name, n, off, func(masked bool) {
-			get(c, mem(x, off), z[0], masked)
-			act.value(r)
-			put(c, z[0], mem(y, off), masked)
-		})
-		end(c.Context)
+		for _, x16 := range []bool{false, true} {
+			name, element, twin := act.name, "*float32", "Row"
+			if x16 {
+				if c.lanes != 16 {
+					continue
+				}
+				name, element, twin = act.name+"Half", "*uint16", "Row16"
+			}
+			argument := func(masked bool) {
+				if x16 {
+					getHalf(c, x, off, z[0], masked)
+				} else {
+					get(c, mem(x, off), z[0], masked)
+				}
+			}
+			c.function(name, "func(y *float32, x "+element+", n int)", "is act"+twin+".")
+			load(c.Context, []string{"y", "x", "n"}, []reg.Register{y, x, n})
+			r := expConstants(c)
+			act.setup(r)
+			each(c, name, n, off, func(masked bool) {
+				argument(masked)
+				act.value(r)
+				put(c, z[0], mem(y, off), masked)
+			})
+			end(c.Context)
 
-		c.function(act.name+"Grad", "func(dst, x *float32, n int)", "is actGradRow.")
-		load(c.Context, []string{"dst", "x", "n"}, []reg.Register{y, x, n})
-		act.setup(expConstants(c))
-		each(c, act.name+"Grad", n, off, func(masked bool) {
-			get(c, mem(x, off), z[0], masked)
-			act.slope(r)
-			get(c, mem(y, off), z[1], masked)
-			c.VMULPS(z[1], z[0], z[0])
-			put(c, z[0], mem(y, off), masked)
-		})
-		end(c.Context)
+			c.function(name+"Grad", "func(dst *float32, x "+element+", n int)", "is actGrad"+twin+".")
+			load(c.Context, []string{"dst", "x", "n"}, []reg.Register{y, x, n})
+			act.setup(expConstants(c))
+			each(c, name+"Grad", n, off, func(masked bool) {
+				argument(masked)
+				act.slope(r)
+				get(c, mem(y, off), z[1], masked)
+				c.VMULPS(z[1], z[0], z[0])
+				put(c, z[0], mem(y, off), masked)
+			})
+			end(c.Context)
+		}
 	}
+}
+
+// getHalf is get of bfloat16, off bytes of floats from base on. It spoils RDX.
+func getHalf(c *vector, base, off reg.GPPhysical, to reg.VecPhysical, masked bool) {
+	c.MOVQ(off, reg.RDX)
+	c.SHRQ(operand.U8(1), reg.RDX)
+	if masked {
+		c.VPMOVZXWD_Z(mem(base, reg.RDX), reg.K1, to)
+	} else {
+		c.VPMOVZXWD(mem(base, reg.RDX), to)
+	}
+	c.VPSLLD(operand.U8(16), to, to)
 }
 
 const (
