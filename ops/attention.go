@@ -40,9 +40,7 @@ func (g *GraphOf[T]) BiasedAttention(qkv *Node, seqs *Seqs, heads int, causal bo
 	// Counted as if the rows were spread evenly over the sequences: two products of length² for each row and column.
 	length := int64(max(1, seqs.Rows.Max/max(1, seqs.Count.Max)))
 	o := &op[T]{kind: "attention", name: name, in: []*Node{qkv, scores}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * length * int64(width)}
-	if g.bf16 && width/heads%2 == 0 {
-		o.rounds = qkv
-	}
+	g.readsRounded(o, qkv, width/heads)
 	if causal {
 		o.flops /= 2
 	}
@@ -76,6 +74,13 @@ func (g *GraphOf[T]) BiasedAttention(qkv *Node, seqs *Seqs, heads int, causal bo
 	return g.add(o)
 }
 
+// readsRounded says that o, an attention, rounds what it reads of n, in whole pairs of each head.
+func (g *GraphOf[T]) readsRounded(o *op[T], n *Node, headDim int) {
+	if g.bf16 && headDim%2 == 0 {
+		o.rounds = n
+	}
+}
+
 // PooledAttention is Attention for one row of each sequence, which sees the whole sequence: q (B, D) holds its query, kv
 // (R, 2·D) the keys and values of all rows side by side -> (B, D). A tower's last block needs no more when one row of each
 // sequence is read.
@@ -104,15 +109,20 @@ func (g *GraphOf[T]) PooledAttention(q, kv *Node, seqs *Seqs, heads int) *Node {
 	lse := workspace(name+".lse", q.buf.rows, heads)
 	o := &op[T]{kind: "pooled attention", name: name, in: []*Node{q, kv}, out: y, work: []*buffer{lse}, flops: 4 * int64(seqs.Rows.Max) * int64(width)}
 	o.share = func() float64 { return float64(seqs.Rows.Len()) / float64(seqs.Rows.Max) }
+	g.readsRounded(o, kv, width/heads)
 	a := kernel.PooledAttention[T]{Heads: heads, HeadDim: width / heads, BF16: g.bf16}
+	bind := func() {
+		a.KV, a.KV16 = g.mem.stored(kv.buf)
+		a.Q, a.Offsets, a.Out, a.LSE = g.at(q), seqs.offsets, g.at(y), g.mem.at(lse)
+	}
 	o.forward = func() {
-		a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
+		bind()
 		kernel.PooledForward(g.mem.run.Pool, &a)
 	}
 	o.backward = func(r *reverse[T]) {
 		dq, dkv := r.gradOrScratch(0), r.gradOrScratch(1)
 		r.step(o.flops*5/2, func() {
-			a.Q, a.KV, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), seqs.offsets, g.at(y), g.mem.at(lse)
+			bind()
 			a.DOut, a.DQ, a.DKV = g.mem.at(r.dy), g.mem.at(dq), g.mem.at(dkv)
 			kernel.PooledBackward(g.mem.run.Pool, &a)
 		}, q.buf, kv.buf, y.buf, lse)
@@ -164,9 +174,11 @@ func (g *GraphOf[T]) crossAttention(q *Node, qSeqs *Seqs, kv *Node, kvSeqs *Seqs
 	lse := workspace(name+".lse", rows, heads)
 	keys := int64(max(1, kvSeqs.Rows.Max/max(1, kvSeqs.Count.Max)))
 	o := &op[T]{kind: "cross attention", name: name, in: []*Node{q, kv, scores}, out: y, work: []*buffer{lse}, flops: 4 * int64(rows.Max) * keys * int64(width)}
+	g.readsRounded(o, kv, width/heads)
 	a := kernel.CrossAttention[T]{Heads: heads, HeadDim: width / heads, BF16: g.bf16, Bias: g.kernelBias(scores)}
 	bind := func(dbias *buffer) {
-		a.Q, a.KV, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), g.at(kv), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
+		a.KV, a.KV16 = g.mem.stored(kv.buf)
+		a.Q, a.QOffsets, a.Offsets, a.Out, a.LSE = g.at(q), qSeqs.offsets, kvSeqs.offsets, g.at(y), g.mem.at(lse)
 		if reads != nil {
 			a.Reads = reads.data
 		}

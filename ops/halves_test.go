@@ -10,28 +10,43 @@ import (
 
 // What attention reads is stored as bfloat16 unless something else reads it too, and that makes no difference to any bit.
 func TestAttentionOperandsAreStoredAsBF16(t *testing.T) {
-	build := func(output bool) (*bench[float32], *Node) {
-		b := newBench[float32](t)
-		b.RoundProducts()
-		seqs := b.seqs("seqs", 0, 4, 9)
-		x := b.inputOf("x", seqs.Rows, 9, 12)
-		qkv := b.Linear(x, b.param("w", 24, 12), b.param("bias", 24), LinearOpt{})
-		outs := []*Node{b.Linear(b.Attention(qkv, seqs, 2, true), b.param("out", 6, 8), nil, LinearOpt{})}
-		if output {
-			outs = append(outs, qkv)
+	for name, attend := range map[string]func(b *bench[float32], x *Node, seqs *Seqs) (y, stored *Node){
+		"packed": func(b *bench[float32], x *Node, seqs *Seqs) (y, stored *Node) {
+			qkv := b.Linear(x, b.param("w", 24, 12), b.param("bias", 24), LinearOpt{})
+			return b.Attention(qkv, seqs, 2, true), qkv
+		},
+		"pooled": func(b *bench[float32], x *Node, seqs *Seqs) (y, stored *Node) {
+			kv := b.Linear(x, b.param("w", 16, 12), nil, LinearOpt{})
+			q := b.Linear(b.Gather(x, b.First(seqs).Rows), b.param("q", 8, 12), nil, LinearOpt{})
+			return b.PooledAttention(q, kv, seqs, 2), kv
+		},
+		"cross": func(b *bench[float32], x *Node, seqs *Seqs) (y, stored *Node) {
+			kv := b.Linear(x, b.param("w", 16, 12), nil, LinearOpt{})
+			q := b.Linear(x, b.param("q", 8, 12), nil, LinearOpt{})
+			return b.CrossAttention(q, seqs, kv, seqs, nil, 2), kv
+		},
+	} {
+		build := func(output bool) (*bench[float32], *Node) {
+			b := newBench[float32](t)
+			b.RoundProducts()
+			seqs := b.seqs("seqs", 0, 4, 9)
+			y, stored := attend(b, b.inputOf("x", seqs.Rows, 9, 12), seqs)
+			outs := []*Node{b.Linear(y, b.param("out", 6, 8), nil, LinearOpt{})}
+			if output {
+				outs = append(outs, stored)
+			}
+			return b.compile(outs...), stored
 		}
-		b.compile(outs...)
-		return b, qkv
+		half, stored := build(false)
+		full, kept := build(true)
+		clear(full.fed[1])
+		copy(full.fed[0], half.fed[0])
+		require.True(t, stored.buf.half, name)
+		require.False(t, kept.buf.half, name)
+		require.Equal(t, full.gradients(), half.gradients(), name)
+		require.Equal(t, full.prog.Value(full.outs[0]), half.prog.Value(half.outs[0]), name)
+		require.Less(t, half.prog.ArenaSize(), full.prog.ArenaSize(), name)
 	}
-	half, stored := build(false)
-	full, kept := build(true)
-	clear(full.fed[1])
-	copy(full.fed[0], half.fed[0])
-	require.True(t, stored.buf.half)
-	require.False(t, kept.buf.half)
-	require.Equal(t, full.gradients(), half.gradients())
-	require.Equal(t, full.prog.Value(full.outs[0]), half.prog.Value(half.outs[0]))
-	require.Less(t, half.prog.ArenaSize(), full.prog.ArenaSize())
 }
 
 // The argument of an activation is rounded for the backward pass alone: values stay, and gradients move by a rounding. Blocks

@@ -32,9 +32,7 @@ func AttentionForward[T Float](p *Pool, a *Attention[T]) { a.run(p, (*head[T]).f
 func AttentionBackward[T Float](p *Pool, a *Attention[T]) { a.run(p, (*head[T]).backward) }
 
 func (a *Attention[T]) run(p *Pool, f func(h *head[T], p *Pool, thread int, next *head[T])) {
-	if a.QKV16 != nil && (!a.BF16 || a.HeadDim%2 != 0) {
-		panic("kernel: attention on bfloat16 in float32, or with half a pair in a head")
-	}
+	checkHalf(a.QKV16, a.BF16, a.HeadDim)
 	a.Bias.prepare(a.Heads, a.Offsets, a.Offsets)
 	eachHead(p, len(a.Offsets)-1, a.Heads, a.DQKV != nil && a.Bias.differentiated(), a.head, f)
 }
@@ -93,6 +91,13 @@ func (s stored[T]) from(i int) stored[T] {
 		return stored[T]{half: s.half[i:]}
 	}
 	return stored[T]{full: s.full[i:]}
+}
+
+// checkHalf panics if a head cannot read what is stored as bfloat16: products take it as it is, in pairs.
+func checkHalf(half []uint16, bf16 bool, dim int) {
+	if half != nil && (!bf16 || dim%2 != 0) {
+		panic("kernel: attention on bfloat16 in float32, or with half a pair in a head")
+	}
 }
 
 // eachHead runs f on every head of every sequence; next is the head that this thread probably works on next. A work item is one

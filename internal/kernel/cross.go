@@ -16,6 +16,7 @@ type CrossAttention[T Float] struct {
 	HeadDim  int
 	Bias     *ScoreBias[T] // B, or nil for none
 	BF16     bool          // as Attention.BF16
+	KV16     []uint16      // KV stored as bfloat16, in its place, as Attention.QKV16
 
 	Out []T // (Rq, D)
 	LSE []T // (Heads, Rq): log of the sum of the exponentials of a row's scores, kept for the backward pass
@@ -40,11 +41,13 @@ func CrossBackward[T Float](p *Pool, a *CrossAttention[T]) {
 }
 
 func (a *CrossAttention[T]) run(p *Pool, f func(h *head[T], p *Pool, thread int, next *head[T])) {
+	checkHalf(a.KV16, a.BF16, a.HeadDim)
 	a.Bias.prepare(a.Heads, a.QOffsets, a.Offsets)
 	eachHead(p, len(a.QOffsets)-1, a.Heads, a.DQ != nil && a.Bias.differentiated(), a.head, f)
 }
 
 func (a *CrossAttention[T]) backwardRead(p *Pool) {
+	checkHalf(a.KV16, a.BF16, a.HeadDim)
 	a.group()
 	q := own(p)
 	defer disown(p, q)
@@ -120,7 +123,8 @@ func (a *CrossAttention[T]) setKeys(h *head[T], keys, index int) {
 		return
 	}
 	at := from*2*d + index*a.HeadDim
-	h.k, h.v = stored[T]{full: a.KV[at:]}, stored[T]{full: a.KV[at+d:]}
+	kv := stored[T]{a.KV, a.KV16}
+	h.k, h.v = kv.from(at), kv.from(at+d)
 	if a.DKV != nil {
 		h.dk, h.dv = a.DKV[at:], a.DKV[at+d:]
 	}

@@ -164,3 +164,37 @@ func TestAttentionReadsBF16(t *testing.T) {
 		require.Panics(t, func() { AttentionForward(nil, a) }, name)
 	}
 }
+
+// The same holds for keys and values that other rows attend to: those of their own sequence, of another one, or one row of each.
+func TestCrossAttentionReadsBF16(t *testing.T) {
+	const heads = 2
+	offsets, qOffsets, reads := []int32{0, 37, 40, 101, 102}, []int32{0, 1, 8, 8, 21}, []int32{2, 0, 0, 2}
+	eachMultiplier(t, func(t *testing.T, bf16 bool) {
+		if !bf16 {
+			return
+		}
+		for _, dim := range []int{2, 24, 64} {
+			pooled := lastRows(t, newAttention[float32](t, offsets, heads, dim, false))
+			q := normals[float32]("queries", 21*heads*dim)
+			for _, reads := range [][]int32{nil, reads} {
+				cross := func(kv []float32, kv16 []uint16) [][]float32 {
+					c := CrossAttention[float32]{Q: q, KV: kv, KV16: kv16, QOffsets: qOffsets, Offsets: offsets, Reads: reads, Heads: heads, HeadDim: dim, BF16: true,
+						Out: fenced[float32](t, len(q)), LSE: fenced[float32](t, 21*heads), DOut: q, DQ: fenced[float32](t, len(q)), DKV: fenced[float32](t, len(pooled.KV))}
+					CrossForward(nil, &c)
+					CrossBackward(nil, &c)
+					return [][]float32{c.Out, c.LSE, c.DQ, c.DKV}
+				}
+				require.Equal(t, cross(pooled.KV, nil), cross(nil, narrowed(pooled.KV)), "dim %d, reads %v", dim, reads)
+			}
+			one := func(kv []float32, kv16 []uint16) [][]float32 {
+				a := *pooled
+				a.KV, a.KV16, a.BF16 = kv, kv16, true
+				a.Out, a.LSE, a.DQ, a.DKV = slices.Clone(a.Out), slices.Clone(a.LSE), slices.Clone(a.DQ), slices.Clone(a.DKV)
+				PooledForward(nil, &a)
+				PooledBackward(nil, &a)
+				return [][]float32{a.Out, a.LSE, a.DQ, a.DKV}
+			}
+			require.Equal(t, one(pooled.KV, nil), one(nil, narrowed(pooled.KV)), "dim %d, pooled", dim)
+		}
+	})
+}

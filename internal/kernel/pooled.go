@@ -11,7 +11,8 @@ type PooledAttention[T Float] struct {
 	Offsets []int32 // first row of each sequence and, last, R
 	Heads   int
 	HeadDim int
-	BF16    bool // as Attention.BF16
+	BF16    bool     // as Attention.BF16
+	KV16    []uint16 // KV stored as bfloat16, in its place, as Attention.QKV16
 
 	Out []T // (B, D)
 	LSE []T // (B, Heads): log of the sum of the exponentials of the scores, kept for the backward pass
@@ -25,6 +26,7 @@ const pooledPiece = 8
 
 // PooledForward fills Out and LSE.
 func PooledForward[T Float](p *Pool, a *PooledAttention[T]) {
+	checkHalf(a.KV16, a.BF16, a.HeadDim)
 	q := own(p)
 	defer disown(p, q)
 	d, dim := a.Heads*a.HeadDim, a.HeadDim
@@ -37,7 +39,7 @@ func PooledForward[T Float](p *Pool, a *PooledAttention[T]) {
 			for h := range a.Heads {
 				query, out := a.factor(space[:dim], a.Q[s*d+h*dim:]), a.Out[s*d+h*dim:][:dim]
 				for j := range score {
-					score[j] = scale * dot(query, a.factor(space[dim:], a.KV[(first+j)*2*d+h*dim:]))
+					score[j] = scale * dot(query, a.kv(space[dim:], (first+j)*2*d+h*dim))
 				}
 				top := rowMax(score)
 				sum := T(0)
@@ -45,7 +47,7 @@ func PooledForward[T Float](p *Pool, a *PooledAttention[T]) {
 				for j, x := range score {
 					w := T(math.Exp(float64(x - top)))
 					sum += w
-					addScaled(out, a.round(w), a.factor(space[dim:], a.KV[(first+j)*2*d+d+h*dim:]))
+					addScaled(out, a.round(w), a.kv(space[dim:], (first+j)*2*d+d+h*dim))
 				}
 				scaleBy(out, 1/sum)
 				a.LSE[s*a.Heads+h] = top + T(math.Log(float64(sum)))
@@ -58,6 +60,7 @@ func PooledForward[T Float](p *Pool, a *PooledAttention[T]) {
 //
 //	dV = p·dO;  ds = p∘(V·dO - δ);  dq = ds·K/√Dh;  dK = ds·q/√Dh
 func PooledBackward[T Float](p *Pool, a *PooledAttention[T]) {
+	checkHalf(a.KV16, a.BF16, a.HeadDim)
 	q := own(p)
 	defer disown(p, q)
 	d, dim := a.Heads*a.HeadDim, a.HeadDim
@@ -73,9 +76,9 @@ func PooledBackward[T Float](p *Pool, a *PooledAttention[T]) {
 				clear(dq)
 				for r := int(a.Offsets[s]); r < int(a.Offsets[s+1]); r++ {
 					k, v := r*2*d+h*dim, r*2*d+d+h*dim
-					key := a.factor(space[2*dim:3*dim], a.KV[k:])
+					key := a.kv(space[2*dim:3*dim], k)
 					w := T(math.Exp(float64(scale*dot(query, key) - lse)))
-					ds := a.round(scale * w * (dot(dout, a.factor(space[3*dim:], a.KV[v:])) - delta))
+					ds := a.round(scale * w * (dot(dout, a.kv(space[3*dim:], v)) - delta))
 					addScaled(dq, ds, key)
 					scaleInto(a.DKV[v:][:dim], dout, a.round(w))
 					scaleInto(a.DKV[k:][:dim], query, ds)
@@ -91,6 +94,15 @@ func (a *PooledAttention[T]) factor(space, x []T) []T {
 		return x[:a.HeadDim]
 	}
 	roundInto(space[:a.HeadDim], x)
+	return space[:a.HeadDim]
+}
+
+// kv returns what products take for the HeadDim elements of KV from the given one on.
+func (a *PooledAttention[T]) kv(space []T, from int) []T {
+	if a.KV16 == nil {
+		return a.factor(space, a.KV[from:])
+	}
+	widen(space[:a.HeadDim], a.KV16[from:from+a.HeadDim])
 	return space[:a.HeadDim]
 }
 

@@ -8,7 +8,9 @@ open_clip's CLIP or transformers' ViLT of the same form, in turn, and prints med
 
 Each round runs trainer bench step once and then the same number of updates by each PyTorch process, which stay alive between
 rounds: so both meet the same machine. open_clip pads texts to the context, whatever they are, and so does this script. The
-median over all updates of all rounds counts; the spread of the rounds' medians is printed beside it. Nothing else may run on the machine: the
+median over all updates of all rounds counts; the spread of the rounds' medians is printed beside it. Starts are new processes of each
+side in turn, each after a rest: a virtual machine gives the memory of a process that has just ended back to its host after some
+seconds, and pages that have to come from there again cost more than those that have not left. Nothing else may run on the machine: the
 load before and after is printed, and above half a core the comparison does not count.
 """
 
@@ -23,6 +25,8 @@ import time
 
 # As PyTorch is well set up on a CPU: memory that was freed is kept, and MKL is not told to take another processor's code.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+REST = 6  # seconds before a start
 
 
 def open_clip_loss(model, batch):
@@ -114,11 +118,11 @@ def worker(recipe, batch, precision, compiled, threads):
 class Torch:
     """A PyTorch process that makes updates when it is told to."""
 
-    def __init__(self, name, args, recipe, batch):
+    def __init__(self, name, args, recipe, batch, warm=2):
         self.name, self.seconds, self.medians = name, [], []
         command = [sys.executable, __file__, "--worker", json.dumps(recipe), "--batch", str(batch), "--precision", args.precision, "--threads", str(args.threads)]
         self.process = subprocess.Popen(command + (["--compile"] if name == "compiled" else []), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT)
-        self.updates(2)
+        self.updates(warm)
         self.seconds, self.medians = [], []
 
     def updates(self, n):
@@ -129,30 +133,45 @@ class Torch:
             sys.exit(f"step.py: the PyTorch process ({self.name}) ended")
         self.last = json.loads(line)
         self.seconds += self.last["seconds"]
-        self.medians.append(statistics.median(self.last["seconds"]))
+        if n:
+            self.medians.append(statistics.median(self.last["seconds"]))
 
     def close(self):
         self.process.stdin.close()
         self.process.wait()
 
 
-def trainer(args, model, steps):
+def trainer(args, model, steps, warm):
     """Runs trainer bench step and returns its result, with the seconds from the process's start to the end of the first update."""
-    command = [args.trainer, "bench", "step", model, "--json", "--threads", str(args.threads), "--warm", str(args.warm), "--steps", str(steps)]
+    command = [args.trainer, "bench", "step", model, "--json", "--threads", str(args.threads), "--warm", str(warm), "--steps", str(steps)]
     command += ["--batch", str(args.batch)] if args.batch else []
     command += ["--precision", args.precision] if args.precision != "fp32" else []
     out = subprocess.run(command + args.rest, stdout=subprocess.PIPE, check=True)
     return json.loads(out.stdout)[0]
 
 
+def starts(args, model, recipe, batch):
+    """Seconds from the start of a process to the end of its first update, of each side in turn."""
+    first = dict(trainer=[], eager=[])
+    for _ in range(args.starts):
+        time.sleep(REST)
+        first["trainer"].append(trainer(args, model, 1, 0)["firstStep"])
+        time.sleep(REST)
+        p = Torch("eager", args, recipe, batch, warm=0)
+        first["eager"].append(p.last["first"])
+        p.close()
+    return first
+
+
 def compare(args, model):
     ours, medians, shares = [], [], []
     load = os.getloadavg()[0]
-    probe = trainer(args, model, 1)
+    probe = trainer(args, model, 1, 0)
     recipe, batch = probe["recipe"], probe["batch"]
+    first = starts(args, model, recipe, batch)
     peers = [Torch("eager", args, recipe, batch)] + ([Torch("compiled", args, recipe, batch)] if args.compile else [])
     for _ in range(args.rounds):
-        mine = trainer(args, model, args.updates)
+        mine = trainer(args, model, args.updates, args.warm)
         ours += mine["times"]
         medians.append(mine["seconds"]["median"])
         shares.append(mine["share"])
@@ -162,13 +181,15 @@ def compare(args, model):
         p.close()
     result = dict(model=model, batch=batch, precision=args.precision, threads=args.threads, texts=mine["texts"], rounds=args.rounds, updates=args.updates, load=[load, os.getloadavg()[0]])
     result["trainer"] = dict(seconds=statistics.median(ours), rounds=[min(medians), max(medians)], share=statistics.median(shares), peak=mine["peak"]["gflops"],
-                             first=mine["firstStep"], memory=mine["peakMemory"], params=mine["params"])
+                             memory=mine["peakMemory"], params=mine["params"])
     for p in peers:
         s = statistics.median(p.seconds)
-        result[p.name] = dict(seconds=s, rounds=[min(p.medians), max(p.medians)], first=p.last["first"], memory=p.last["peak"], params=p.last["params"])
+        result[p.name] = dict(seconds=s, rounds=[min(p.medians), max(p.medians)], memory=p.last["peak"], params=p.last["params"])
     fastest = min(result[p.name]["seconds"] for p in peers)
     result["ratio"] = fastest / result["trainer"]["seconds"]
     result["memoryRatio"] = result["trainer"]["memory"] / result["eager"]["memory"]
+    for name, seconds in first.items():
+        result[name]["first"], result[name]["starts"] = statistics.median(seconds), [min(seconds), max(seconds)]
     result["firstRatio"] = result["trainer"]["first"] / result["eager"]["first"]
     return result
 
@@ -179,7 +200,7 @@ def show(r):
         if name in r:
             x = r[name]
             print(f"  {name:8} {1e3 * x['seconds']:9.1f} ms ({1e3 * x['rounds'][0]:.1f} to {1e3 * x['rounds'][1]:.1f})  {r['batch'] / x['seconds']:8.1f} pairs/s  "
-                  f"first update after {x['first']:5.1f} s  peak memory {x['memory'] >> 20} MiB  {x['params']} parameters")
+                  f"peak memory {x['memory'] >> 20} MiB  {x['params']} parameters" + (f"  first update after {x['first']:.1f} s ({x['starts'][0]:.1f} to {x['starts'][1]:.1f})" if "first" in x else ""))
     print(f"  speed {r['ratio']:.2f} × the faster PyTorch; share of peak {100 * r['trainer']['share']:.1f} % of {r['trainer']['peak']:.0f} GFLOP/s; memory {r['memoryRatio']:.2f} ×, "
           f"first update {r['firstRatio']:.2f} × of eager", flush=True)
 
@@ -195,6 +216,7 @@ def main():
     p.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--starts", type=int, default=3, help="processes of each side whose first update is timed from the start")
     p.add_argument("--updates", type=int, default=2, help="of each side in a round")
     p.add_argument("--warm", type=int, default=1, help="of trainer, before those that are timed")
     p.add_argument("--compile", action="store_true", help="also with torch.compile")
