@@ -44,8 +44,8 @@ func newOrder(n int, a arrangement) (*Order, error) {
 	return &Order{batch: n, perEp: a.groups() / n, arrangement: a}, nil
 }
 
-// UpdatesPerEpoch returns nb.
-func (o *Order) UpdatesPerEpoch() int { return o.perEp }
+// updatesPerEpoch returns nb.
+func (o *Order) updatesPerEpoch() int { return o.perEp }
 
 // Groups returns G.
 func (o *Order) Groups() int { return o.groups() }
@@ -54,7 +54,7 @@ func (o *Order) Groups() int { return o.groups() }
 func (o *Order) At(u, i int) (group, row int) { return o.substitute(u, i, 0) }
 
 // substitute returns what stands in for slot i of update u when k pictures of it were broken: what slot i holds in the k-th
-// next batch of the same epoch, which no other slot of its batch can hold. It must be asked for k < UpdatesPerEpoch only.
+// next batch of the same epoch, which no other slot of its batch can hold. It must be asked for k < updatesPerEpoch only.
 func (o *Order) substitute(u, i, k int) (group, row int) {
 	e, b := u/o.perEp, (u%o.perEp+k)%o.perEp
 	return o.at(e, b*o.batch+i)

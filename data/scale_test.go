@@ -77,12 +77,12 @@ func TestScale(t *testing.T) {
 	require.NoError(t, err)
 	report("order: time to make", "%v", time.Since(start).Round(10*time.Microsecond))
 	start = time.Now()
-	o.At(123*o.UpdatesPerEpoch()+o.UpdatesPerEpoch()/2, 7)
+	o.At(123*o.updatesPerEpoch()+o.updatesPerEpoch()/2, 7)
 	report("seek to an update of another epoch", "%v", time.Since(start).Round(10*time.Microsecond))
 	start = time.Now()
 	const asked = 100_000
 	for i := range asked {
-		o.At(123*o.UpdatesPerEpoch()+i/n%o.UpdatesPerEpoch(), i%n)
+		o.At(123*o.updatesPerEpoch()+i/n%o.updatesPerEpoch(), i%n)
 	}
 	report("one sample's place", "%v", time.Since(start)/asked)
 	report("memory of manifest, index and order", "%.1f MB", (heap()-before)/1e6)
@@ -102,7 +102,7 @@ func TestScale(t *testing.T) {
 	whole := addr.NewPerm(99, uint64(shards*rows))
 	full := func(u, i int) int { return int(whole.At(uint64(u*n + i))) }
 	windowed := func(u, i int) int { _, row := o.At(u, i); return row }
-	batches := min(400, o.UpdatesPerEpoch())
+	batches := min(400, o.updatesPerEpoch())
 	for _, rho := range []float64{0, 0.01, 0.1, 1} {
 		// A value of each row, of variance 1, of which the share rho is the shard's.
 		value := func(row int) float64 {
@@ -111,7 +111,7 @@ func TestScale(t *testing.T) {
 		spread := func(at func(u, i int) int) float64 {
 			sum := 0.0
 			for k := range batches {
-				u, mean := k*(o.UpdatesPerEpoch()/batches), 0.0
+				u, mean := k*(o.updatesPerEpoch()/batches), 0.0
 				for i := range n {
 					mean += value(at(u, i)) / n
 				}

@@ -70,7 +70,7 @@ func TestOrder(t *testing.T) {
 	}
 	o, err := NewOrder(3, 5, groups)
 	require.NoError(t, err)
-	require.Equal(t, 2, o.UpdatesPerEpoch())
+	require.Equal(t, 2, o.updatesPerEpoch())
 	seen := make([]int, next)
 	for u := range 2 * 4 * 50 { // 200 epochs
 		held := map[int]bool{}
@@ -115,7 +115,7 @@ func TestSubstituteKeepsGroupsApart(t *testing.T) {
 	for u := range 30 {
 		held := map[int]int{}
 		for i := range 6 {
-			for k := range o.UpdatesPerEpoch() {
+			for k := range o.updatesPerEpoch() {
 				g, _ := o.substitute(u, i, k)
 				if other, ok := held[g]; ok {
 					require.Equal(t, other, i, "group %d could stand in two slots of update %d", g, u)

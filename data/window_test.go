@@ -70,7 +70,7 @@ func TestWindowed(t *testing.T) {
 			o, err := NewWindowed(5, n, w, x, "train")
 			require.NoError(t, err)
 			require.Equal(t, len(size), o.Groups())
-			require.Equal(t, len(size)/n, o.UpdatesPerEpoch())
+			require.Equal(t, len(size)/n, o.updatesPerEpoch())
 
 			number := map[string]int{}
 			var first []int
@@ -146,7 +146,7 @@ func TestWindowedIsEnteredAnywhere(t *testing.T) {
 	x, groups := fakeIndex(17, "far")
 	o, err := NewWindowed(8, n, w, x, "train")
 	require.NoError(t, err)
-	last := 5 * o.UpdatesPerEpoch()
+	last := 5 * o.updatesPerEpoch()
 	for u := last; u >= 0; u-- { // backwards, each by an order that knows nothing
 		fresh, err := NewWindowed(8, n, w, x, "train")
 		require.NoError(t, err)
@@ -161,7 +161,7 @@ func TestWindowedIsEnteredAnywhere(t *testing.T) {
 			g2, row2 := fresh.At(u, i)
 			require.Equal(t, []int{g, row}, []int{g2, row2})
 			require.True(t, near[shardOf(x, row)], "update %d needs a shard that was not announced", u)
-			for k := range o.UpdatesPerEpoch() {
+			for k := range o.updatesPerEpoch() {
 				_, row := o.substitute(u, i, k)
 				if other, ok := held[groups[row]]; ok {
 					require.Equal(t, other, i, "group %s could stand in two slots of update %d", groups[row], u)
@@ -183,7 +183,7 @@ func TestWindowOfAllShards(t *testing.T) {
 	}
 	whole, err := NewOrder(4, 5, groupsOf(x, s))
 	require.NoError(t, err)
-	for u := range 3 * whole.UpdatesPerEpoch() {
+	for u := range 3 * whole.updatesPerEpoch() {
 		for i := range 5 {
 			g, row := whole.At(u, i)
 			g2, row2 := o.At(u, i)

@@ -51,19 +51,21 @@ type samples struct {
 type probe struct {
 	pool         *kernel.Pool
 	classes, dim int
-	theta        []float64 // W (K, D), then b (K)
+	mean         []float64 // μ (D): theta's biases are those of features less it
+	theta        []float64 // W (K, D), then b + W·μ (K)
 	theta32      []float32
 	scores       []float32 // of a block of pictures (rows, K)
-	gradient     []float32 // of W by a block
-	losses       []float64 // of a block's pictures
+	gradient     []float32 // of W, then b by a block
+	own          []int32   // classes of a block's pictures
+	lse          []float32 // log Σ exp of their scores
 }
 
 func newProbe(pool *kernel.Pool, classes, dim int) *probe {
-	p := &probe{pool: pool, classes: classes, dim: dim}
+	p := &probe{pool: pool, classes: classes, dim: dim, mean: make([]float64, dim)}
 	n := classes * (dim + 1)
-	p.theta, p.theta32, p.gradient = make([]float64, n), make([]float32, n), make([]float32, classes*dim)
+	p.theta, p.theta32, p.gradient = make([]float64, n), make([]float32, n), make([]float32, n)
 	rows := p.block()
-	p.scores, p.losses = make([]float32, rows*classes), make([]float64, rows)
+	p.scores, p.own, p.lse = make([]float32, rows*classes), make([]int32, rows), make([]float32, rows)
 	return p
 }
 
@@ -76,6 +78,9 @@ func (p *probe) blocks(s samples, theta []float64, visit func(lo, m int)) {
 		p.theta32[i] = float32(v)
 	}
 	weights := p.classes * p.dim
+	for c := range p.classes {
+		p.theta32[weights+c] = float32(theta[weights+c] - dot(theta[c*p.dim:(c+1)*p.dim], p.mean))
+	}
 	for lo := 0; lo < len(s.labels); lo += p.block() {
 		m := min(p.block(), len(s.labels)-lo)
 		kernel.MatMul(p.pool, &kernel.Gemm[float32]{
@@ -90,31 +95,33 @@ func (p *probe) blocks(s samples, theta []float64, visit func(lo, m int)) {
 //
 //	L = 1/N Σ_i [log Σ_k exp(z_ik) - z_i,y_i] + λ/2N Σ W²    z_i = W·x_i + b
 //
-// Products are of float32, all sums over pictures of float64 and in their order: the result does not depend on the threads.
+// Theta holds b + W·μ in the place of b: the minimum is the same, and far fewer steps lead to it where features have a common part.
+// Blocks of pictures are computed in float32 and added in float64, in their order: the result does not depend on the threads.
 func (p *probe) loss(s samples, lambda float64, theta, grad []float64) float64 {
 	n, k := float64(len(s.labels)), p.classes
 	weights := k * p.dim
 	clear(grad)
 	sum := 0.0
 	p.blocks(s, theta, func(lo, m int) {
-		p.pool.For(m, 16, func(a, b, _ int) {
-			for i := a; i < b; i++ {
-				p.losses[i] = crossEntropy(p.scores[i*k:(i+1)*k], s.labels[lo+i])
-			}
-		})
-		for i := range m {
-			sum += p.losses[i]
-			for c, d := range p.scores[i*k : (i+1)*k] {
-				grad[weights+c] += float64(d)
-			}
+		for i, label := range s.labels[lo : lo+m] {
+			p.own[i] = int32(label)
 		}
+		ce := kernel.CrossEntropy[float32]{Logits: p.scores[:m*k], Rows: m, Cols: k, Classes: p.own, LSE: p.lse[:m]}
+		loss, _ := kernel.CrossEntropyForward(p.pool, &ce)
+		sum += loss
+		kernel.CrossEntropyBackward(p.pool, &ce, ce.Logits, 1)
+		clear(p.gradient[weights:])
+		kernel.ColSum(p.pool, p.gradient[weights:], ce.Logits, m, k)
 		kernel.MatMul(p.pool, &kernel.Gemm[float32]{
-			TransA: true, M: k, N: p.dim, K: m, A: p.scores, LDA: k, B: s.x[lo*p.dim:], LDB: p.dim, C: p.gradient, LDC: p.dim,
+			TransA: true, M: k, N: p.dim, K: m, A: p.scores, LDA: k, B: s.x[lo*p.dim:], LDB: p.dim, C: p.gradient[:weights], LDC: p.dim,
 		})
 		for i, d := range p.gradient {
 			grad[i] += float64(d)
 		}
 	})
+	for c, d := range grad[weights:] {
+		axpy(grad[c*p.dim:(c+1)*p.dim], -d, p.mean)
+	}
 	squares := 0.0
 	for i, w := range theta[:weights] {
 		squares += w * w
@@ -124,23 +131,6 @@ func (p *probe) loss(s samples, lambda float64, theta, grad []float64) float64 {
 		grad[i] /= n
 	}
 	return (sum + lambda/2*squares) / n
-}
-
-// crossEntropy returns -log softmax(scores)[label] in nats and puts softmax(scores) - onehot(label) in their place.
-func crossEntropy(scores []float32, label int) float64 {
-	top := float64(slices.Max(scores))
-	own := float64(scores[label]) - top
-	sum := 0.0
-	for c, z := range scores {
-		e := math.Exp(float64(z) - top)
-		scores[c] = float32(e)
-		sum += e
-	}
-	for c := range scores {
-		scores[c] = float32(float64(scores[c]) / sum)
-	}
-	scores[label]--
-	return math.Log(sum) - own
 }
 
 // fit learns from s, from what theta holds on.
@@ -177,6 +167,11 @@ func (p *probe) top1(s samples) float64 {
 func learn(ctx context.Context, pool *kernel.Pool, s samples, n, classes, dim int, progress func(done, total int)) (*probe, *Fit, error) {
 	train, val := samples{s.x[:n*dim], s.labels[:n]}, samples{s.x[n*dim:], s.labels[n:]}
 	p := newProbe(pool, classes, dim)
+	for i := range n {
+		for j, v := range train.x[i*dim : (i+1)*dim] {
+			p.mean[j] += float64(v) / float64(n)
+		}
+	}
 	opt := lbfgsOptions{probeMost, probeGradient, probeDecrease}
 	const total = lambdaCount/lambdaStride + 1 + 2*4 + 1 // the search has four halvings
 	top1, thetas := map[int]float64{}, map[int][]float64{}

@@ -64,13 +64,27 @@ func TestProbeLoss(t *testing.T) {
 	pool := kernel.NewPool(2)
 	defer pool.Close()
 	s, p := cloud(n, classes, dim, 1), newProbe(pool, classes, dim)
+	for j := range p.mean {
+		p.mean[j] = 0.1 * float64(j)
+	}
 	theta, want, got := make([]float64, len(p.theta)), make([]float64, len(p.theta)), make([]float64, len(p.theta))
 	for i := range theta {
 		theta[i] = 0.3 * addr.Norm(addr.Hash(2, uint64(i)))
 	}
-	loss := logistic(s, classes, dim, lambda, theta, want)
+	moved := func(grad []float64) float64 { // theta's biases are those of features less the mean
+		plain := slices.Clone(theta)
+		for c := range classes {
+			plain[classes*dim+c] -= dot(theta[c*dim:(c+1)*dim], p.mean)
+		}
+		loss := logistic(s, classes, dim, lambda, plain, grad)
+		for c := range classes {
+			axpy(grad[c*dim:(c+1)*dim], -grad[classes*dim+c], p.mean)
+		}
+		return loss
+	}
+	loss := moved(want)
 	scratch := make([]float64, len(theta))
-	gradcheck.Check(t, "the reference", theta, want, 200, func() float64 { return logistic(s, classes, dim, lambda, theta, scratch) })
+	gradcheck.Check(t, "the reference", theta, want, 200, func() float64 { return moved(scratch) })
 	require.InDelta(t, loss, p.loss(s, lambda, theta, got), 1e-6*loss, "products are of float32")
 	require.InDeltaSlice(t, want, got, 1e-6)
 }
@@ -96,13 +110,19 @@ func TestProbeGolden(t *testing.T) {
 		}
 	}
 	require.Len(t, g.Fits, 4)
-	for _, f := range g.Fits {
+	for i, f := range g.Fits {
 		p := newProbe(nil, 3, dim)
+		for j := range p.mean { // which changes the way, not the minimum
+			p.mean[j] = float64(i) * 0.3 * float64(j%3-1)
+		}
 		_, _, err := p.fit(t.Context(), s, f.Lambda, lbfgsOptions{iterations: 1000}) // until float32 can tell no better point
 		require.NoError(t, err)
 		grad := make([]float64, len(p.theta))
 		require.InDelta(t, f.Loss, p.loss(s, f.Lambda, p.theta, grad), 1e-6)
 		want := append(slices.Concat(f.Coef...), f.Intercept...)
+		for c, row := range f.Coef {
+			want[3*dim+c] += dot(row, p.mean)
+		}
 		require.InDeltaSlice(t, want, p.theta, 1e-3*largest(want), "λ = %v", f.Lambda)
 	}
 }

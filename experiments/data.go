@@ -35,7 +35,7 @@ func OpenSet(ctx context.Context, path string, cache remote.Options, choose func
 	if !data.IsAddress(path) {
 		return openSet(path)
 	}
-	c, err := OpenCache(cache)
+	c, err := openCache(cache)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (r *Run) openOne(ctx context.Context, sc data.SourceConfig, note func(forma
 		o := r.opt.Cache
 		o.Note = note
 		var err error
-		if r.cache, err = OpenCache(o); err != nil {
+		if r.cache, err = openCache(o); err != nil {
 			return nil, err
 		}
 	}
@@ -151,8 +151,8 @@ func (r *Run) openOne(ctx context.Context, sc data.SourceConfig, note func(forma
 	return &dataset{config: sc, far: far}, err
 }
 
-// OpenCache opens the cache of remote data sets, in the user's cache folder if o names none.
-func OpenCache(o remote.Options) (*remote.Cache, error) {
+// openCache opens the cache of remote data sets, in the user's cache folder if o names none.
+func openCache(o remote.Options) (*remote.Cache, error) {
 	if o.Dir == "" {
 		dir, err := os.UserCacheDir()
 		if err != nil {

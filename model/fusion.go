@@ -84,8 +84,8 @@ type fusionBlock struct {
 	crossNorm                 norm
 }
 
-// NewFusion lays the model out. The configuration must be valid.
-func NewFusion(c Config, h Heads) (*Fusion, error) {
+// newFusion lays the model out. The configuration must be valid.
+func newFusion(c Config, h Heads) (*Fusion, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}

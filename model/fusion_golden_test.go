@@ -74,7 +74,7 @@ func loadALBEF(t *testing.T) *albef {
 	x.MLPRatio, x.LayerNormEps, x.Dropout = float64(o.BERT.MLP)/float64(o.BERT.Width), o.BERT.Eps, 0
 	c.EmbedDim, c.Fusion.Depth = o.Embed, o.BERT.Depth-o.BERT.Fusion
 	var err error
-	f.model, err = NewFusion(c, Heads{Match: true, Words: true})
+	f.model, err = newFusion(c, Heads{Match: true, Words: true})
 	require.NoError(t, err)
 	f.weights = make([]float32, f.model.Layout.Size)
 	for _, p := range f.model.Layout.Params {
@@ -315,10 +315,10 @@ func TestFusionPresets(t *testing.T) {
 	for name, c := range FusionPresets {
 		require.NoError(t, c.Validate(), name)
 	}
-	m, err := NewFusion(FusionPresets["albef"], Heads{Match: true, Words: true})
+	m, err := newFusion(FusionPresets["albef"], Heads{Match: true, Words: true})
 	require.NoError(t, err)
 	require.InDelta(t, 209.9e6, m.Layout.Count(), 0.6e6) // 209.9 M at inference (spec A1)
-	alone, err := NewFusion(FusionPresets["albef"], Heads{})
+	alone, err := newFusion(FusionPresets["albef"], Heads{})
 	require.NoError(t, err)
 	require.Nil(t, alone.Layout.Find("itm_head.weight"))
 

@@ -57,7 +57,7 @@ var kinds map[string]kind
 func init() { // in a function, for the constructors ask the table what is valid
 	kinds = map[string]kind{
 		"clip":   {Default, Presets, (*Config).validateCLIP, func(c Config, h Heads) (Model, error) { return NewCLIP(c, h.LogitBias) }, true, false},
-		"fusion": {DefaultFusion, FusionPresets, (*Config).validateFusion, func(c Config, h Heads) (Model, error) { return NewFusion(c, h) }, true, false},
+		"fusion": {DefaultFusion, FusionPresets, (*Config).validateFusion, func(c Config, h Heads) (Model, error) { return newFusion(c, h) }, true, false},
 		"vilt": {DefaultViLT, ViLTPresets, (*Config).validateViLT, func(c Config, h Heads) (Model, error) {
 			heads := ViLTHeads{Match: h.Match, Words: h.Words, Color: h.Colors, Rank: h.Rank}
 			if h.Answers != "" {

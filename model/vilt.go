@@ -345,8 +345,8 @@ func (m *ViLT) WordLogits(g *ops.Graph, x *ops.Node) *ops.Node {
 	return g.Linear(hidden, table, bias, ops.LinearOpt{})
 }
 
-// ColorLogits are the scores of the 256 levels of each channel's mean at each row: (rows, D) -> (rows, 3·256).
-func (m *ViLT) ColorLogits(g *ops.Graph, x *ops.Node) *ops.Node {
+// colorLogits are the scores of the 256 levels of each channel's mean at each row: (rows, D) -> (rows, 3·256).
+func (m *ViLT) colorLogits(g *ops.Graph, x *ops.Node) *ops.Node {
 	return m.color.forward(g, m.transform(g, m.colorTransform, x), ops.LinearOpt{})
 }
 

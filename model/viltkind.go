@@ -113,5 +113,5 @@ func (m *ViLT) FillColors(g *ops.Graph, pass string, texts *TextInput, images *I
 	if g.Err() != nil {
 		return nil
 	}
-	return g.Split(m.ColorLogits(g, m.Encode(g, s, g.PickSecond(s.Joined, rows))), 3)
+	return g.Split(m.colorLogits(g, m.Encode(g, s, g.PickSecond(s.Joined, rows))), 3)
 }

@@ -75,7 +75,7 @@ func (g *GraphOf[T]) VocabCrossEntropy(hidden, table, bias *Node, t Targets) *No
 	y := g.matrix(name, fixed(1), 2)
 	lse := workspace(name+".lse", rows, 1)
 	o := &op[T]{kind: "cross-entropy", name: name, in: []*Node{hidden, table, bias}, out: y, work: []*buffer{lse},
-		flops: 2 * int64(hidden.buf.max()) * int64(k), share: func() float64 { return float64(rows.Len()) / float64(rows.Max) }}
+		flops: 2 * int64(rows.Max) * int64(hidden.Cols()) * int64(k), share: func() float64 { return float64(rows.Len()) / float64(rows.Max) }}
 	x := kernel.VocabNLL[T]{D: hidden.Cols(), V: k, Smoothing: T(t.Smoothing), BF16: g.bf16}
 	bind := func() {
 		x.N, x.Hidden, x.Table, x.Bias = rows.Len(), g.at(hidden), g.at(table), g.at(bias)

@@ -151,9 +151,6 @@ func (f *File) Names() []string {
 	return names
 }
 
-// Metadata returns the header's free entries, nil if there are none. The caller must not write to it.
-func (f *File) Metadata() map[string]string { return f.meta }
-
 // Info describes the tensor of that name; an error wrapping [ErrMissing] if there is none.
 func (f *File) Info(name string) (Info, error) {
 	i, ok := f.index[name]

@@ -41,7 +41,7 @@ func TestWriteEqualsReference(t *testing.T) {
 		tensors = append([]Tensor{Raw(name, info.DType, info.Shape, data)}, tensors...) // in the wrong order
 	}
 	var got bytes.Buffer
-	require.NoError(t, Write(&got, tensors, f.Metadata()))
+	require.NoError(t, Write(&got, tensors, f.meta))
 	require.Equal(t, want, got.Bytes())
 }
 
@@ -134,7 +134,7 @@ func TestLargeTensor(t *testing.T) {
 	f, err := Open(path)
 	require.NoError(t, err)
 	defer f.Close()
-	require.Equal(t, map[string]string{"format": "pt", "<&>": "é"}, f.Metadata())
+	require.Equal(t, map[string]string{"format": "pt", "<&>": "é"}, f.meta)
 	require.Equal(t, []string{"n", "empty", "w"}, f.Names())
 	got := make([]float32, len(data))
 	require.NoError(t, f.ReadFloat32("w", got))
@@ -293,7 +293,7 @@ func FuzzRead(f *testing.F) {
 			file.Ints(name) // must not panic
 		}
 		var again bytes.Buffer
-		require.NoError(t, Write(&again, tensors, file.Metadata()))
+		require.NoError(t, Write(&again, tensors, file.meta))
 		second, err := parse(again.Bytes())
 		require.NoError(t, err)
 		require.Len(t, second.Names(), len(tensors))

@@ -16,7 +16,8 @@ import (
 // tinyFusion are the arguments of a small run of two towers and a fusion, of four updates.
 func tinyFusion(out string, more ...string) []string {
 	return append([]string{"pretrain", "fusion-emoji", "--out", out, "--set", "train.steps=4", "--set", "train.globalBatch=16", "--set", "train.grainSize=4",
-		"--set", "model.embedDim=16", "--set", "model.vision.imageSize=24", "--set", "model.vision.width=32", "--set", "model.vision.depth=1",
+		"--set", "train.lanes=4", "--set", "losses=[{name: itc}, {name: itm, hardNegatives: true, hardAfter: 2}, {name: mlm, wholeWords: true}]",
+		"--set", "model.embedDim=16", "--set", "model.vision.imageSize=24", "--set", "model.vision.patchSize=8", "--set", "model.vision.width=32", "--set", "model.vision.depth=1",
 		"--set", "model.vision.numHeads=2", "--set", "model.text.width=32", "--set", "model.text.depth=1", "--set", "model.text.numHeads=2",
 		"--set", "model.fusion.depth=1", "--set", "train.evalEvery=2", "--set", "train.checkpointEvery=2", "--set", "eval.splits=[test_both]",
 		"--set", "eval.during=[test_both]", "--set", "eval.choices=4", "--set", "data.cacheMiB=16"}, more...)

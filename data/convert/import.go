@@ -26,8 +26,8 @@ const (
 // SkippedName is the file of a set that lists what Skip left out, a JSON object with record, where and error a line.
 const SkippedName = "skipped.jsonl"
 
-// RequestName is the file of a set that says which import made it: the format, what was said about it, and the options.
-const RequestName = "import.json"
+// requestName is the file of a set that says which import made it: the format, what was said about it, and the options.
+const requestName = "import.json"
 
 // Options are what every import needs to know.
 type Options struct {

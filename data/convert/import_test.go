@@ -234,7 +234,7 @@ func TestGoOn(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrExist)
 	require.ErrorContains(t, err, "with other options (import.json there says which)")
 	require.Equal(t, want, files(t, out))
-	require.NoError(t, os.Remove(filepath.Join(out, RequestName)))
+	require.NoError(t, os.Remove(filepath.Join(out, requestName)))
 	_, err = Run(ctx, &made{N: madeRecords, Size: madeSize}, o)
 	require.ErrorIs(t, err, fs.ErrExist)
 	require.ErrorContains(t, err, "does not say that this import made it")

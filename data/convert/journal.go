@@ -111,7 +111,7 @@ func madeBefore(out string, key []byte) (rows int, err error) {
 		return 0, nil // no set
 	}
 	defer set.Close()
-	was, err := os.ReadFile(filepath.Join(out, RequestName))
+	was, err := os.ReadFile(filepath.Join(out, requestName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return 0, fmt.Errorf("%s holds a data set of %d rows, which does not say that this import made it; remove the folder or name another: %w", out, set.Len(), fs.ErrExist)
@@ -119,7 +119,7 @@ func madeBefore(out string, key []byte) (rows int, err error) {
 		return 0, err
 	case !bytes.Equal(bytes.TrimSpace(was), key):
 		return 0, fmt.Errorf("%s holds a whole data set of %d rows that an import of something else made, or with other options (%s there says which); remove the folder or name another: %w",
-			out, set.Len(), RequestName, fs.ErrExist)
+			out, set.Len(), requestName, fs.ErrExist)
 	}
 	return set.Len(), nil
 }
@@ -241,7 +241,7 @@ func (j *journal) skip(record int, bad *RecordError) error {
 
 // finish closes the writer, with the request and the list of what was skipped in the set, and forgets.
 func (j *journal) finish(w *arrowset.Writer) error {
-	if err := os.WriteFile(filepath.Join(j.setDir(), RequestName), append(bytes.Clone(j.key), '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(j.setDir(), requestName), append(bytes.Clone(j.key), '\n'), 0o644); err != nil {
 		return err
 	}
 	if len(j.skipped) > 0 {

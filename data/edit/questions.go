@@ -27,7 +27,7 @@ const mostClasses = 200
 // picture and of its pixels. Of a picture is asked
 //
 //   - its class in every class system of at most 200 classes: "what is its category?";
-//   - its dominant colour (see Colour): "what colour is it?";
+//   - its dominant colour (see dominant): "what colour is it?";
 //   - one colour and one class of the first such system, by yes or no: half of the time its own, else those of another row;
 //   - the number of capital letters that it shows, where its label says it ("SOS button": 3), and of as many pictures whose label
 //     says nothing of the kind, where the answer is 0.
@@ -142,7 +142,7 @@ func (q *questioner) colour(w *worker, b []byte) (string, error) {
 	if err := transform.Decode(b, &w.decoded); err != nil {
 		return "", err
 	}
-	return Colour(&w.decoded), nil
+	return dominant(&w.decoded), nil
 }
 
 var (
@@ -178,12 +178,12 @@ func (q *questioner) unlettered() []bool {
 	return chosen
 }
 
-// colours are the names that Colour gives.
+// colours are the names that dominant gives.
 var colours = [...]string{"red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "grey", "white"}
 
-// Colour names the colour that most of a picture's pixels have, but for those of its background: the nearly white ones that are
+// dominant names the colour that most of a picture's pixels have, but for those of its background: the nearly white ones that are
 // joined with its border by others. A picture that is nothing else is white.
-func Colour(im *transform.Image) string {
+func dominant(im *transform.Image) string {
 	names := make([]uint8, im.W*im.H)
 	for i := range names {
 		names[i] = nameOfPixel(im.Pix[3*i], im.Pix[3*i+1], im.Pix[3*i+2])

@@ -29,17 +29,17 @@ func TestColour(t *testing.T) {
 				im.Pix = append(im.Pix, c[:]...)
 			}
 		}
-		require.Equal(t, want, Colour(im), lines)
+		require.Equal(t, want, dominant(im), lines)
 	}
 	ring := &transform.Image{W: 5, H: 5, Pix: slices.Repeat([]uint8{255}, 75)}
 	for _, i := range []int{6, 7, 8, 11, 13, 16, 17, 18} {
 		copy(ring.Pix[3*i:], []uint8{20, 20, 20})
 	}
-	require.Equal(t, "black", Colour(ring), "the ground is larger and does not count")
+	require.Equal(t, "black", dominant(ring), "the ground is larger and does not count")
 	for _, i := range []int{6, 7, 8, 11, 13, 16, 17, 18} {
 		copy(ring.Pix[3*i:], []uint8{255, 255, 255})
 	}
-	require.Equal(t, "white", Colour(ring))
+	require.Equal(t, "white", dominant(ring))
 }
 
 func TestLetters(t *testing.T) {

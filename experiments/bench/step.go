@@ -230,8 +230,7 @@ func (r *StepResult) sum(profile []ops.StepProfile, updates int) {
 	r.Share = r.GFLOPs / r.Peak.GFLOPs
 }
 
-// madeUp is a batch of coloured noise and of texts of so many tokens. Pictures have the model's shape; a vilt gets photographs of
-// 4 to 3.
+// madeUp is a batch of coloured noise in the model's shape and of texts of so many tokens.
 func madeUp(c *experiments.Config, tokens int) (string, []*batch.Batch, error) {
 	t := &c.Model.Text
 	if tokens == 0 {
@@ -242,9 +241,6 @@ func madeUp(c *experiments.Config, tokens int) (string, []*batch.Batch, error) {
 	}
 	n := c.Train.GlobalBatch
 	height, width := c.Model.Vision.Sides()
-	if c.Model.Kind == "vilt" {
-		width = height * 4 / 3 / c.Model.Vision.PatchSize * c.Model.Vision.PatchSize
-	}
 	size := 3 * height * width
 	b := &batch.Batch{Pixels: make([]uint8, n*size), Pairs: make([]batch.Pair, n)}
 	for i := range b.Pixels {

@@ -4,7 +4,8 @@ open_clip's CLIP or transformers' ViLT of the same form, in turn, and prints med
   python step.py --trainer ./trainer                              # ViT-B-32, batch 32, texts of 77 tokens
   python step.py --trainer ./trainer clip-emoji ViT-S-32-alt --batch 64 --rounds 5 --compile
   python step.py --trainer ./trainer clip-flickr8k --json -- --set data.path=DIR    # after --: for trainer alone
-  python step.py --trainer ./trainer vilt-b32 --batch 8 -- --tokens 40              # matching and masked words, two passes
+  python step.py --trainer ./trainer vilt-b32 --batch 8 -- --tokens 40 --set model.vilt.tieWords=true --set model.vision.dropout=0
+                                                                  # matching and masked words, two passes; transformers' own defaults
 
 Each round runs trainer bench step once and then the same number of updates by each PyTorch process, which stay alive between
 rounds: so both meet the same machine. open_clip pads texts to the context, whatever they are, and so does this script. The
@@ -58,7 +59,8 @@ def vilt_loss(model, batch):
     side, context = v["ImageSize"], t["ContextLength"]
     net = ViltForMaskedLM(ViltConfig(
         hidden_size=v["Width"], num_hidden_layers=v["Depth"], num_attention_heads=v["NumHeads"], intermediate_size=4 * v["Width"],
-        image_size=side, patch_size=v["PatchSize"], vocab_size=t["VocabSize"], max_position_embeddings=context))
+        image_size=side, patch_size=v["PatchSize"], vocab_size=t["VocabSize"], max_position_embeddings=context,
+        hidden_dropout_prob=v["Dropout"], tie_word_embeddings=model["ViLT"]["TieWords"]))
     net.add_module("itm", torch.nn.Linear(v["Width"], 2))
     ids = torch.randint(1000, t["VocabSize"], (batch, context))
     labels = torch.where(torch.rand(batch, context) < 0.15, ids, -100)
