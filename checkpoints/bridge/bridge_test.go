@@ -479,6 +479,24 @@ func TestRoundTripViLT(t *testing.T) {
 	require.Len(t, m.Notes, 1, "heads are a guess at this width")
 }
 
+// Classes of a picture and a sentence have no public class of their own: Hugging Face's question answering computes them, and config.json tells the
+// two apart when they come back.
+func TestRoundTripPairClasses(t *testing.T) {
+	_, m := readModel(t, "../../model/testdata/vilt-vqa", "")
+	m.ViLT.ClassName = "classifier"
+	for i := range m.Tensors {
+		if leaf, ok := strings.CutPrefix(m.Tensors[i].Name, "vqa_classifier."); ok {
+			m.Tensors[i].Name = "classifier." + leaf
+		}
+	}
+	want := contents(t, m.Tensors)
+	for _, family := range []string{"vilt", "hf-vilt"} {
+		again := write(t, m, family, false)
+		require.Equal(t, m.ViLT, again.ViLT, family)
+		require.Equal(t, want, contents(t, again.Tensors), family)
+	}
+}
+
 // A word head that reads the embeddings' table is written as such for transformers, and with a table of its own for the authors' code.
 func TestTiedWords(t *testing.T) {
 	_, m := readModel(t, "../../model/testdata/vilt-mlm", "")
@@ -557,4 +575,14 @@ func TestOpenCLIPMerges(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, files)
 	require.Contains(t, d.Notes[0], "not a vocabulary of kind wordpiece")
+
+	tok, err = tokenizer.New(tokenizer.Config{Kind: "clip", ContextLength: 32})
+	require.NoError(t, err)
+	longer := append(bytes.TrimSpace(tok.(*tokenizer.BPE).Text()), "\ning ing\n"...)
+	tok, err = tokenizer.New(tokenizer.Config{Kind: "bpe", File: "longer", Content: longer, ContextLength: 32})
+	require.NoError(t, err)
+	d = &Description{Tokenizer: tok}
+	_, err = openCLIPMerges(d, "how")
+	require.NoError(t, err)
+	require.Contains(t, d.Notes[0], "reads 48894 merges and this vocabulary has 48895")
 }

@@ -43,7 +43,7 @@ func TestWeights(t *testing.T) {
 		{"import with another way of positions", []string{"import", bridge + "vit-hf", "--out", out, "--positions", "bogus"}, exitUsage, "--positions bogus is unknown; known: google, hf, open_clip, timm_npz"},
 		{"import", []string{"import", bridge + "vit-hf", "--out", out}, 0, "Hugging Face's ViTForImageClassification: pictures of 24 px"},
 		{"import again", []string{"import", bridge + "vit-hf", "--out", out}, exitUsage, "is there already"},
-		{"show imported", []string{"show", out}, 0, "a vit of this program: pictures of 24 px"},
+		{"show imported", []string{"show", out}, 0, "a vit of this program: pictures of 24 px in patches of 8, width 32, 2 blocks, 4 heads, gelu; 6 classes\nobjectives: classify\npictures: resize filter=bicubic mode=shortest, center_crop, normalize"},
 		{"verify imported", []string{"verify", out, "--golden", bridge + "vit-hf", "--threads", "1"}, 0, "0 beyond their tolerance"},
 		{"verify another", []string{"verify", bridge + "vit-npz", "--golden", bridge + "vit-hf"}, exitFailure, "the model takes (B, 3, 32, 32)"},
 		{"verify changed", []string{"verify", bridge + "vit-hf", "--golden", bridge + "vit-hf", "--set", "model.vision.layerNormEps=1e-5"}, exitFailure, "are beyond their tolerance"},

@@ -179,7 +179,7 @@ def vilt(trainer, model, tmp):
             theirs, ours = [], []
             with torch.no_grad():
                 for text in TEXTS:
-                    theirs.append(hf(**tokenizer(text, return_tensors="pt"), **pixels).logits[0].softmax(-1).numpy())
+                    theirs.append(hf(**tokenizer(text, truncation=True, return_tensors="pt"), **pixels).logits[0].softmax(-1).numpy())
                     ours.append(asked(names, *files, text))
             ok &= check(f"transformers, {type(hf).__name__}, {i} and {j}", np.array(theirs), np.array(ours))
         return ok
@@ -196,7 +196,7 @@ def vilt(trainer, model, tmp):
                 ok &= check("transformers, ViltModel and the matching head, " + where, np.array([(logits[1] - logits[0]) / scale, 1]), np.array([said["logOdds"] / scale, 1]))
             if "rank_output.weight" in weights:
                 hf = ViltForImageAndTextRetrieval.from_pretrained(at("hf")).eval()
-                theirs = [hf(**tokenizer(text, return_tensors="pt"), **pixels).logits.item() for text in TEXTS]
+                theirs = [hf(**tokenizer(text, truncation=True, return_tensors="pt"), **pixels).logits.item() for text in TEXTS]
                 ours = [json.loads(output(trainer, "score", at("ours"), "--image", file, "--text", text, "--json"))["logOdds"] for text in TEXTS]
                 ok &= check("transformers, ViltForImageAndTextRetrieval, " + where, np.array(theirs), np.array(ours))
             if config["architectures"] == ["ViltForQuestionAnswering"]:
@@ -205,14 +205,14 @@ def vilt(trainer, model, tmp):
                 classes = config.get("problem_type") == "single_label_classification"
                 theirs, ours = [], []
                 for text in TEXTS:
-                    logits = hf(**tokenizer(text, return_tensors="pt"), **pixels).logits[0]
+                    logits = hf(**tokenizer(text, truncation=True, return_tensors="pt"), **pixels).logits[0]
                     theirs.append((logits.softmax(-1) if classes else logits.sigmoid()).numpy())
                     ours.append(asked(names, "--image", file, text))
                 ok &= check(f"transformers, ViltForQuestionAnswering{' of classes' if classes else ''}, {where}", np.array(theirs), np.array(ours))
             if "mlm_score.transform.dense.weight" in weights:
                 text = "a [MASK] apple on a [MASK]"
                 words = json.loads(output(trainer, "fill", at("ours"), "--image", file, text, "--top", str(config["vocab_size"]), "--json"))
-                ids = tokenizer(text, return_tensors="pt")
+                ids = tokenizer(text, truncation=True, return_tensors="pt")
                 logits = ViltForMaskedLM.from_pretrained(at("hf")).eval()(**ids, **pixels).logits[0]
                 for k, place in enumerate((ids["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0]):
                     theirs = logits[place].double().softmax(-1)
