@@ -106,7 +106,7 @@ func checkHalf(half []uint16, bf16 bool, dim int) {
 func eachHead[T Float](p *Pool, sequences, heads int, whole bool, describe func(seq, index int) head[T], f func(h *head[T], p *Pool, thread int, next *head[T])) {
 	q := own(p)
 	defer disown(p, q)
-	described := make([][2]head[T], q.Threads()) // once, for what f takes a pointer to is not on the stack
+	described := make([][2]head[T], len(q.memory)) // once, for what f takes a pointer to is not on the stack
 	if whole {
 		q.For(heads, 1, func(lo, hi, thread int) {
 			h, next := &described[thread][0], &described[thread][1]

@@ -8,11 +8,13 @@ import (
 	"unsafe"
 )
 
-// Pool is a fixed set of threads that share the work of one caller at a time, and the scratch memory they need. One
-// goroutine at a time may use a Pool; a piece of a loop must not start another loop on the same Pool.
+// Pool is a fixed set of threads that share the work of one caller at a time, and the scratch memory they need; in a crowd
+// there are twice as many (crowd.go). One goroutine at a time may use a Pool; a piece of a loop must not start another loop on
+// the same Pool.
 type Pool struct {
 	threads int
-	workers []*worker
+	workers []*worker // 2·threads-1, unless there is one thread
+	crowd   crowd
 
 	// The loop being dealt, written before state opens it.
 	f     func(lo, hi, thread int)
@@ -25,6 +27,7 @@ type Pool struct {
 	state atomic.Uint64 // loop number <<32 | stateOpen | workers inside
 	_     [64]byte
 
+	active  atomic.Int32 // threads that may enter, the caller among them
 	closed  atomic.Bool
 	waiting atomic.Bool // the caller is parked on done
 	done    chan struct{}
@@ -75,11 +78,16 @@ func (w *patience) over() bool {
 	return time.Since(w.since) > spinTime
 }
 
-// NewPool starts threads-1 goroutines beside the caller; threads below 1 counts as 1. Close ends them.
+// NewPool makes a Pool of so many threads, the caller among them; below 1 counts as 1. Close ends its goroutines.
 func NewPool(threads int) *Pool {
-	threads = max(threads, 1)
-	p := &Pool{threads: threads, done: make(chan struct{}, 1), memory: make([]scratchSet, threads)}
-	for i := 1; i < threads; i++ {
+	p := &Pool{threads: max(threads, 1), done: make(chan struct{}, 1)}
+	most := 1
+	if p.threads > 1 {
+		most = 2 * p.threads
+	}
+	p.memory = make([]scratchSet, most)
+	p.active.Store(int32(p.threads))
+	for i := 1; i < most; i++ {
 		w := &worker{wake: make(chan struct{}, 1)}
 		p.workers = append(p.workers, w)
 		go p.work(w, i)
@@ -105,7 +113,8 @@ func (p *Pool) Close() {
 			w.wake <- struct{}{}
 		}
 	}
-	p.memory = make([]scratchSet, p.threads)
+	p.memory = make([]scratchSet, len(p.memory))
+	p.double(false)
 }
 
 // For deals [0, n) in pieces of the given length (the last may be shorter) to the caller, which is thread 0, and to the
@@ -124,21 +133,22 @@ func (p *Pool) For(n, piece int, f func(lo, hi, thread int)) {
 		}
 		return
 	}
+	begun := time.Now()
 	p.f, p.n, p.piece = f, n, piece
 	p.next.Store(0)
 	loop := p.state.Load()>>32 + 1
 	p.state.Store(loop<<32 | stateOpen)
-	for _, w := range p.workers[:min(len(p.workers), (n-1)/piece)] {
+	for _, w := range p.workers[:min(int(p.active.Load())-1, (n-1)/piece)] {
 		if w.parked.CompareAndSwap(true, false) {
 			w.wake <- struct{}{}
 		}
 	}
-	defer p.finish()
+	defer p.finish(begun)
 	p.deal(0)
 }
 
 // finish shuts the loop, so that a worker that wakes late does not enter, and waits for those inside.
-func (p *Pool) finish() {
+func (p *Pool) finish(begun time.Time) {
 	p.state.And(^uint64(stateOpen))
 	var wait patience
 	for p.state.Load()&stateActive != 0 {
@@ -151,6 +161,7 @@ func (p *Pool) finish() {
 		}
 	}
 	p.f = nil
+	p.watch(time.Since(begun))
 	if e := p.fault.Swap(nil); e != nil {
 		panic(e.value)
 	}
@@ -173,7 +184,7 @@ func (p *Pool) work(w *worker, thread int) {
 	var wait patience
 	for !p.closed.Load() {
 		s := p.state.Load()
-		if s&stateOpen != 0 && s>>32 != last {
+		if s&stateOpen != 0 && s>>32 != last && int32(thread) < p.active.Load() {
 			if p.state.CompareAndSwap(s, s+1) {
 				last = s >> 32
 				p.inside(thread)
@@ -188,7 +199,7 @@ func (p *Pool) work(w *worker, thread int) {
 		w.parked.Store(true)
 		// Whoever opened a loop before it could see us parked did not wake us, so look once more.
 		s = p.state.Load()
-		if (s&stateOpen != 0 && s>>32 != last || p.closed.Load()) && w.parked.CompareAndSwap(true, false) {
+		if (s&stateOpen != 0 && s>>32 != last && int32(thread) < p.active.Load() || p.closed.Load()) && w.parked.CompareAndSwap(true, false) {
 			continue
 		}
 		<-w.wake
