@@ -78,6 +78,9 @@ func Pairs(ctx context.Context, m PairModel, set Set, opt Options) (*Result, err
 	if err := opt.checkPrompts(); err != nil {
 		return nil, fmt.Errorf("eval: %w", err)
 	}
+	if err := checkSplits(set, opt.Splits); err != nil {
+		return nil, fmt.Errorf("eval: %w", err)
+	}
 	if opt.Lang == "" {
 		opt.Lang = "en"
 	}

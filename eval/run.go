@@ -189,10 +189,8 @@ func (r *runner) check(serves []Task) error {
 	if len(o.Splits) == 0 {
 		return fmt.Errorf("%w: the data set %s has no rows", ErrRequest, man.Name)
 	}
-	for _, s := range o.Splits {
-		if !slices.Contains(have, s) {
-			return fmt.Errorf("%w: the data set %s has no split %q; it has %s", ErrRequest, man.Name, s, strings.Join(have, ", "))
-		}
+	if err := checkSplits(r.set, o.Splits); err != nil {
+		return err
 	}
 	if len(o.Tasks) == 0 {
 		if o.Tasks = serves; o.Templates == nil && o.ClassNames == nil { // which ask for zeroshot
@@ -267,6 +265,17 @@ func TaskList(tasks []Task) string {
 		names[i] = string(t)
 	}
 	return strings.Join(names, ", ")
+}
+
+// checkSplits refuses a split that the set does not have.
+func checkSplits(set Set, splits []string) error {
+	have := splitNames(set.Meta())
+	for _, s := range splits {
+		if !slices.Contains(have, s) {
+			return fmt.Errorf("%w: the data set %s has no split %q; it has %s", ErrRequest, set.Manifest().Name, s, strings.Join(have, ", "))
+		}
+	}
+	return nil
 }
 
 func splitNames(meta []arrowset.RowMeta) []string {

@@ -3,6 +3,7 @@ package experiments
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"maps"
 	"math"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"diptych/checkpoints"
 	"diptych/checkpoints/bridge"
 	"diptych/checkpoints/safetensors"
+	"diptych/data/tokenizer"
+	"diptych/data/transform"
 )
 
 // OpenWeights opens a public file, or the model of a run or an imported folder, whose names are ours.
@@ -26,7 +29,49 @@ func OpenWeights(path string) (*bridge.Source, error) {
 		}
 		return &bridge.Source{Tensors: f, Path: c.Dir, Form: "a model of this program", Dir: c.Dir}, nil
 	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	return bridge.Open(path)
+}
+
+// KnownWeights is what is known of weights beyond their tensors.
+type KnownWeights struct {
+	*bridge.Model
+	Transforms []transform.Spec  // that a picture goes through when the model is used; nil if nothing says so
+	Vocabulary *tokenizer.Config // of a model of this program, with the number of its entries; nil if it reads no sentences
+	Entries    int
+	Objectives []string // that a model of this program was trained by
+}
+
+// DescribeWeights says which model an opened source is: one of this program as its recipe has it, a public file as its names, its shapes and
+// the files beside it do.
+func DescribeWeights(src *bridge.Source) (*KnownWeights, error) {
+	c, _, err := checkpoints.Find(src.Path)
+	if err != nil {
+		m, err := bridge.Read(src, nil)
+		if err != nil {
+			return nil, err
+		}
+		k := &KnownWeights{Model: m}
+		if m.Preprocess != nil {
+			k.Transforms = m.Preprocess.Specs()
+		}
+		return k, nil
+	}
+	cfg, p, err := open(c)
+	if err != nil {
+		return nil, err
+	}
+	k := &KnownWeights{Model: &bridge.Model{Description: *describe(cfg, p), About: "a " + cfg.Model.Kind + " of this program"}, Transforms: cfg.Data.EvalTransforms}
+	for _, l := range cfg.Losses {
+		k.Objectives = append(k.Objectives, l.Name)
+	}
+	if p.tok != nil {
+		t := p.tok.Config()
+		k.Vocabulary, k.Entries = &t, p.tok.VocabSize()
+	}
+	return k, nil
 }
 
 // TensorDiff is how a tensor of two models differs.

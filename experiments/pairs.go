@@ -211,7 +211,7 @@ var ErrNoMask = errors.New("no [MASK] in the sentence")
 // FillText guesses each [MASK] of a sentence beside a picture, each with the most probable words, best first.
 func (m *Pairs) FillText(im *transform.Image, text string, top int) ([][]Word, error) {
 	if !losses.Heads(m.Config().Losses).Words {
-		return nil, fmt.Errorf("experiments: the model was not trained to guess words; its recipe has no mlm")
+		return nil, fmt.Errorf("experiments: %w: it was not trained to guess words; its recipe has no mlm", ErrQuestion)
 	}
 	ids := m.encode(text)
 	mask := m.pairEncoder.parts.tok.Mask()
@@ -257,7 +257,7 @@ type Score struct {
 func (m *Pairs) Score(im *transform.Image, text string) (*Score, error) {
 	h := losses.Heads(m.Config().Losses)
 	if !h.Match && !h.Rank {
-		return nil, fmt.Errorf("experiments: the model was not trained to match; its recipe has neither itm nor rank")
+		return nil, fmt.Errorf("experiments: %w: it was not trained to match; its recipe has neither itm nor rank", ErrQuestion)
 	}
 	ids := m.encode(text)
 	a, err := m.align(picture(im), ids)

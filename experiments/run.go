@@ -272,10 +272,14 @@ func (r *Run) trainer(res train.Resources) (*train.Trainer, error) {
 }
 
 func (c *Config) trainer(p *parts, res train.Resources) (*train.Trainer, error) {
-	return train.New(c.Train, train.Options{
+	t, err := train.New(c.Train, train.Options{
 		Model: p.model, Losses: c.Losses, Optim: c.Optim, Mean: p.train.Mean, Std: p.train.Std, Seed: c.Seed, Engine: c.Engine, Resources: res,
 		Objectives: losses.Options{Vocabulary: p.tok},
 	})
+	if err != nil { // what it refuses is in the recipe: an objective, a grain too small for one or too large for the memory
+		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	return t, nil
 }
 
 // batchBytes returns the memory of one global batch's pictures.

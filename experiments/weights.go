@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -50,6 +49,9 @@ type Imported struct {
 func Import(path, out string, o ImportOptions) (*Imported, error) {
 	if _, err := os.Lstat(out); err == nil {
 		return nil, fmt.Errorf("experiments: %s %w; give another --out", out, ErrExists)
+	}
+	if known := bridge.Methods(); o.Positions != "" && !slices.Contains(known, o.Positions) {
+		return nil, fmt.Errorf("%w: --positions %s is unknown; known: %s", ErrRecipe, o.Positions, strings.Join(known, ", "))
 	}
 	src, err := bridge.Open(path)
 	if err != nil {
@@ -188,11 +190,13 @@ func setTokenizer(cfg *Config, dir, file string) error {
 		*t = tokenizer.Config{Kind: "clip"}
 		return nil
 	}
-	if file == "" {
-		file = filepath.Join(dir, "merges.txt")
-		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: the vocabulary has %d entries, CLIP's 49408, and there is no merges.txt beside the weights; give --tokenizer FILE", ErrRecipe, vocab)
+	for _, name := range []string{"merges.txt", "merges.txt.gz"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil && file == "" {
+			file = filepath.Join(dir, name)
 		}
+	}
+	if file == "" {
+		return fmt.Errorf("%w: the vocabulary has %d entries, CLIP's 49408, and there is no merges.txt beside the weights; give --tokenizer FILE", ErrRecipe, vocab)
 	}
 	*t = tokenizer.Config{Kind: "bpe", File: file}
 	b, err := t.ReadFile()
@@ -298,16 +302,7 @@ func Export(dir, out string, o ExportOptions) (*Exported, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &bridge.Description{Model: cfg.Model, LogitBias: losses.Heads(cfg.Losses).LogitBias}
-	if m, ok := p.model.(*model.ViLT); ok {
-		d.ViLT = m.Heads
-	}
-	d.Preprocess = bridge.PreprocessOf(cfg.Data.EvalTransforms, cfg.Model.Vision.ImageSize, cfg.Model.Vision.PatchSize, p.eval.Mean, p.eval.Std)
-	d.Tokenizer = p.tok
-	for _, c := range p.classes {
-		d.Classes = append(d.Classes, c.Text)
-	}
-	public, err := bridge.Publish(o.Family, d, from)
+	public, err := bridge.Publish(o.Family, describe(cfg, p), from)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
 	}
@@ -348,6 +343,20 @@ func Export(dir, out string, o ExportOptions) (*Exported, error) {
 		return nil, fmt.Errorf("experiments: %w", err)
 	}
 	return res, nil
+}
+
+// describe says of a recipe's model what public files say of theirs.
+func describe(cfg *Config, p *parts) *bridge.Description {
+	v := &cfg.Model.Vision
+	d := &bridge.Description{Model: cfg.Model, LogitBias: losses.Heads(cfg.Losses).LogitBias, Tokenizer: p.tok}
+	if m, ok := p.model.(*model.ViLT); ok {
+		d.ViLT = m.Heads
+	}
+	d.Preprocess = bridge.PreprocessOf(cfg.Data.EvalTransforms, v.ImageSize, v.PatchSize, p.eval.Mean, p.eval.Std)
+	for _, c := range p.classes {
+		d.Classes = append(d.Classes, c.Text)
+	}
+	return d
 }
 
 func writeWeights(path string, write func(w io.Writer) error) error {

@@ -66,17 +66,10 @@ func TestExportImport(t *testing.T) {
 		res, err := Export(from, filepath.Join(dir, "out"), ExportOptions{Family: x.family, DType: x.dtype})
 		require.NoError(t, err, x.family)
 		require.NotZero(t, res.Tensors)
-		tok := ""
-		if x.family != "hf" { // open_clip's files have no vocabulary
-			tok = filepath.Join(dir, "merges.txt")
-			require.NoError(t, os.WriteFile(tok, demoMerges(t, cfg), 0o666))
-		}
-		m, err := Import(filepath.Join(dir, "out"), filepath.Join(dir, "in"), ImportOptions{Tokenizer: tok})
+		m, err := Import(filepath.Join(dir, "out"), filepath.Join(dir, "in"), ImportOptions{})
 		require.NoError(t, err, x.family)
 		require.Equal(t, x.family, m.Family)
-		if tok != "" {
-			require.NoError(t, os.Remove(tok), "the folder holds a copy")
-		}
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, "out")), "the folder holds a copy of the vocabulary")
 		got, again := encode(filepath.Join(dir, "in"))
 		vision, text := cfg.Model.Vision, cfg.Model.Text
 		vision.PatchBias = false // is in the positions now
@@ -292,18 +285,14 @@ func pngOf(t testing.TB, w, h int) []byte {
 	return b.Bytes()
 }
 
-// demoMerges returns the demo's vocabulary as a file.
-func demoMerges(t testing.TB, cfg *Config) []byte {
-	b, err := cfg.Data.Tokenizer.ReadFile()
-	require.NoError(t, err)
-	return b
-}
-
 // A file without a vocabulary that fits is refused before anything is written, also what is no model.
 func TestImportRefuses(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "x")
 	_, err := Import("../checkpoints/bridge/testdata/hf", out, ImportOptions{})
 	require.ErrorContains(t, err, "the vocabulary has 64 entries, CLIP's 49408")
+	_, err = Import("../checkpoints/bridge/testdata/vit-hf", out, ImportOptions{Positions: "bogus"})
+	require.ErrorIs(t, err, ErrRecipe)
+	require.ErrorContains(t, err, "--positions bogus is unknown; known: google, hf, open_clip, timm_npz")
 	_, err = Import("../checkpoints/torchfile/testdata/views.pt", out, ImportOptions{})
 	require.ErrorIs(t, err, bridge.ErrUnknown)
 	_, err = Import("../model/testdata/vilt-mlm", out, ImportOptions{})

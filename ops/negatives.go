@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"diptych/internal/addr"
 	"diptych/internal/kernel"
@@ -27,11 +28,11 @@ func (l *late) again() error {
 	return nil
 }
 
-// whenKnown adds what is checked, or follows, in each run: before it, or as soon as one of the decisions is made that it depends
-// on; nil depends on none.
+// whenKnown adds what is checked, or follows, in each run: before it, or as soon as the last of the decisions is made that it
+// depends on; nil depends on none.
 func (g *GraphOf[T]) whenKnown(f func() error, of ...*late) {
-	for _, l := range of {
-		if l != nil {
+	for _, l := range slices.Backward(g.late) { // they are made in this order
+		if slices.Contains(of, l) {
 			l.then = append(l.then, f)
 			return
 		}

@@ -124,6 +124,39 @@ func TestHardNegativesKeepTheirDraw(t *testing.T) {
 	require.Equal(t, want, b.run.Grads)
 }
 
+// Rows that depend on two draws are compared when both are made, in whichever order they are joined.
+func TestRowsOfTwoDraws(t *testing.T) {
+	for name, x := range map[string]struct {
+		ends [2]int32 // of the second draw's sentences
+		ok   bool
+	}{"as many rows": {[2]int32{2, 3}, true}, "more rows": {[2]int32{1, 4}, false}} {
+		for _, swap := range []bool{false, true} {
+			b := newBench[float32](t)
+			trios := func(draw string, ends [2]int32) *Node { // of two pairs each is the other's negative: three times its sentences' rows
+				neg := b.HardNegatives(b.data("x"+draw, 2, 2), b.data("y"+draw, 2, 2), b.data("scale"+draw, 1, 1), b.ints("groups"+draw, 0, 1), draw, 0)
+				texts := b.seqs("texts"+draw, 0, ends[0], ends[1])
+				rows, _ := b.Trios(b.inputOf("rows"+draw, texts.Rows, int(ends[1]), 1), texts, neg)
+				return rows
+			}
+			first, second := trios("first", [2]int32{1, 3}), trios("second", x.ends)
+			if swap {
+				first, second = second, first
+			}
+			prog, err := b.Compile(CompileOpt[float32]{Outputs: []*Node{b.SideBySide(first, second)}, ForwardOnly: true})
+			require.NoError(t, err)
+			prog.Bind(&Run[float32]{Arena: make([]float32, prog.ArenaSize())})
+			for _, bind := range b.binds {
+				bind(prog)
+			}
+			if err := prog.Forward(); x.ok {
+				require.NoError(t, err, name)
+			} else {
+				require.ErrorContains(t, err, "they must be equal", name)
+			}
+		}
+	}
+}
+
 // Pairs of one group have no negatives.
 func TestHardNegativesNeedGroups(t *testing.T) {
 	b := newBench[float32](t)

@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"data/arrowset":          {"data/arrowset/flatbuf"},
 	"data/arrowset/flatbuf":  {},
 	"data/demo":              {"data/arrowset"},
-	"data/remote":            {"data/arrowset"},
+	"data/remote":            {"data/arrowset", "internal/runlog"},
 	"data/demo/vocab":        {},
 	"data/convert":           {"data/arrowset", "data/arrowset/flatbuf", "data/transform", "internal/addr", "internal/runlog"},
 	"data/check":             {"data/arrowset", "data/tokenizer", "data/transform", "internal/addr"},

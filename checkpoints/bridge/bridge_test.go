@@ -3,6 +3,7 @@ package bridge
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,10 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/stretchr/testify/require"
 
 	"diptych/checkpoints/safetensors"
 	"diptych/checkpoints/torchfile"
+	"diptych/data/tokenizer"
 	"diptych/model"
 )
 
@@ -453,6 +456,16 @@ func TestRoundTripViLT(t *testing.T) {
 			require.Equal(t, want, contents(t, again.Tensors), "%s as %s", x.path, family)
 		}
 	}
+	_, m := readModel(t, fixtures+"vilt-vqa", "") // the head of one picture's classes has the same form
+	m.ViLT.ClassName = model.AnswersOfPair
+	for i, tensor := range m.Tensors {
+		m.Tensors[i].Name = strings.Replace(tensor.Name, model.AnswersOfQuestion, model.AnswersOfPair, 1)
+	}
+	for _, family := range []string{"vilt", "hf-vilt"} {
+		again := write(t, m, family, false)
+		require.Equal(t, m.ViLT, again.ViLT, family)
+		require.Equal(t, contents(t, m.Tensors), contents(t, again.Tensors), family)
+	}
 	src, m := readModel(t, "testdata/vilt/original.ckpt", fixtures+"vilt-mlm/config.json")
 	require.Equal(t, "vilt", m.Family)
 	require.Equal(t, "state_dict.", m.Prefix)
@@ -464,6 +477,24 @@ func TestRoundTripViLT(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []any{1e-6, 1e-12}, []any{m.Description.Model.Vision.LayerNormEps, m.Description.Model.ViLT.EmbedNormEps}, "the authors' own")
 	require.Len(t, m.Notes, 1, "heads are a guess at this width")
+}
+
+// Classes of a picture and a sentence have no public class of their own: Hugging Face's question answering computes them, and config.json tells the
+// two apart when they come back.
+func TestRoundTripPairClasses(t *testing.T) {
+	_, m := readModel(t, "../../model/testdata/vilt-vqa", "")
+	m.ViLT.ClassName = "classifier"
+	for i := range m.Tensors {
+		if leaf, ok := strings.CutPrefix(m.Tensors[i].Name, "vqa_classifier."); ok {
+			m.Tensors[i].Name = "classifier." + leaf
+		}
+	}
+	want := contents(t, m.Tensors)
+	for _, family := range []string{"vilt", "hf-vilt"} {
+		again := write(t, m, family, false)
+		require.Equal(t, m.ViLT, again.ViLT, family)
+		require.Equal(t, want, contents(t, again.Tensors), family)
+	}
 }
 
 // A word head that reads the embeddings' table is written as such for transformers, and with a table of its own for the authors' code.
@@ -520,4 +551,38 @@ func TestImageTower(t *testing.T) {
 	}
 	require.Equal(t, permute(want["visual.proj"], []int{v.Width, 20}, []int{1, 0}, 4), got["head.weight"])
 	require.Len(t, got, 3+4+12+2, "cls, positions, patches, two norms, a block, head")
+}
+
+// A vocabulary of one's own goes with a model as SimpleTokenizer reads it: without an empty line, of which it would make an entry.
+func TestOpenCLIPMerges(t *testing.T) {
+	tok, err := tokenizer.New(tokenizer.Config{Kind: "bpe", File: "demo", ContextLength: 32})
+	require.NoError(t, err)
+	d := &Description{Tokenizer: tok}
+	files, err := openCLIPMerges(d, "how")
+	require.NoError(t, err)
+	z, err := gzip.NewReader(bytes.NewReader(files[mergesFile]))
+	require.NoError(t, err)
+	text, err := io.ReadAll(z)
+	require.NoError(t, err)
+	require.Equal(t, 512+bytes.Count(text, []byte{'\n'})+2, tok.VocabSize())
+	require.False(t, bytes.HasSuffix(text, []byte{'\n'}))
+	require.Equal(t, []string{"the vocabulary is the model's own: how"}, d.Notes)
+
+	tok, err = tokenizer.New(tokenizer.Config{Kind: "wordpiece", File: "demo", ContextLength: 32})
+	require.NoError(t, err)
+	d = &Description{Tokenizer: tok}
+	files, err = openCLIPMerges(d, "how")
+	require.NoError(t, err)
+	require.Empty(t, files)
+	require.Contains(t, d.Notes[0], "not a vocabulary of kind wordpiece")
+
+	tok, err = tokenizer.New(tokenizer.Config{Kind: "clip", ContextLength: 32})
+	require.NoError(t, err)
+	longer := append(bytes.TrimSpace(tok.(*tokenizer.BPE).Text()), "\ning ing\n"...)
+	tok, err = tokenizer.New(tokenizer.Config{Kind: "bpe", File: "longer", Content: longer, ContextLength: 32})
+	require.NoError(t, err)
+	d = &Description{Tokenizer: tok}
+	_, err = openCLIPMerges(d, "how")
+	require.NoError(t, err)
+	require.Contains(t, d.Notes[0], "reads 48894 merges and this vocabulary has 48895")
 }

@@ -16,7 +16,9 @@ const openAIName = "openai"
 var openAI = &family{
 	name: openAIName, about: "OpenAI's CLIP", keys: []string{"visual.conv1.weight", "token_embedding.weight", "input_resolution"},
 	rows: clipRows(""), ignore: clipIgnore, config: openCLIPConfig, weights: "model.pt", positions: MethodOpenCLIP,
-	files: func(*Description) (map[string][]byte, error) { return nil, nil },
+	files: func(d *Description) (map[string][]byte, error) {
+		return openCLIPMerges(d, `clip.simple_tokenizer.SimpleTokenizer("DIR/`+mergesFile+`")`)
+	},
 }
 
 // openCLIP are the same names in open_clip's files.
@@ -340,5 +342,13 @@ func openCLIPFiles(d *Description, custom bool) (map[string][]byte, error) {
 		Model   *openCLIPModel   `json:"model_cfg"`
 		Prepare *openCLIPPrepare `json:"preprocess_cfg,omitempty"`
 	}{inner, d.Preprocess.openCLIP()}, "", "  ")
-	return map[string][]byte{"open_clip_config.json": append(text, '\n')}, err
+	if err != nil {
+		return nil, err
+	}
+	files, err := openCLIPMerges(d, `open_clip.get_tokenizer("local-dir:DIR", bpe_path="DIR/`+mergesFile+`")`)
+	if err != nil {
+		return nil, err
+	}
+	files["open_clip_config.json"] = append(text, '\n')
+	return files, nil
 }

@@ -29,12 +29,15 @@ var methods = map[string]method{
 	MethodGoogle:  aligned,
 }
 
+// Methods lists their names.
+func Methods() []string { return slices.Sorted(maps.Keys(methods)) }
+
 // ResizePositions brings a table of positions, rows (skip + h·w, width) with skip rows before the grid that are copied, to another grid. A text's positions are a
 // grid of one row, which open_clip resizes by MethodTimmNPZ.
 func ResizePositions(name string, table []float32, width, skip int, from, to [2]int) ([]float32, error) {
 	m, ok := methods[name]
 	if !ok {
-		return nil, fmt.Errorf("bridge: positions: method %q is unknown; known: %s", name, strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
+		return nil, fmt.Errorf("bridge: positions: method %q is unknown; known: %s", name, strings.Join(Methods(), ", "))
 	}
 	if len(table) != (skip+from[0]*from[1])*width || min(from[0], from[1], to[0], to[1]) < 1 {
 		return nil, fmt.Errorf("bridge: positions: %d numbers are not %d rows and a grid of %d × %d, %d wide", len(table), skip, from[0], from[1], width)

@@ -3,8 +3,11 @@ package bridge
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/klauspost/compress/gzip"
 
 	"diptych/data/tokenizer"
 )
@@ -55,6 +58,38 @@ func tokenizerFiles(t tokenizer.Tokenizer) (map[string][]byte, error) {
 		"vocab.json": v, "merges.txt": bpe.Text(), "tokenizer_config.json": append(config, '\n'),
 		"special_tokens_map.json": append(special, '\n'),
 	}, nil
+}
+
+// mergesFile holds the merges as OpenAI's and open_clip's SimpleTokenizer reads them: packed, and without a line's end after the last, of
+// which it would make an entry.
+const mergesFile = "merges.txt.gz"
+
+// openCLIPMerges writes a vocabulary that is not CLIP's own, and notes how its library opens it, which code says, or that it cannot.
+func openCLIPMerges(d *Description, code string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	if d.Tokenizer == nil || d.Tokenizer.Config().Kind == "clip" {
+		return files, nil
+	}
+	bpe, ok := d.Tokenizer.(*tokenizer.BPE)
+	if !ok {
+		d.Notes = append(d.Notes, fmt.Sprintf("the library's tokenizer reads byte-pair merges, not a vocabulary of kind %s: give the model ids of this program's tokenizer", d.Tokenizer.Config().Kind))
+		return files, nil
+	}
+	text := bytes.TrimSpace(bpe.Text())
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := z.Write(text)
+	if err := errors.Join(err, z.Close()); err != nil {
+		return nil, err
+	}
+	files[mergesFile] = packed.Bytes()
+	const most = 49152 - 256 - 2 // SimpleTokenizer's slice of the lines
+	if n := bytes.Count(text, []byte{'\n'}); n > most {
+		d.Notes = append(d.Notes, fmt.Sprintf("the library's tokenizer reads %d merges and this vocabulary has %d: give the model ids of this program's tokenizer", most, n))
+	} else {
+		d.Notes = append(d.Notes, "the vocabulary is the model's own: "+code)
+	}
+	return files, nil
 }
 
 // wordPieceFiles writes a WordPiece tokenizer as Hugging Face's BertTokenizer reads it: vocab.txt, tokenizer_config.json, and the tokenizer.json that it

@@ -75,6 +75,10 @@ const (
 	pairHead  = model.AnswersOfPair
 )
 
+// oneClass is what problem_type says of scores of which one class is right. Hugging Face has no class for those of one picture and a sentence:
+// ViltForQuestionAnswering computes them, and takes each answer's score by itself.
+const oneClass = "single_label_classification"
+
 // ownNames makes a table whose public names are ours.
 func ownNames(rows []row) []row {
 	out := make([]row, len(rows))
@@ -109,6 +113,7 @@ type viltJSON struct {
 	NumImages     int               `json:"num_images,omitempty"`
 	Labels        map[string]string `json:"id2label,omitempty"`
 	IDs           map[string]int    `json:"label2id,omitempty"`
+	Problem       string            `json:"problem_type,omitempty"`
 
 	// The authors'.
 	NumHeads    int      `json:"num_heads,omitempty"`
@@ -142,11 +147,19 @@ func viltConfig(f *family, v *view) (*Description, error) {
 		Rank: v.has(r, "rank_output.weight"),
 	}
 	c.ViLT.TieWords = d.ViLT.Words && !v.has(r, "mlm_score.decoder.weight")
+	var cfg viltJSON
+	if err := v.json(&cfg); err != nil {
+		return nil, err
+	}
 	tasks := []string{vqaHead, nlvr2Head, pairHead}
 	if f.name != viltName { // all have one name
-		tasks = tasks[:1]
-		if c.ViLT.PictureTypes == 2 {
-			tasks[0] = nlvr2Head
+		switch {
+		case c.ViLT.PictureTypes == 2:
+			tasks = []string{nlvr2Head}
+		case cfg.Problem == oneClass:
+			tasks = []string{pairHead}
+		default:
+			tasks = []string{vqaHead}
 		}
 	}
 	for _, task := range tasks {
@@ -155,10 +168,6 @@ func viltConfig(f *family, v *view) (*Description, error) {
 		}
 	}
 	c.NumClasses = d.ViLT.Classes
-	var cfg viltJSON
-	if err := v.json(&cfg); err != nil {
-		return nil, err
-	}
 	if err := v.lightning(&cfg); err != nil {
 		return nil, err
 	}
@@ -253,6 +262,10 @@ func hfViLTFiles(d *Description) (map[string][]byte, error) {
 	}
 	if k := d.ViLT.Classes; k > 0 {
 		cfg.Labels, cfg.IDs = labels(d.Classes, k)
+	}
+	if d.ViLT.ClassName == pairHead {
+		cfg.Problem = oneClass
+		d.Notes = append(d.Notes, "transformers opens the classes of a picture and a sentence with ViltForQuestionAnswering: their probabilities are the softmax of its logits")
 	}
 	files := map[string][]byte{}
 	if d.Tokenizer != nil {

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"diptych/data/transform"
-	"diptych/experiments"
 )
 
 // newAsk is "trainer ask": it answers a question about a picture.
@@ -38,9 +36,6 @@ judges a sentence about two pictures (NLVR2), --second names the right one.`,
 				}
 			}
 			answers, err := m.Ask(cmd.Context(), im, other, args[1], top)
-			if errors.Is(err, experiments.ErrQuestion) {
-				return usageError{err}
-			}
 			if err != nil {
 				return err
 			}

@@ -106,6 +106,12 @@ func TestAsk(t *testing.T) {
 		{"name the other with --second", []string{"ask", at("nlvr2"), "--image", files[0], "x"}},
 		{"its recipe has neither vqa nor pairclass", []string{"ask", at("base"), "--image", files[0], "x"}},
 		{"none of its rows has a caption with an answer", []string{"eval", at("vqa"), "--data", at("small"), "--split", "val"}},
+		{"neither itm nor rank", []string{"score", at("vqa"), "--image", files[0], "--text", "x"}},
+		{"its recipe has no mlm", []string{"fill", at("rank"), "--image", files[0], "a [MASK]"}},
+		{"has no split \"nowhere\"", []string{"eval", at("vqa"), "--split", "nowhere"}},
+		{"has no second picture", []string{"eval", at("nlvr2"), "--data", at("questions"), "--split", "val"}},
+		{"grains have 4", tune("vilt-retrieval", at("few"), "--set", "data.path="+at("small"))},
+		{"unknown command \"vqa\"", []string{"data", "import", "vqa", "q.json", "--images", at("pictures")}},
 		{"have 0 answers in all", vqa(at("no"), "--set", "data.path="+at("small"))},
 		{"trainer finetune --from MODEL", []string{"pretrain", "vilt-vqa"}},
 	} {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"diptych/data/arrowset"
 	"diptych/experiments"
 	"diptych/train"
 )
@@ -18,7 +19,7 @@ import (
 // Exit codes, for scripts.
 const (
 	exitFailure     = 1
-	exitUsage       = 2   // the user's mistake: arguments, recipe, or a run that the recipe does not fit
+	exitUsage       = 2   // the user's mistake: arguments, recipe, or a run or data set that it does not fit
 	exitInterrupted = 130 // stopped by a signal, after a checkpoint
 )
 
@@ -52,8 +53,12 @@ func run(ctx context.Context, root *cobra.Command, args []string) int {
 	switch {
 	case errors.Is(err, train.ErrInterrupted) || errors.Is(err, context.Canceled):
 		code = exitInterrupted
-	case errors.Is(err, errUsage) || errors.Is(err, experiments.ErrRecipe) || errors.Is(err, experiments.ErrDiffers):
-		code = exitUsage
+	default:
+		for _, theirs := range []error{errUsage, experiments.ErrRecipe, experiments.ErrDiffers, experiments.ErrQuestion, arrowset.ErrSchema} {
+			if errors.Is(err, theirs) {
+				code = exitUsage
+			}
+		}
 	}
 	fmt.Fprintln(root.ErrOrStderr(), "trainer:", err)
 	return code
@@ -70,7 +75,12 @@ func newRoot() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef("%w; see %s --help", err, cmd.CommandPath()) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 { // a misspelt one's flags are not known here
+			return usagef("unknown command %q for %q; see %s --help", words[0], cmd.CommandPath(), cmd.CommandPath())
+		}
+		return usagef("%w; see %s --help", err, cmd.CommandPath())
+	})
 	root.AddCommand(newPretrain(), newFinetune(), newData(), newEval(), newScore(), newFill(), newAsk(), newEmbed(), newSearch(), newBench(), newWeights())
 	markArgErrors(root)
 	return root

@@ -54,6 +54,10 @@ type shownFile struct {
 	Family     string        `json:"family,omitempty"`
 	Prefix     string        `json:"prefix,omitempty"`
 	Model      any           `json:"model,omitempty"`
+	Objectives []string      `json:"objectives,omitempty"`
+	Classes    []string      `json:"classes,omitempty"`
+	Transforms any           `json:"transforms,omitempty"`
+	Vocabulary any           `json:"vocabulary,omitempty"`
 	Parameters int           `json:"parameters"`
 	Notes      []string      `json:"notes,omitempty"`
 	Problem    string        `json:"problem,omitempty"`
@@ -82,14 +86,32 @@ func newWeightsShow() *cobra.Command {
 				res.Tensors = append(res.Tensors, shownTensor{name, info.DType, info.Shape})
 				res.Parameters += info.Len()
 			}
-			about := "not a model that is known"
-			if m, err := bridge.Read(src, nil); err == nil {
+			about := []string{"not a model that is known"}
+			if m, err := experiments.DescribeWeights(src); err == nil {
 				res.Family, res.Prefix, res.Model, res.Notes = m.Family, m.Prefix, m.Description.Model, m.Notes
-				res.Parameters = 0
+				res.Objectives, res.Classes = m.Objectives, m.Classes
+				if m.Tensors != nil { // of a public file: what else there is in it is not the model's
+					res.Parameters = 0
+				}
 				for _, t := range m.Tensors {
 					res.Parameters += safetensors.Info{Shape: t.Shape}.Len()
 				}
-				about = m.About + ": " + m.Summary()
+				about[0] = m.About + ": " + m.Summary()
+				if m.Objectives != nil {
+					about = append(about, "objectives: "+strings.Join(m.Objectives, ", "))
+				}
+				if m.Transforms != nil {
+					res.Transforms = m.Transforms
+					var ops []string
+					for _, op := range m.Transforms {
+						ops = append(ops, op.String())
+					}
+					about = append(about, "pictures: "+strings.Join(ops, ", "))
+				}
+				if v := m.Vocabulary; v != nil {
+					res.Vocabulary = v
+					about = append(about, fmt.Sprintf("vocabulary: %s of %s entries, sentences of up to %d", strings.TrimSpace(v.Kind+" "+v.File), thousands(m.Entries), v.ContextLength))
+				}
 			} else {
 				res.Problem = err.Error()
 			}
@@ -102,7 +124,7 @@ func newWeightsShow() *cobra.Command {
 			for _, t := range res.Tensors {
 				fmt.Fprintf(out, "%-5s %-22s %s\n", t.DType, fmt.Sprint(t.Shape), t.Name)
 			}
-			fmt.Fprintf(out, "\n%s (%s)\n%d tensors, %s parameters\n%s\n", res.File, res.Form, len(res.Tensors), thousands(res.Parameters), about)
+			fmt.Fprintf(out, "\n%s (%s)\n%d tensors, %s parameters\n%s\n", res.File, res.Form, len(res.Tensors), thousands(res.Parameters), strings.Join(about, "\n"))
 			for _, n := range res.Notes {
 				fmt.Fprintln(out, "note:", n)
 			}
@@ -166,7 +188,7 @@ the weights; --set changes it. Missing, unknown and mis-shaped tensors are liste
 	}
 	cmd.Flags().StringVar(&out, "out", "", "`folder` to make")
 	cmd.Flags().IntVar(&size, "image-size", 0, "pixels of a side, if another than the weights'; positions are resampled")
-	cmd.Flags().StringVar(&o.Positions, "positions", "", "how positions are resampled: open_clip, hf, google or timm_npz (default: as the weights' library does)")
+	cmd.Flags().StringVar(&o.Positions, "positions", "", "how positions are resampled: "+strings.Join(bridge.Methods(), ", ")+" (default: as the weights' library does)")
 	cmd.Flags().StringVar(&o.Tokenizer, "tokenizer", "", "merges `file` of the vocabulary, if it is neither CLIP's nor beside the weights")
 	cmd.Flags().StringArrayVar(&o.Sets, "set", nil, "override, such as `model.vision.activation=quick_gelu`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")

@@ -16,12 +16,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"diptych/internal/runlog"
 )
 
 // Cache is a folder with whole files of remote sets, each under its SHA-256 sum, so that sets, runs and processes share what
 // they have in common. What was not used for longest is removed when a new file would not fit. A file grows under another
-// name (partName) and gets its own only when size and sum are right, so one that is half written is never seen; a file that an
-// earlier process left is summed again before its first use.
+// name, which one process at a time locks, and gets its own only when size and sum are right, so one that is half written is
+// never seen; a file that an earlier process left is summed again before its first use.
 type Cache struct {
 	Options
 	ctx    context.Context // ends with Close
@@ -176,17 +178,17 @@ func (c *Cache) touch(sum string) {
 
 // lockPart opens the file that grows into f, when no other process has it.
 func (c *Cache) lockPart(f remoteFile) (*os.File, error) {
-	name := filepath.Join(c.Dir, partName(f.sum))
+	name := filepath.Join(c.Dir, f.sum+partSuffix)
 	for {
 		part, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
 		if err != nil {
 			return nil, err
 		}
-		locked, err := tryLock(part)
-		if err != nil {
+		err = runlog.LockFile(part)
+		if err != nil && !errors.Is(err, runlog.ErrBusy) {
 			return nil, errors.Join(err, part.Close())
 		}
-		if locked {
+		if err == nil {
 			mine, err := part.Stat()
 			if there, errThere := os.Stat(name); err == nil && errThere == nil && os.SameFile(mine, there) {
 				return part, nil
@@ -349,8 +351,7 @@ func (c *Cache) abandoned(name string, info fs.FileInfo) bool {
 		return false
 	}
 	defer f.Close()
-	locked, err := tryLock(f)
-	return locked && err == nil
+	return runlog.LockFile(f) == nil
 }
 
 // ranks orders the files that are wanted: 0 is not at all, the highest first.

@@ -29,6 +29,17 @@ func (s Spec) MarshalYAML() (any, error) {
 	return out, nil
 }
 
+// String writes the operation and its parameters by name, as in "resize filter=bicubic size=224".
+func (s Spec) String() string {
+	parts := []string{fmt.Sprint(s["op"])}
+	for _, key := range slices.Sorted(maps.Keys(s)) {
+		if key != "op" {
+			parts = append(parts, fmt.Sprintf("%s=%v", key, s[key]))
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
 // params reads the parameters of one entry. Faults are collected, so that a recipe's author sees all of them.
 type params struct {
 	spec  Spec

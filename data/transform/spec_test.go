@@ -116,6 +116,7 @@ func TestSpecYAML(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, text, string(b))
 	require.Equal(t, first, specs(t, string(b)))
+	require.Equal(t, "resize filter=bicubic size=64", first[0].String())
 	_, err = New(first, 64, 64)
 	require.NoError(t, err)
 }

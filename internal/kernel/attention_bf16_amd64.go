@@ -60,13 +60,13 @@ func (m matrix) interleaved(dst []float32, stride int) {
 		}
 		switch {
 		case m.x.half != nil && wide:
-			packHalves32BF16(m.n, &m.x.half[j], 2*m.stride, &dst[j], 4*stride, mask)
+			packHalves32BF16(m.n, &m.x.half[j], 2*m.stride, 128*m.stride, &dst[j], 4*stride, 1, 0, mask)
 		case m.x.half != nil:
-			packHalves16BF16(m.n, &m.x.half[j], 2*m.stride, &dst[j], 4*stride, mask)
+			packHalves16BF16(m.n, &m.x.half[j], 2*m.stride, 128*m.stride, &dst[j], 4*stride, 1, 0, mask)
 		case wide:
-			packRows32BF16(m.n, &m.x.full[j], 4*m.stride, &dst[j], 4*stride, mask)
+			packRows32BF16(m.n, &m.x.full[j], 4*m.stride, 256*m.stride, &dst[j], 4*stride, 1, 0, mask)
 		default:
-			packRows16BF16(m.n, &m.x.full[j], 4*m.stride, &dst[j], 4*stride, mask)
+			packRows16BF16(m.n, &m.x.full[j], 4*m.stride, 256*m.stride, &dst[j], 4*stride, 1, 0, mask)
 		}
 	}
 }

@@ -4348,213 +4348,289 @@ end:
 	VZEROUPPER
 	RET
 
-// func packRows16BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+// func packRows16BF16(k int, src *float32, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 // Requires: AVX, AVX512BW, AVX512F, MMX+
-TEXT ·packRows16BF16(SB), NOSPLIT, $0-48
+TEXT ·packRows16BF16(SB), NOSPLIT, $0-72
 	MOVQ      k+0(FP), AX
 	MOVQ      src+8(FP), SI
 	MOVQ      lds+16(FP), BX
-	MOVQ      dst+24(FP), DI
-	MOVQ      stride+32(FP), DX
-	MOVQ      mask+40(FP), R9
-	KMOVW     R9, K1
+	MOVQ      ahead+24(FP), R8
+	MOVQ      dst+32(FP), DI
+	MOVQ      stride+40(FP), DX
+	MOVQ      n+48(FP), R9
+	MOVQ      step+56(FP), R10
+	MOVQ      mask+64(FP), R11
+	KMOVW     R11, K1
 	VMOVDQU64 interleave<>+0(SB), Z31
-	MOVQ      BX, R8
-	SHLQ      $0x06, R8
-	ADDQ      SI, R8
+	LEAQ      (R8)(BX*1), CX
 	SUBQ      $0x02, AX
 	JLT       rest
 
-loop:
-	PREFETCHT1 52(R8)
-	PREFETCHT1 52(R8)(BX*1)
-	VMOVUPS.Z  (SI), K1, Z0
-	VMOVUPS.Z  (SI)(BX*1), K1, Z1
+row:
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ R9, R13
+
+panel:
+	PREFETCHT1 52(R11)(R8*1)
+	PREFETCHT1 52(R11)(CX*1)
+	VMOVUPS.Z  (R11), K1, Z0
+	VMOVUPS.Z  (R11)(BX*1), K1, Z1
 
 	// VCVTNE2PS2BF16 Z0, Z1, Z2
 	LONG    $0x4877f262
 	WORD    $0xd072
 	VPERMW  Z2, Z31, Z2
-	VMOVUPS Z2, (DI)
-	LEAQ    (SI)(BX*2), SI
-	LEAQ    (R8)(BX*2), R8
+	VMOVUPS Z2, (R12)
+	ADDQ    DX, R11
+	ADDQ    R10, R12
+	DECQ    R13
+	JNE     panel
 	ADDQ    DX, DI
+	LEAQ    (SI)(BX*2), SI
 	SUBQ    $0x02, AX
-	JGE     loop
+	JGE     row
 
 rest:
-	ADDQ      $0x02, AX
-	JE        end
-	VPXORD    Z1, Z1, Z1
-	VMOVUPS.Z (SI), K1, Z0
+	ADDQ   $0x02, AX
+	JE     end
+	VPXORD Z1, Z1, Z1
+	MOVQ   SI, R11
+	MOVQ   DI, R12
+	MOVQ   R9, R13
+
+panelRest:
+	VMOVUPS.Z (R11), K1, Z0
 
 	// VCVTNE2PS2BF16 Z0, Z1, Z2
 	LONG    $0x4877f262
 	WORD    $0xd072
 	VPERMW  Z2, Z31, Z2
-	VMOVUPS Z2, (DI)
+	VMOVUPS Z2, (R12)
+	ADDQ    DX, R11
+	ADDQ    R10, R12
+	DECQ    R13
+	JNE     panelRest
+	ADDQ    DX, DI
 
 end:
 	VZEROUPPER
 	RET
 
-// func packHalves16BF16(k int, src *uint16, lds int, dst *float32, stride int, mask uint64)
+// func packHalves16BF16(k int, src *uint16, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·packHalves16BF16(SB), NOSPLIT, $0-48
+TEXT ·packHalves16BF16(SB), NOSPLIT, $0-72
 	MOVQ  k+0(FP), AX
 	MOVQ  src+8(FP), SI
 	MOVQ  lds+16(FP), BX
-	MOVQ  dst+24(FP), DI
-	MOVQ  stride+32(FP), DX
-	MOVQ  mask+40(FP), R9
-	KMOVW R9, K1
-	MOVQ  BX, R8
-	SHLQ  $0x06, R8
-	ADDQ  SI, R8
+	MOVQ  ahead+24(FP), R8
+	MOVQ  dst+32(FP), DI
+	MOVQ  stride+40(FP), DX
+	MOVQ  n+48(FP), R9
+	MOVQ  step+56(FP), R10
+	MOVQ  mask+64(FP), R11
+	KMOVW R11, K1
+	LEAQ  (R8)(BX*1), CX
 	SUBQ  $0x02, AX
 	JLT   rest
 
-loop:
-	PREFETCHT1  52(R8)
-	PREFETCHT1  52(R8)(BX*1)
-	VPMOVZXWD.Z (SI), K1, Z0
-	VPMOVZXWD.Z (SI)(BX*1), K1, Z1
+row:
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ R9, R13
+
+panel:
+	PREFETCHT1  52(R11)(R8*1)
+	PREFETCHT1  52(R11)(CX*1)
+	VPMOVZXWD.Z (R11), K1, Z0
+	VPMOVZXWD.Z (R11)(BX*1), K1, Z1
 	VPSLLD      $0x10, Z1, Z1
 	VPORD       Z1, Z0, Z2
-	VMOVUPS     Z2, (DI)
-	LEAQ        (SI)(BX*2), SI
-	LEAQ        (R8)(BX*2), R8
+	VMOVUPS     Z2, (R12)
+	ADDQ        DX, R11
+	ADDQ        R10, R12
+	DECQ        R13
+	JNE         panel
 	ADDQ        DX, DI
+	LEAQ        (SI)(BX*2), SI
 	SUBQ        $0x02, AX
-	JGE         loop
+	JGE         row
 
 rest:
-	ADDQ        $0x02, AX
-	JE          end
-	VPXORD      Z1, Z1, Z1
-	VPMOVZXWD.Z (SI), K1, Z0
+	ADDQ   $0x02, AX
+	JE     end
+	VPXORD Z1, Z1, Z1
+	MOVQ   SI, R11
+	MOVQ   DI, R12
+	MOVQ   R9, R13
+
+panelRest:
+	VPMOVZXWD.Z (R11), K1, Z0
 	VPSLLD      $0x10, Z1, Z1
 	VPORD       Z1, Z0, Z2
-	VMOVUPS     Z2, (DI)
+	VMOVUPS     Z2, (R12)
+	ADDQ        DX, R11
+	ADDQ        R10, R12
+	DECQ        R13
+	JNE         panelRest
+	ADDQ        DX, DI
 
 end:
 	VZEROUPPER
 	RET
 
-// func packRows32BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+// func packRows32BF16(k int, src *float32, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 // Requires: AVX, AVX512BW, AVX512F, MMX+
-TEXT ·packRows32BF16(SB), NOSPLIT, $0-48
+TEXT ·packRows32BF16(SB), NOSPLIT, $0-72
 	MOVQ      k+0(FP), AX
 	MOVQ      src+8(FP), SI
 	MOVQ      lds+16(FP), BX
-	MOVQ      dst+24(FP), DI
-	MOVQ      stride+32(FP), DX
-	MOVQ      mask+40(FP), R9
-	KMOVW     R9, K1
+	MOVQ      ahead+24(FP), R8
+	MOVQ      dst+32(FP), DI
+	MOVQ      stride+40(FP), DX
+	MOVQ      n+48(FP), R9
+	MOVQ      step+56(FP), R10
+	MOVQ      mask+64(FP), R11
+	KMOVW     R11, K1
 	VMOVDQU64 interleave<>+0(SB), Z31
-	MOVQ      BX, R8
-	SHLQ      $0x06, R8
-	ADDQ      SI, R8
+	LEAQ      (R8)(BX*1), CX
 	SUBQ      $0x02, AX
 	JLT       rest
 
-loop:
-	PREFETCHT1 52(R8)
-	PREFETCHT1 52(R8)(BX*1)
-	VMOVUPS    (SI), Z0
-	VMOVUPS    (SI)(BX*1), Z1
+row:
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ R9, R13
+
+panel:
+	PREFETCHT1 52(R11)(R8*1)
+	PREFETCHT1 52(R11)(CX*1)
+	VMOVUPS    (R11), Z0
+	VMOVUPS    (R11)(BX*1), Z1
 
 	// VCVTNE2PS2BF16 Z0, Z1, Z2
 	LONG       $0x4877f262
 	WORD       $0xd072
 	VPERMW     Z2, Z31, Z2
-	PREFETCHT1 116(R8)
-	PREFETCHT1 116(R8)(BX*1)
-	VMOVUPS.Z  64(SI), K1, Z0
-	VMOVUPS.Z  64(SI)(BX*1), K1, Z1
+	PREFETCHT1 116(R11)(R8*1)
+	PREFETCHT1 116(R11)(CX*1)
+	VMOVUPS.Z  64(R11), K1, Z0
+	VMOVUPS.Z  64(R11)(BX*1), K1, Z1
 
 	// VCVTNE2PS2BF16 Z0, Z1, Z3
 	LONG    $0x4877f262
 	WORD    $0xd872
 	VPERMW  Z3, Z31, Z3
-	VMOVUPS Z2, (DI)
-	VMOVUPS Z3, 64(DI)
-	LEAQ    (SI)(BX*2), SI
-	LEAQ    (R8)(BX*2), R8
+	VMOVUPS Z2, (R12)
+	VMOVUPS Z3, 64(R12)
+	ADDQ    DX, R11
+	ADDQ    R10, R12
+	DECQ    R13
+	JNE     panel
 	ADDQ    DX, DI
+	LEAQ    (SI)(BX*2), SI
 	SUBQ    $0x02, AX
-	JGE     loop
+	JGE     row
 
 rest:
-	ADDQ    $0x02, AX
-	JE      end
-	VPXORD  Z1, Z1, Z1
-	VMOVUPS (SI), Z0
+	ADDQ   $0x02, AX
+	JE     end
+	VPXORD Z1, Z1, Z1
+	MOVQ   SI, R11
+	MOVQ   DI, R12
+	MOVQ   R9, R13
+
+panelRest:
+	VMOVUPS (R11), Z0
 
 	// VCVTNE2PS2BF16 Z0, Z1, Z2
 	LONG      $0x4877f262
 	WORD      $0xd072
 	VPERMW    Z2, Z31, Z2
-	VMOVUPS   Z2, (DI)
-	VMOVUPS.Z 64(SI), K1, Z0
+	VMOVUPS   Z2, (R12)
+	VMOVUPS.Z 64(R11), K1, Z0
 
 	// VCVTNE2PS2BF16 Z0, Z1, Z2
 	LONG    $0x4877f262
 	WORD    $0xd072
 	VPERMW  Z2, Z31, Z2
-	VMOVUPS Z2, 64(DI)
+	VMOVUPS Z2, 64(R12)
+	ADDQ    DX, R11
+	ADDQ    R10, R12
+	DECQ    R13
+	JNE     panelRest
+	ADDQ    DX, DI
 
 end:
 	VZEROUPPER
 	RET
 
-// func packHalves32BF16(k int, src *uint16, lds int, dst *float32, stride int, mask uint64)
+// func packHalves32BF16(k int, src *uint16, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·packHalves32BF16(SB), NOSPLIT, $0-48
+TEXT ·packHalves32BF16(SB), NOSPLIT, $0-72
 	MOVQ  k+0(FP), AX
 	MOVQ  src+8(FP), SI
 	MOVQ  lds+16(FP), BX
-	MOVQ  dst+24(FP), DI
-	MOVQ  stride+32(FP), DX
-	MOVQ  mask+40(FP), R9
-	KMOVW R9, K1
-	MOVQ  BX, R8
-	SHLQ  $0x06, R8
-	ADDQ  SI, R8
+	MOVQ  ahead+24(FP), R8
+	MOVQ  dst+32(FP), DI
+	MOVQ  stride+40(FP), DX
+	MOVQ  n+48(FP), R9
+	MOVQ  step+56(FP), R10
+	MOVQ  mask+64(FP), R11
+	KMOVW R11, K1
+	LEAQ  (R8)(BX*1), CX
 	SUBQ  $0x02, AX
 	JLT   rest
 
-loop:
-	PREFETCHT1  52(R8)
-	PREFETCHT1  52(R8)(BX*1)
-	VPMOVZXWD   (SI), Z0
-	VPMOVZXWD   (SI)(BX*1), Z1
+row:
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ R9, R13
+
+panel:
+	PREFETCHT1  52(R11)(R8*1)
+	PREFETCHT1  52(R11)(CX*1)
+	VPMOVZXWD   (R11), Z0
+	VPMOVZXWD   (R11)(BX*1), Z1
 	VPSLLD      $0x10, Z1, Z1
 	VPORD       Z1, Z0, Z2
-	VPMOVZXWD.Z 32(SI), K1, Z0
-	VPMOVZXWD.Z 32(SI)(BX*1), K1, Z1
+	VPMOVZXWD.Z 32(R11), K1, Z0
+	VPMOVZXWD.Z 32(R11)(BX*1), K1, Z1
 	VPSLLD      $0x10, Z1, Z1
 	VPORD       Z1, Z0, Z3
-	VMOVUPS     Z2, (DI)
-	VMOVUPS     Z3, 64(DI)
-	LEAQ        (SI)(BX*2), SI
-	LEAQ        (R8)(BX*2), R8
+	VMOVUPS     Z2, (R12)
+	VMOVUPS     Z3, 64(R12)
+	ADDQ        DX, R11
+	ADDQ        R10, R12
+	DECQ        R13
+	JNE         panel
 	ADDQ        DX, DI
+	LEAQ        (SI)(BX*2), SI
 	SUBQ        $0x02, AX
-	JGE         loop
+	JGE         row
 
 rest:
-	ADDQ        $0x02, AX
-	JE          end
-	VPXORD      Z1, Z1, Z1
-	VPMOVZXWD   (SI), Z0
+	ADDQ   $0x02, AX
+	JE     end
+	VPXORD Z1, Z1, Z1
+	MOVQ   SI, R11
+	MOVQ   DI, R12
+	MOVQ   R9, R13
+
+panelRest:
+	VPMOVZXWD   (R11), Z0
 	VPSLLD      $0x10, Z1, Z1
 	VPORD       Z1, Z0, Z2
-	VMOVUPS     Z2, (DI)
-	VPMOVZXWD.Z 32(SI), K1, Z0
+	VMOVUPS     Z2, (R12)
+	VPMOVZXWD.Z 32(R11), K1, Z0
 	VPSLLD      $0x10, Z1, Z1
 	VPORD       Z1, Z0, Z2
-	VMOVUPS     Z2, 64(DI)
+	VMOVUPS     Z2, 64(R12)
+	ADDQ        DX, R11
+	ADDQ        R10, R12
+	DECQ        R13
+	JNE         panelRest
+	ADDQ        DX, DI
 
 end:
 	VZEROUPPER

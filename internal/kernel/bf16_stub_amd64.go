@@ -59,25 +59,33 @@ func tile1x16ByKBF16(p *byte)
 //go:noescape
 func packTransposedBF16(rows *[16]*float32, k int, dst *float32, stride int)
 
-// packRows16BF16 rounds k > 0 rows of up to 16 floats, the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.
+// packRows16BF16 rounds k > 0 rows of n > 0 panels of up to 16 floats, the last 16 of them under mask, to k/2 rows, rounded up, of pairs.
+// Rows are lds bytes apart in src, stride bytes in a panel of dst; in a row of src panels begin stride bytes apart, in dst step
+// bytes. What lies ahead bytes further is fetched.
 //
 //go:noescape
-func packRows16BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+func packRows16BF16(k int, src *float32, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 
-// packHalves16BF16 interleaves k > 0 rows of up to 16 numbers, the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.
+// packHalves16BF16 interleaves k > 0 rows of n = 1 panel of up to 16 numbers, the last 16 of them under mask, to k/2 rows, rounded up, of pairs.
+// Rows are lds bytes apart in src, stride bytes in a panel of dst; in a row of src panels begin stride bytes apart, in dst step
+// bytes. What lies ahead bytes further is fetched.
 //
 //go:noescape
-func packHalves16BF16(k int, src *uint16, lds int, dst *float32, stride int, mask uint64)
+func packHalves16BF16(k int, src *uint16, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 
-// packRows32BF16 rounds k > 0 rows of up to 32 floats, the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.
+// packRows32BF16 rounds k > 0 rows of n > 0 panels of up to 32 floats, the last 16 of them under mask, to k/2 rows, rounded up, of pairs.
+// Rows are lds bytes apart in src, stride bytes in a panel of dst; in a row of src panels begin stride bytes apart, in dst step
+// bytes. What lies ahead bytes further is fetched.
 //
 //go:noescape
-func packRows32BF16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+func packRows32BF16(k int, src *float32, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 
-// packHalves32BF16 interleaves k > 0 rows of up to 32 numbers, the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.
+// packHalves32BF16 interleaves k > 0 rows of n = 1 panel of up to 32 numbers, the last 16 of them under mask, to k/2 rows, rounded up, of pairs.
+// Rows are lds bytes apart in src, stride bytes in a panel of dst; in a row of src panels begin stride bytes apart, in dst step
+// bytes. What lies ahead bytes further is fetched.
 //
 //go:noescape
-func packHalves32BF16(k int, src *uint16, lds int, dst *float32, stride int, mask uint64)
+func packHalves32BF16(k int, src *uint16, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 
 // product1BF16AVX512 computes all rows and up to 16 columns of C as productArgs says.
 //

@@ -23,13 +23,12 @@ type gemmArgs struct {
 type tiling struct {
 	m, n, lanes int
 	maxStrips   int    // bounds the strips of m rows that meet a panel of B while it is in cache
-	few         int    // strips that use a panel of B often enough
 	height      []int8 // of the tallest tile that fits so many rows
 }
 
 var (
-	tilingAVX512 = tiling{m: 14, n: 32, lanes: 16, maxStrips: 10, few: 5, height: []int8{0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 14}}
-	tilingAVX2   = tiling{m: 6, n: 16, lanes: 8, maxStrips: 24, few: 12, height: []int8{0, 1, 2, 2, 4, 4, 6}}
+	tilingAVX512 = tiling{m: 14, n: 32, lanes: 16, maxStrips: 10, height: []int8{0, 1, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 14}}
+	tilingAVX2   = tiling{m: 6, n: 16, lanes: 8, maxStrips: 24, height: []int8{0, 1, 2, 2, 4, 4, 6}}
 )
 
 const (
@@ -41,6 +40,8 @@ const (
 	// maxPacked bounds the floats of B that are packed before any is used, if that is more than a stretch: packing all at once
 	// saves the threads from waiting for each other between stretches.
 	maxPacked = 3 << 19
+	// packedRows and packedStrips are the rows of B as it lies, and the strips of A, that are packed at once.
+	packedRows, packedStrips = 64, 5
 	// packPieces is into how many pieces for each thread packing is cut.
 	packPieces = 4
 	// epilogueN is how many columns are finished before their activation is computed, while they are in cache.
@@ -158,13 +159,15 @@ type gemmRun struct {
 
 	tile         *tiling
 	packB, packA bool
-	shareA       bool // all of A is packed before pieces are dealt, as B is, for several pieces need the same rows
-	pairs        bool // words of packed A and B are pairs of bfloat16
-	round        bool // words are floats, rounded to bfloat16
-	strips       int  // rows of a piece, in strips of tileM
-	rowPieces    int
-	group        int // columns of a piece, in panels of tileN
+	shareA       bool  // all of A is packed before pieces are dealt, as B is, for several pieces need the same rows
+	pairs        bool  // words of packed A and B are pairs of bfloat16
+	round        bool  // words are floats, rounded to bfloat16
+	strips       int   // at most so many strips of rows are a piece
+	group        int   // columns of a piece, in panels of tileN
+	cuts         []int // where pieces begin, in strips, counted through one group of panels after the other; and the end
 	panels       int
+	packsB       int // pieces in which a stretch of B is packed
+	packsA       int // pieces in which a stretch of A is packed if it is shared
 	jc, nc       int // columns of this block
 	perWord      int // 1, or 2 for pairs
 	kc           int // the longest stretch of k that is summed at once
@@ -232,7 +235,8 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	r.packA = g.N > 3*tileN && g.LDA%1024 == 0 || g.BF16
 	groups := 1
 	if g.M*min(nc, g.N)*g.K < serialWork { // one piece, which the caller does alone
-		r.strips, r.rowPieces, r.group = r.allStrips(), 1, ceilDiv(nc, tileN)
+		r.strips, r.group = r.allStrips(), ceilDiv(nc, tileN)
+		r.cuts = append(r.cuts[:0], 0, r.strips)
 	} else {
 		groups = r.deal(ceilDiv(min(nc, g.N), tileN))
 	}
@@ -251,16 +255,20 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	for r.jc = 0; r.jc < g.N; r.jc += nc {
 		r.nc = min(nc, g.N-r.jc)
 		r.panels = ceilDiv(r.nc, tileN)
+		r.packsB, r.packsA = 0, 0
+		switch {
+		case r.packB && g.TransB:
+			r.packsB = r.panels
+		case r.packB:
+			r.packsB = ceilDiv(r.kc, packedRows)
+		}
+		if r.shareA {
+			r.packsA = ceilDiv(r.allStrips(), packedStrips)
+		}
 		for r.from = 0; r.from*r.kc < g.K; r.from += together {
 			r.to = min(r.from+together, ceilDiv(g.K, r.kc))
-			packs := 0
-			if r.packB {
-				packs = r.panels
-			}
-			if r.shareA {
-				packs += r.allStrips()
-			}
-			pieces := r.rowPieces * ceilDiv(r.panels, r.group)
+			packs := (r.to - r.from) * (r.packsB + r.packsA)
+			pieces := len(r.cuts) - 1
 			if pieces == 1 {
 				p.For(packs, packs, r.pack)
 			} else {
@@ -273,73 +281,63 @@ func matMulASM(p *Pool, g *Gemm[float32]) bool {
 	return true
 }
 
-// deal cuts C into pieces, enough of them that no thread waits long for the last: by rows alone if there are many, which
-// packs each row of A once; else into blocks that still use a panel of B a few times. It returns the number of blocks side by side.
+// deal cuts C into pieces, large ones first and small ones last, so that the threads end together: by rows alone if there are
+// many, which packs each row of A once; else also into groups of panels. It returns the number of groups.
 func (r *gemmRun) deal(panels int) int {
-	const perThread = 8
-	few := r.tile.few
-	strips := r.allStrips()
-	want := 1
-	if r.pool.threads > 1 {
-		want = perThread * r.pool.threads
+	const perThread = 24 // strips at least, counted once in each group
+	threads, strips, groups := r.pool.threads, r.allStrips(), 1
+	if threads > 1 {
+		groups = min(ceilDiv(perThread*threads, strips), ceilDiv(panels, 2))
 	}
-	groups := 1
-	if r.strips = min(r.tile.maxStrips, ceilDiv(strips, want)); r.strips < few {
-		r.strips = ceilDiv(strips, ceilDiv(strips, few))
-		groups = min(ceilDiv(want, ceilDiv(strips, r.strips)), ceilDiv(panels, 2))
-		r.strips = min(r.strips, ceilDiv(strips, ceilDiv(want, groups)))
-	}
-	r.rowPieces = ceilDiv(strips, r.strips)
 	r.group = ceilDiv(panels, groups)
+	groups = ceilDiv(panels, r.group)
+	r.cuts, r.strips = append(r.cuts[:0], 0), 0
+	for at, all := 0, groups*strips; at < all; {
+		n := min(r.tile.maxStrips, strips-at%strips)
+		if threads > 1 {
+			n = min(n, ceilDiv(all-at, 2*threads))
+		}
+		at += n
+		r.cuts, r.strips = append(r.cuts, at), max(r.strips, n)
+	}
 	return groups
 }
 
-// packAll packs panels of B and, after the last, strips of A if those are shared.
+// packAll packs, for one stretch after the other, pieces of B and pieces of A: of a transposed B panels; of B as it is some rows
+// of all panels, which lie in order; of A some strips.
 func (r *gemmRun) packAll(lo, hi, _ int) {
-	panels := 0
-	if r.packB {
-		panels = r.panels
-	}
-	for i := r.from; i < r.to; i++ {
-		s := r.stretch(i)
-		if lo < panels {
-			r.packPanels(s, lo, min(hi, panels))
-		}
-		if first := max(lo, panels) - panels; first < hi-panels {
-			r.packRowsOfA(s, r.a[s.a+first*r.aStrip(s.words):], first*r.tile.m, min(r.g.M, (hi-panels)*r.tile.m))
+	g, tileM, tileN := r.g, r.tile.m, r.tile.n
+	for t := lo; t < hi; t++ {
+		s, u := r.stretch(r.from+t/(r.packsB+r.packsA)), t%(r.packsB+r.packsA)
+		switch {
+		case u >= r.packsB:
+			first := (u - r.packsB) * packedStrips
+			r.packRowsOfA(s, r.a[s.a+first*r.aStrip(s.words):], first*tileM, min(g.M, (first+packedStrips)*tileM))
+		case g.TransB:
+			r.packPanel(s, u)
+		default:
+			k := u * packedRows
+			if n := min(packedRows, s.kc-k); n > 0 { // the last stretch may be shorter
+				r.packRows(n, at(g.B, (s.pc+k)*g.LDB+r.jc), g.LDB, r.b[s.b+k/r.perWord*tileN:], tileN, s.words*tileN, r.nc)
+			}
 		}
 	}
 }
 
-// packPanels packs panels [lo, hi) of a stretch of this block of B.
-func (r *gemmRun) packPanels(s stretch, lo, hi int) {
-	g, tileN, lanes, b := r.g, r.tile.n, r.tile.lanes, r.b[s.b:]
-	if g.TransB {
-		var rows [16]*float32
-		for p := lo; p < hi; p++ {
-			j := p * tileN
-			n := min(tileN, r.nc-j)
-			for v := 0; v < n; v += lanes {
-				for i := range rows[:lanes] { // rows past the end repeat the last; nobody reads their results
-					rows[i] = (*float32)(at(g.B, (r.jc+j+min(v+i, n-1))*g.LDB+s.pc))
-				}
-				r.packTransposed(&rows, s.kc, &b[j*s.words+v], 4*tileN)
-			}
-			r.rounded(b[j*s.words : (j+tileN)*s.words])
+// packPanel packs a panel of a stretch of this block of the transposed B.
+func (r *gemmRun) packPanel(s stretch, panel int) {
+	g, tileN, lanes := r.g, r.tile.n, r.tile.lanes
+	j := panel * tileN
+	dst := r.b[s.b+j*s.words : s.b+(j+tileN)*s.words]
+	n := min(tileN, r.nc-j)
+	var rows [16]*float32
+	for v := 0; v < n; v += lanes {
+		for i := range rows[:lanes] { // rows past the end repeat the last; nobody reads their results
+			rows[i] = (*float32)(at(g.B, (r.jc+j+min(v+i, n-1))*g.LDB+s.pc))
 		}
-		return
+		r.packTransposed(&rows, s.kc, &dst[v], 4*tileN)
 	}
-	// A few rows at a time over all panels: longer runs of each row, fewer pages at once.
-	const rows = 64
-	for k := 0; k < s.kc; k += rows {
-		n := min(rows, s.kc-k)
-		for p := lo; p < hi; p++ {
-			j := p * tileN
-			dst := b[j*s.words+k/r.perWord*tileN:]
-			r.packRows(n, at(g.B, (s.pc+k)*g.LDB+r.jc+j), g.LDB, &dst[0], tileN, min(tileN, r.nc-j))
-			r.rounded(dst[:ceilDiv(n, r.perWord)*tileN])
-		}
-	}
+	r.rounded(dst)
 }
 
 // packTransposed turns as many rows of k floats as a vector has lanes into rows of so many words, stride bytes apart.
@@ -354,22 +352,40 @@ func (r *gemmRun) packTransposed(rows *[16]*float32, k int, dst *float32, stride
 	}
 }
 
-// packRows turns k rows of cols ≤ 32 floats, lds floats apart, into rows of words, stride words apart.
-func (r *gemmRun) packRows(k int, src unsafe.Pointer, lds int, dst *float32, stride, cols int) {
+// packRows turns k rows of cols floats, lds floats apart, into panels of width ≤ 32 columns, step floats apart: rows of words.
+// What the last panel lacks is zeros.
+func (r *gemmRun) packRows(k int, src unsafe.Pointer, lds int, dst []float32, width, step, cols int) {
+	n := cols / width
+	if n > 0 {
+		r.packPanels(k, src, lds, &dst[0], n, width, step, width)
+	}
+	if rest := cols % width; rest > 0 {
+		r.packPanels(k, unsafe.Add(src, 4*n*width), lds, &dst[n*step], 1, width, step, rest)
+	}
+	for i := 0; r.round && i < cols; i += width {
+		r.rounded(dst[i/width*step:][:k*width])
+	}
+}
+
+// packPanels packs n panels whose rows take width words, of cols columns.
+func (r *gemmRun) packPanels(k int, src unsafe.Pointer, lds int, dst *float32, n, width, step, cols int) {
 	from := (*float32)(src)
+	ahead := 4 * lds * max(4, 64/n) // some rows, more of them if they are short
 	switch {
 	case r.pairs && cols > 16:
-		packRows32BF16(k, from, 4*lds, dst, 4*stride, mask16(cols-16))
+		packRows32BF16(k, from, 4*lds, ahead, dst, 4*width, n, 4*step, mask16(cols-16))
 	case r.pairs:
-		packRows16BF16(k, from, 4*lds, dst, 4*stride, mask16(cols))
+		packRows16BF16(k, from, 4*lds, ahead, dst, 4*width, n, 4*step, mask16(cols))
 	case cols > 16:
-		packRows32(k, from, 4*lds, dst, 4*stride, mask16(cols-16))
+		packRows32(k, from, 4*lds, ahead, dst, 4*width, n, 4*step, mask16(cols-16))
 	case useAVX512:
-		packRows16(k, from, 4*lds, dst, 4*stride, mask16(cols))
+		packRows16(k, from, 4*lds, ahead, dst, 4*width, n, 4*step, mask16(cols))
 	default:
 		for i := range k {
-			to := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(dst), 4*i*stride)), stride)
-			clear(to[copy(to, unsafe.Slice((*float32)(unsafe.Add(src, 4*i*lds)), cols)):])
+			for p := range n {
+				to := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(dst), 4*(i*width+p*step))), width)
+				clear(to[copy(to, unsafe.Slice((*float32)(unsafe.Add(src, 4*(i*lds+p*width))), cols)):])
+			}
 		}
 	}
 }
@@ -389,47 +405,47 @@ func (r *gemmRun) aStrip(words int) int { return (r.tile.m*words + 31) &^ 15 }
 // packRowsOfA packs rows [lo, hi) of a stretch of k: strips of the heights the tiles will have, each (k, height).
 func (r *gemmRun) packRowsOfA(t stretch, a []float32, lo, hi int) {
 	g, strip, tileM := r.g, r.aStrip(t.words), r.tile.m
-	if !g.TransA {
-		var rows [16]*float32
-		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
-			for off := 0; off < min(tileM, hi-i); {
-				h := int(r.tile.height[min(tileM, hi-i-off)])
-				for n := range rows {
-					rows[n] = (*float32)(at(g.A, (i+off+min(n, h-1))*g.LDA+t.pc))
-				}
-				r.packTransposed(&rows, t.kc, &a[s*strip+off*t.words], 4*h)
-				off += h
-			}
-			r.rounded(a[s*strip : s*strip+tileM*t.words])
+	if g.TransA {
+		rest := (hi - lo) % tileM
+		if lo+rest < hi {
+			r.packRows(t.kc, at(g.A, t.pc*g.LDA+lo), g.LDA, a, tileM, strip, hi-lo-rest)
+		}
+		if rest > 0 {
+			r.packRows(t.kc, at(g.A, t.pc*g.LDA+hi-rest), g.LDA, a[(hi-lo)/tileM*strip:], rest, 0, rest)
 		}
 		return
 	}
-	const rows = 64
-	for k := 0; k < t.kc; k += rows {
-		n := min(rows, t.kc-k)
-		for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
-			h := min(tileM, hi-i)
-			dst := a[s*strip+k/r.perWord*h:]
-			r.packRows(n, at(g.A, (t.pc+k)*g.LDA+i), g.LDA, &dst[0], h, h)
-			r.rounded(dst[:ceilDiv(n, r.perWord)*h])
+	var rows [16]*float32
+	for i, s := lo, 0; i < hi; i, s = i+tileM, s+1 {
+		for off := 0; off < min(tileM, hi-i); {
+			h := int(r.tile.height[min(tileM, hi-i-off)])
+			for n := range rows {
+				rows[n] = (*float32)(at(g.A, (i+off+min(n, h-1))*g.LDA+t.pc))
+			}
+			r.packTransposed(&rows, t.kc, &a[s*strip+off*t.words], 4*h)
+			off += h
 		}
+		r.rounded(a[s*strip : s*strip+tileM*t.words])
 	}
 }
 
 // mulPiece computes pieces [lo, hi) of C.
 func (r *gemmRun) mulPiece(lo, hi, thread int) {
-	g := r.g
+	strips, tileM := r.allStrips(), r.tile.m
 	for t := lo; t < hi; t++ {
-		i0 := t % r.rowPieces * r.strips * r.tile.m
-		i1 := min(g.M, i0+r.strips*r.tile.m)
-		p0 := t / r.rowPieces * r.group
+		first, group := r.cuts[t]%strips, r.cuts[t]/strips
+		i0, i1 := first*tileM, min(r.g.M, (first+r.cuts[t+1]-r.cuts[t])*tileM)
+		p0 := group * r.group
+		if p0 >= r.panels { // the last columns are fewer
+			continue
+		}
 		p1 := min(r.panels, p0+r.group)
 		for i := r.from; i < r.to; i++ {
 			s := r.stretch(i)
 			var a []float32
 			switch {
 			case r.shareA:
-				a = r.a[s.a+i0/r.tile.m*r.aStrip(s.words):]
+				a = r.a[s.a+first*r.aStrip(s.words):]
 			case r.packA:
 				a = scratch[float32](r.pool, thread, slotPackA, r.strips*r.aStrip(s.words))
 				r.packRowsOfA(s, a, i0, i1)

@@ -5427,65 +5427,73 @@ end:
 	VZEROUPPER
 	RET
 
-// func packRows16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+// func packRows16(k int, src *float32, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·packRows16(SB), NOSPLIT, $0-48
+TEXT ·packRows16(SB), NOSPLIT, $0-72
 	MOVQ  k+0(FP), AX
 	MOVQ  src+8(FP), SI
 	MOVQ  lds+16(FP), BX
-	MOVQ  dst+24(FP), DI
-	MOVQ  stride+32(FP), DX
-	MOVQ  mask+40(FP), R9
-	KMOVW R9, K1
-	TESTQ AX, AX
-	JE    end
-	MOVQ  BX, R8
-	SHLQ  $0x06, R8
-	ADDQ  SI, R8
+	MOVQ  ahead+24(FP), R8
+	MOVQ  dst+32(FP), DI
+	MOVQ  stride+40(FP), DX
+	MOVQ  n+48(FP), R9
+	MOVQ  step+56(FP), R10
+	MOVQ  mask+64(FP), R11
+	KMOVW R11, K1
 
-loop:
-	PREFETCHT1 52(R8)
-	VMOVUPS.Z  (SI), K1, Z0
-	VMOVUPS    Z0, (DI)
-	ADDQ       BX, SI
-	ADDQ       BX, R8
+row:
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ R9, R13
+
+panel:
+	PREFETCHT1 52(R11)(R8*1)
+	VMOVUPS.Z  (R11), K1, Z0
+	VMOVUPS    Z0, (R12)
+	ADDQ       DX, R11
+	ADDQ       R10, R12
+	DECQ       R13
+	JNE        panel
 	ADDQ       DX, DI
+	ADDQ       BX, SI
 	DECQ       AX
-	JNE        loop
-
-end:
+	JNE        row
 	VZEROUPPER
 	RET
 
-// func packRows32(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+// func packRows32(k int, src *float32, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·packRows32(SB), NOSPLIT, $0-48
+TEXT ·packRows32(SB), NOSPLIT, $0-72
 	MOVQ  k+0(FP), AX
 	MOVQ  src+8(FP), SI
 	MOVQ  lds+16(FP), BX
-	MOVQ  dst+24(FP), DI
-	MOVQ  stride+32(FP), DX
-	MOVQ  mask+40(FP), R9
-	KMOVW R9, K1
-	TESTQ AX, AX
-	JE    end
-	MOVQ  BX, R8
-	SHLQ  $0x06, R8
-	ADDQ  SI, R8
+	MOVQ  ahead+24(FP), R8
+	MOVQ  dst+32(FP), DI
+	MOVQ  stride+40(FP), DX
+	MOVQ  n+48(FP), R9
+	MOVQ  step+56(FP), R10
+	MOVQ  mask+64(FP), R11
+	KMOVW R11, K1
 
-loop:
-	PREFETCHT1 52(R8)
-	VMOVUPS    (SI), Z0
-	PREFETCHT1 116(R8)
-	VMOVUPS.Z  64(SI), K1, Z1
-	VMOVUPS    Z0, (DI)
-	VMOVUPS    Z1, 64(DI)
-	ADDQ       BX, SI
-	ADDQ       BX, R8
+row:
+	MOVQ SI, R11
+	MOVQ DI, R12
+	MOVQ R9, R13
+
+panel:
+	PREFETCHT1 52(R11)(R8*1)
+	VMOVUPS    (R11), Z0
+	PREFETCHT1 116(R11)(R8*1)
+	VMOVUPS.Z  64(R11), K1, Z1
+	VMOVUPS    Z0, (R12)
+	VMOVUPS    Z1, 64(R12)
+	ADDQ       DX, R11
+	ADDQ       R10, R12
+	DECQ       R13
+	JNE        panel
 	ADDQ       DX, DI
+	ADDQ       BX, SI
 	DECQ       AX
-	JNE        loop
-
-end:
+	JNE        row
 	VZEROUPPER
 	RET

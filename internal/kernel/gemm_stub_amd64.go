@@ -109,12 +109,16 @@ func tile1x16ByK(p *byte)
 //go:noescape
 func packTransposed(rows *[16]*float32, k int, dst *float32, stride int)
 
-// packRows16 copies k rows of up to 16 floats, the last 16 of them under mask; lds and stride are in bytes.
+// packRows16 copies k > 0 rows of n > 0 panels of up to 16 floats, the last 16 of them under mask.
+// Rows are lds bytes apart in src, stride bytes in a panel of dst; in a row of src panels begin stride bytes apart, in dst step
+// bytes. What lies ahead bytes further is fetched.
 //
 //go:noescape
-func packRows16(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+func packRows16(k int, src *float32, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)
 
-// packRows32 copies k rows of up to 32 floats, the last 16 of them under mask; lds and stride are in bytes.
+// packRows32 copies k > 0 rows of n > 0 panels of up to 32 floats, the last 16 of them under mask.
+// Rows are lds bytes apart in src, stride bytes in a panel of dst; in a row of src panels begin stride bytes apart, in dst step
+// bytes. What lies ahead bytes further is fetched.
 //
 //go:noescape
-func packRows32(k int, src *float32, lds int, dst *float32, stride int, mask uint64)
+func packRows32(k int, src *float32, lds int, ahead int, dst *float32, stride int, n int, step int, mask uint64)

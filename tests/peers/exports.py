@@ -91,12 +91,8 @@ def clip(trainer, model, tmp):
         "exported", pretrained=at("open_clip", "open_clip_model.safetensors"), image_mean=prep["mean"], image_std=prep["std"],
         image_interpolation=prep["interpolation"], image_resize_mode=prep["resize_mode"])
     oc.eval()
-    ids = tokens["input_ids"]
-    length = cfg["model_cfg"]["text_cfg"]["context_length"]
-    ids = torch.nn.functional.pad(ids, (0, length - ids.shape[1]))
-    eot = hf.config.text_config.eos_token_id
-    for row in ids:  # after the first end mark, zeros
-        row[(row == eot).nonzero()[0, 0] + 1:] = 0
+    own = {"bpe_path": at("open_clip", "merges.txt.gz")} if os.path.exists(at("open_clip", "merges.txt.gz")) else {}
+    ids = open_clip.get_tokenizer("local-dir:" + at("open_clip"), **own)(TEXTS)
     with torch.no_grad():
         ok &= check("open_clip, pictures", unit(oc.encode_image(torch.stack([transform(p) for p in pictures]))), ours["image_embeds"])
         ok &= check("open_clip, texts", unit(oc.encode_text(ids)), ours["text_embeds"])
@@ -148,8 +144,8 @@ def vit(trainer, model, tmp):
 
 def vilt(trainer, model, tmp):
     """A ViLT in transformers. That has one epsilon for all norms, so ours is the export imported again."""
-    from transformers import (BertTokenizer, ViltForImageAndTextRetrieval, ViltForMaskedLM, ViltForQuestionAnswering, ViltImageProcessor,
-                              ViltModel)
+    from transformers import (BertTokenizer, ViltForImageAndTextRetrieval, ViltForImagesAndTextClassification, ViltForMaskedLM,
+                              ViltForQuestionAnswering, ViltImageProcessor, ViltModel)
     ok = True
     at = lambda *n: os.path.join(tmp, *n)  # noqa: E731
     run(trainer, "weights", "export", model, "--format", "hf-vilt", "--out", at("hf"))
@@ -159,15 +155,36 @@ def vilt(trainer, model, tmp):
     wide = (1333 * side // 800) // patch * patch
     sizes = [(side, side), (side, wide), (wide, side)]
     processor = json.load(open(at("hf", "preprocessor_config.json")))["image_processor_type"]
-    pictures = draw(at("pictures"), sizes if processor == "ViltImageProcessor" else sizes[:1])
+    pictures = draw(at("pictures"), sizes if processor == "ViltImageProcessor" else sizes[:1] * 2)
     tokenizer = BertTokenizer.from_pretrained(at("hf"))
     weights = load_file(at("hf", "model.safetensors"))
-    for i, picture in enumerate(pictures):
+
+    def prepared(these):
         if processor == "ViltImageProcessor":
-            pixels = ViltImageProcessor.from_pretrained(at("hf"))(picture, return_tensors="pt")
-        else:
-            from transformers import ViTImageProcessor
-            pixels = ViTImageProcessor.from_pretrained(at("hf"))(picture, return_tensors="pt")
+            return ViltImageProcessor.from_pretrained(at("hf"))(these, return_tensors="pt")
+        from transformers import ViTImageProcessor
+        return ViTImageProcessor.from_pretrained(at("hf"))(these, return_tensors="pt")
+
+    def asked(names, *args):
+        """Our probability of each answer."""
+        said = json.loads(output(trainer, "ask", at("ours"), *args, "--top", str(len(names)), "--json"))
+        return [{a["text"]: a["probability"] for a in said}[name] for name in names]
+
+    if config["architectures"] == ["ViltForImagesAndTextClassification"]:
+        hf = ViltForImagesAndTextClassification.from_pretrained(at("hf")).eval()
+        names = [name for _, name in sorted(hf.config.id2label.items())]
+        for i, j in [(0, len(pictures) - 1), (len(pictures) - 1, 0)]:
+            pixels = {k: v.unsqueeze(0) for k, v in prepared([pictures[i], pictures[j]]).items()}
+            files = ["--image", at("pictures", f"{i}.png"), "--second", at("pictures", f"{j}.png")]
+            theirs, ours = [], []
+            with torch.no_grad():
+                for text in TEXTS:
+                    theirs.append(hf(**tokenizer(text, truncation=True, return_tensors="pt"), **pixels).logits[0].softmax(-1).numpy())
+                    ours.append(asked(names, *files, text))
+            ok &= check(f"transformers, {type(hf).__name__}, {i} and {j}", np.array(theirs), np.array(ours))
+        return ok
+    for i, picture in enumerate(pictures):
+        pixels = prepared(picture)
         file = at("pictures", f"{i}.png")
         where = f"{picture.size[0]} x {picture.size[1]}"
         with torch.no_grad():
@@ -179,23 +196,23 @@ def vilt(trainer, model, tmp):
                 ok &= check("transformers, ViltModel and the matching head, " + where, np.array([(logits[1] - logits[0]) / scale, 1]), np.array([said["logOdds"] / scale, 1]))
             if "rank_output.weight" in weights:
                 hf = ViltForImageAndTextRetrieval.from_pretrained(at("hf")).eval()
-                theirs = [hf(**tokenizer(text, return_tensors="pt"), **pixels).logits.item() for text in TEXTS]
+                theirs = [hf(**tokenizer(text, truncation=True, return_tensors="pt"), **pixels).logits.item() for text in TEXTS]
                 ours = [json.loads(output(trainer, "score", at("ours"), "--image", file, "--text", text, "--json"))["logOdds"] for text in TEXTS]
                 ok &= check("transformers, ViltForImageAndTextRetrieval, " + where, np.array(theirs), np.array(ours))
             if config["architectures"] == ["ViltForQuestionAnswering"]:
                 hf = ViltForQuestionAnswering.from_pretrained(at("hf")).eval()
-                answers = [name for _, name in sorted(hf.config.id2label.items())]
+                names = [name for _, name in sorted(hf.config.id2label.items())]
+                classes = config.get("problem_type") == "single_label_classification"
                 theirs, ours = [], []
                 for text in TEXTS:
-                    theirs.append(hf(**tokenizer(text, return_tensors="pt"), **pixels).logits[0].sigmoid().numpy())
-                    asked = json.loads(output(trainer, "ask", at("ours"), "--image", file, text, "--top", str(len(answers)), "--json"))
-                    probability = {a["text"]: a["probability"] for a in asked}
-                    ours.append([probability[name] for name in answers])
-                ok &= check("transformers, ViltForQuestionAnswering, " + where, np.array(theirs), np.array(ours))
+                    logits = hf(**tokenizer(text, truncation=True, return_tensors="pt"), **pixels).logits[0]
+                    theirs.append((logits.softmax(-1) if classes else logits.sigmoid()).numpy())
+                    ours.append(asked(names, "--image", file, text))
+                ok &= check(f"transformers, ViltForQuestionAnswering{' of classes' if classes else ''}, {where}", np.array(theirs), np.array(ours))
             if "mlm_score.transform.dense.weight" in weights:
                 text = "a [MASK] apple on a [MASK]"
                 words = json.loads(output(trainer, "fill", at("ours"), "--image", file, text, "--top", str(config["vocab_size"]), "--json"))
-                ids = tokenizer(text, return_tensors="pt")
+                ids = tokenizer(text, truncation=True, return_tensors="pt")
                 logits = ViltForMaskedLM.from_pretrained(at("hf")).eval()(**ids, **pixels).logits[0]
                 for k, place in enumerate((ids["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0]):
                     theirs = logits[place].double().softmax(-1)

@@ -130,23 +130,18 @@ func packTransposedBF16(c *build.Context) {
 
 // packRowsBF16 is packRows for pairs: of two rows of floats, or of bfloat16 if half, one of pairs.
 func packRowsBF16(c *build.Context, nv int, interleave operand.Mem, half bool) {
-	name, from, does, size := "packRows", "src *float32", "rounds k > 0 rows of up to %d floats", 4
+	name, element, does, size := "packRows", "float32", "rounds k > 0 rows of n > 0 panels of up to %d floats", 4
 	if half {
-		name, from, does, size = "packHalves", "src *uint16", "interleaves k > 0 rows of up to %d numbers", 2
+		name, element, does, size = "packHalves", "uint16", "interleaves k > 0 rows of n = 1 panel of up to %d numbers", 2
 	}
-	name = fmt.Sprintf("%s%dBF16", name, 16*nv)
-	function(c, name, "func(k int, "+from+", lds int, dst *float32, stride int, mask uint64)", fmt.Sprintf(
-		does+", the last 16 of them under mask, to k/2 rows, rounded up, of pairs; lds and stride are in bytes.", 16*nv))
-	k, src, lds, dst, stride, ahead := reg.RAX, reg.RSI, reg.RBX, reg.RDI, reg.RDX, reg.R8
-	load(c, []string{"k", "src", "lds", "dst", "stride", "mask"}, []reg.Register{k, src, lds, dst, stride, reg.R9})
-	c.KMOVW(reg.R9.As32(), reg.K1)
+	function(c, fmt.Sprintf("%s%dBF16", name, 16*nv), packRowsOf(element), fmt.Sprintf(
+		does+", the last 16 of them under mask, to k/2 rows, rounded up, of pairs"+packRowsHow, 16*nv))
+	p := loadPackRows(c)
+	second := reg.RCX // ahead in the second row
 	if !half {
 		c.VMOVDQU64(interleave, z[31])
 	}
-	// The caller packs some rows of several panels, then the next rows of all: fetch those now.
-	c.MOVQ(lds, ahead)
-	c.SHLQ(operand.U8(6), ahead)
-	c.ADDQ(src, ahead)
+	c.LEAQ(operand.Mem{Base: p.ahead, Index: p.lds, Scale: 1}, second)
 	row := func(m operand.Mem, j int, to reg.VecPhysical) {
 		m.Disp = 16 * size * j
 		switch last := j == nv-1; {
@@ -169,35 +164,39 @@ func packRowsBF16(c *build.Context, nv int, interleave operand.Mem, half bool) {
 		vcvtne2ps2bf16(c, z[0], z[1], to)
 		c.VPERMW(to, z[31], to)
 	}
-	c.SUBQ(operand.U8(2), k)
+	c.SUBQ(operand.U8(2), p.k)
 	c.JLT(operand.LabelRef("rest"))
-	c.Label("loop")
-	for j := range nv {
-		if !half || j == 0 {
-			c.PREFETCHT1(operand.Mem{Base: ahead, Disp: 64*j + 52})
-			c.PREFETCHT1(operand.Mem{Base: ahead, Index: lds, Scale: 1, Disp: 64*j + 52})
+	c.Label("row")
+	p.panels(c, "", func(src, dst operand.Mem) {
+		for j := range nv {
+			if !half || j == 0 {
+				c.PREFETCHT1(operand.Mem{Base: src.Base, Index: p.ahead, Scale: 1, Disp: 64*j + 52})
+				c.PREFETCHT1(operand.Mem{Base: src.Base, Index: second, Scale: 1, Disp: 64*j + 52})
+			}
+			row(src, j, z[0])
+			row(operand.Mem{Base: src.Base, Index: p.lds, Scale: 1}, j, z[1])
+			pair(z[2+j])
 		}
-		row(operand.Mem{Base: src}, j, z[0])
-		row(operand.Mem{Base: src, Index: lds, Scale: 1}, j, z[1])
-		pair(z[2+j])
-	}
-	for j := range nv {
-		c.VMOVUPS(z[2+j], operand.Mem{Base: dst, Disp: 64 * j})
-	}
-	c.LEAQ(operand.Mem{Base: src, Index: lds, Scale: 2}, src)
-	c.LEAQ(operand.Mem{Base: ahead, Index: lds, Scale: 2}, ahead)
-	c.ADDQ(stride, dst)
-	c.SUBQ(operand.U8(2), k)
-	c.JGE(operand.LabelRef("loop"))
+		for j := range nv {
+			dst.Disp = 64 * j
+			c.VMOVUPS(z[2+j], dst)
+		}
+	})
+	c.LEAQ(operand.Mem{Base: p.src, Index: p.lds, Scale: 2}, p.src)
+	c.SUBQ(operand.U8(2), p.k)
+	c.JGE(operand.LabelRef("row"))
 	c.Label("rest")
-	c.ADDQ(operand.U8(2), k)
+	c.ADDQ(operand.U8(2), p.k)
 	c.JE(operand.LabelRef("end"))
 	c.VPXORD(z[1], z[1], z[1])
-	for j := range nv {
-		row(operand.Mem{Base: src}, j, z[0])
-		pair(z[2])
-		c.VMOVUPS(z[2], operand.Mem{Base: dst, Disp: 64 * j})
-	}
+	p.panels(c, "Rest", func(src, dst operand.Mem) {
+		for j := range nv {
+			row(src, j, z[0])
+			pair(z[2])
+			dst.Disp = 64 * j
+			c.VMOVUPS(z[2], dst)
+		}
+	})
 	c.Label("end")
 	end(c)
 }

@@ -331,47 +331,69 @@ func packTransposed(c *build.Context) {
 	c.RET()
 }
 
-// packRows copies k rows of up to 16·nv floats; dst gets whole vectors, zeros past the mask of the last one.
+// packRows copies rows of some panels of up to 16·nv floats; a panel gets whole vectors, zeros past the mask of its last one.
 func packRows(c *build.Context, nv int) {
-	name := fmt.Sprintf("packRows%d", 16*nv)
-	c.Function(name)
-	c.Attributes(attr.NOSPLIT)
-	c.SignatureExpr("func(k int, src *float32, lds int, dst *float32, stride int, mask uint64)")
-	c.Pragma("noescape")
-	c.Doc(fmt.Sprintf("%s copies k rows of up to %d floats, the last 16 of them under mask; lds and stride are in bytes.", name, 16*nv))
-	k, src, lds, dst, stride, ahead := reg.RAX, reg.RSI, reg.RBX, reg.RDI, reg.RDX, reg.R8
-	c.Load(c.Param("k"), k)
-	c.Load(c.Param("src"), src)
-	c.Load(c.Param("lds"), lds)
-	c.Load(c.Param("dst"), dst)
-	c.Load(c.Param("stride"), stride)
-	c.Load(c.Param("mask"), reg.R9)
-	c.KMOVW(reg.R9.As32(), reg.K1)
-	c.TESTQ(k, k)
-	c.JE(operand.LabelRef("end"))
-	// The caller packs some rows of several panels, then the next rows of all: fetch those now.
-	c.MOVQ(lds, ahead)
-	c.SHLQ(operand.U8(6), ahead)
-	c.ADDQ(src, ahead)
-	c.Label("loop")
-	for j := range nv {
-		m := operand.Mem{Base: src, Disp: 64 * j}
-		c.PREFETCHT1(operand.Mem{Base: ahead, Disp: 64*j + 52})
-		if j == nv-1 {
-			c.VMOVUPS_Z(m, reg.K1, z[j])
-		} else {
-			c.VMOVUPS(m, z[j])
+	function(c, fmt.Sprintf("packRows%d", 16*nv), packRowsOf("float32"), fmt.Sprintf(
+		"copies k > 0 rows of n > 0 panels of up to %d floats, the last 16 of them under mask"+packRowsHow, 16*nv))
+	p := loadPackRows(c)
+	c.Label("row")
+	p.panels(c, "", func(src, dst operand.Mem) {
+		for j := range nv {
+			m := src
+			m.Disp = 64 * j
+			c.PREFETCHT1(operand.Mem{Base: src.Base, Index: p.ahead, Scale: 1, Disp: 64*j + 52})
+			if j == nv-1 {
+				c.VMOVUPS_Z(m, reg.K1, z[j])
+			} else {
+				c.VMOVUPS(m, z[j])
+			}
 		}
-	}
-	for j := range nv {
-		c.VMOVUPS(z[j], operand.Mem{Base: dst, Disp: 64 * j})
-	}
-	c.ADDQ(lds, src)
-	c.ADDQ(lds, ahead)
-	c.ADDQ(stride, dst)
-	c.DECQ(k)
-	c.JNE(operand.LabelRef("loop"))
-	c.Label("end")
-	c.VZEROUPPER()
-	c.RET()
+		for j := range nv {
+			dst.Disp = 64 * j
+			c.VMOVUPS(z[j], dst)
+		}
+	})
+	c.ADDQ(p.lds, p.src)
+	c.DECQ(p.k)
+	c.JNE(operand.LabelRef("row"))
+	end(c)
+}
+
+// packing is what the kernels packRows have in registers: their parameters and, in a row, the panel read, the panel written and
+// how many are left.
+type packing struct {
+	k, src, lds, ahead, dst, stride, n, step, from, to, left reg.GPPhysical
+}
+
+// packRowsHow ends their descriptions.
+const packRowsHow = `.
+// Rows are lds bytes apart in src, stride bytes in a panel of dst; in a row of src panels begin stride bytes apart, in dst step
+// bytes. What lies ahead bytes further is fetched.`
+
+// packRowsOf is the signature of the one that reads elements.
+func packRowsOf(element string) string {
+	return "func(k int, src *" + element + ", lds, ahead int, dst *float32, stride, n, step int, mask uint64)"
+}
+
+// loadPackRows loads the parameters, and the mask into K1.
+func loadPackRows(c *build.Context) *packing {
+	p := &packing{reg.RAX, reg.RSI, reg.RBX, reg.R8, reg.RDI, reg.RDX, reg.R9, reg.R10, reg.R11, reg.R12, reg.R13}
+	load(c, []string{"k", "src", "lds", "ahead", "dst", "stride", "n", "step", "mask"},
+		[]reg.Register{p.k, p.src, p.lds, p.ahead, p.dst, p.stride, p.n, p.step, p.from})
+	c.KMOVW(p.from.As32(), reg.K1)
+	return p
+}
+
+// panels writes what packs a row of one panel for all panels, and goes on to the next row of dst.
+func (p *packing) panels(c *build.Context, label string, one func(src, dst operand.Mem)) {
+	c.MOVQ(p.src, p.from)
+	c.MOVQ(p.dst, p.to)
+	c.MOVQ(p.n, p.left)
+	c.Label("panel" + label)
+	one(operand.Mem{Base: p.from}, operand.Mem{Base: p.to})
+	c.ADDQ(p.stride, p.from)
+	c.ADDQ(p.step, p.to)
+	c.DECQ(p.left)
+	c.JNE(operand.LabelRef("panel" + label))
+	c.ADDQ(p.stride, p.dst)
 }
