@@ -34,6 +34,7 @@ type AnswerModel interface {
 // SecondSet is a Set whose rows may have second pictures; *arrowset.Set is one.
 type SecondSet interface {
 	Set
+	HasSecond(row int) bool
 	Second(ctx context.Context, row int) ([]byte, error)
 }
 
@@ -103,6 +104,9 @@ func answerSplit(ctx context.Context, m AnswerModel, task Task, set Set, opt Opt
 	if len(all) == 0 {
 		return fmt.Errorf("%w: none of its rows has a caption with an answer, or a class of the model's", ErrRequest)
 	}
+	if !slices.ContainsFunc(all, func(a asked) bool { return a.label >= 0 || slices.ContainsFunc(a.answers, q.knows) }) {
+		return fmt.Errorf("%w: none of the answers in it, such as %q, is one of the %d that the model gives, such as %q", ErrRequest, all[0].answers[0], len(classes), names[0])
+	}
 	if task == TaskClassify {
 		out.Classified = append(out.Classified, classified(all, cmp.Or(system, "answers"), names))
 	} else {
@@ -125,6 +129,12 @@ type questions struct {
 	index map[string]int       // of the answers
 	k     int                  // how many there are
 	out   *SplitResult
+}
+
+// knows tells whether an answer is one that the model can give.
+func (q *questions) knows(answer string) bool {
+	_, ok := q.index[data.NormalizeAnswer(answer)]
+	return ok
 }
 
 // of lists the questions of a row.
@@ -211,11 +221,16 @@ func (q *questions) pictures(ctx context.Context, row int) (own, second *transfo
 	if err == nil {
 		own, err = q.model.Picture(raw)
 	}
-	if err != nil || !q.two {
-		return own, nil, err
+	if err != nil {
+		return nil, nil, err
 	}
 	s, ok := q.set.(SecondSet)
-	if !ok {
+	switch {
+	case !q.two && ok && s.HasSecond(row):
+		return nil, nil, fmt.Errorf("%w: row %d (%s) has two pictures, and the model answers about one", ErrRequest, row, q.set.Meta()[row].ImageID)
+	case !q.two:
+		return own, nil, nil
+	case !ok:
 		return nil, nil, fmt.Errorf("%w: the data set has no second pictures", ErrRequest)
 	}
 	if raw, err = s.Second(ctx, row); err == nil {

@@ -351,6 +351,13 @@ func (r *Run) samples(d *dataset) ([]data.Sample, error) {
 	if err = errors.Join(err, labelErr); err != nil {
 		return nil, err
 	}
+	if r.Config.readsTwo() {
+		for _, s := range rows {
+			if !d.near.HasSecond(s.Row) {
+				return nil, fmt.Errorf("%w: data.path: row %d (%s) of %s has no second picture (column %s), and the recipe's model reads two", ErrRecipe, s.Row, s.ID, d.manifest().Name, arrowset.ColSecondImage)
+			}
+		}
+	}
 	if class := r.Config.answerClasses(r.parts); class != nil {
 		return answered(rows, d, class), nil
 	}

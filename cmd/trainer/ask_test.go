@@ -95,6 +95,12 @@ func TestAsk(t *testing.T) {
 	require.NotContains(t, score, "probability")
 	require.NotEmpty(t, score["plan"])
 
+	b, err := os.ReadFile(files[0])
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(at("pictures"), "1.jpg"), b, 0o666))
+	require.NoError(t, os.WriteFile(at("lines.jsonl"), []byte(`{"Flickr30K_ID": 1, "sentence2": "It is red.", "gold_label": "neutral"}`), 0o666))
+	ok("data", "import", "snli-ve", "train="+at("lines.jsonl"), "--images", at("pictures"), "--out", at("entailment"))
+
 	for _, c := range []struct {
 		text string
 		args []string
@@ -110,6 +116,13 @@ func TestAsk(t *testing.T) {
 		{"its recipe has no mlm", []string{"fill", at("rank"), "--image", files[0], "a [MASK]"}},
 		{"has no split \"nowhere\"", []string{"eval", at("vqa"), "--split", "nowhere"}},
 		{"has no second picture", []string{"eval", at("nlvr2"), "--data", at("questions"), "--split", "val"}},
+		{"has two pictures, and the model answers about one", []string{"eval", at("vqa"), "--data", at("pairs"), "--split", "train"}},
+		{"none of the answers in it, such as \"neutral\", is one of the", []string{"eval", at("vqa"), "--data", at("entailment"), "--split", "train"}},
+		{"has no second picture (column image_1), and the recipe's model reads two", tune("vilt-nlvr2", at("one"), "--set", "data.path="+at("questions"), "--set", "eval.splits=[val]")},
+		{"{pear} is unknown; known: {pair}, {n}, {split}, {directory}", []string{"data", "import", "nlvr2", at("train.json"), "--images", at("pictures"), "--names", "{pear}-img{n}.png", "--out", at("x")}},
+		{"{n} is missing", []string{"data", "import", "nlvr2", at("train.json"), "--images", at("pictures"), "--names", "{pair}-img0.png", "--out", at("x")}},
+		{"{identifier} is missing", []string{"data", "import", "nlvr1", at("train.json"), "--images", at("pictures"), "--names", "{n}.png", "--out", at("x")}},
+		{"{ID} is unknown; known: {id}, {subtype}", []string{"data", "import", "vqav2", at("train.json"), "--images", at("pictures"), "--names", "{ID}.png", "--out", at("x")}},
 		{"grains have 4", tune("vilt-retrieval", at("few"), "--set", "data.path="+at("small"))},
 		{"unknown command \"vqa\"", []string{"data", "import", "vqa", "q.json", "--images", at("pictures")}},
 		{"have 0 answers in all", vqa(at("no"), "--set", "data.path="+at("small"))},

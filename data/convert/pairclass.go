@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
+	"slices"
 	"strings"
 
 	"diptych/data/arrowset"
@@ -51,6 +53,24 @@ func (s SNLIVE) Open(ctx context.Context, o *Options) (Source, error) {
 	})
 }
 
+var patternVariable = regexp.MustCompile(`\{[^}]*\}?`)
+
+// checkPattern refuses a pattern of pictures' names with a variable that is not known, or without one of those that tell pictures apart.
+func checkPattern(pattern string, needed []string, others ...string) error {
+	known := slices.Concat(needed, others)
+	for _, v := range patternVariable.FindAllString(pattern, -1) {
+		if !slices.Contains(known, v) {
+			return fmt.Errorf("%w: names %q: %s is unknown; known: %s", ErrInput, pattern, v, strings.Join(known, ", "))
+		}
+	}
+	for _, v := range needed {
+		if !strings.Contains(pattern, v) {
+			return fmt.Errorf("%w: names %q: %s is missing, so that different pictures would have one name", ErrInput, pattern, v)
+		}
+	}
+	return nil
+}
+
 // NLVR2 imports NLVR2 (Suhr et al. 2019; github.com/lil-lab/nlvr): lines of {"identifier", "sentence", "label", "directory"}. A row is
 // a pair of pictures, named by the identifier without its last part, with the sentences about it, whose answers are True or False.
 // Its group is the set of eight pictures that it comes from.
@@ -64,6 +84,9 @@ type NLVR2 struct {
 
 // Open is Importer's.
 func (n NLVR2) Open(ctx context.Context, o *Options) (Source, error) {
+	if err := checkPattern(n.Pattern, []string{"{pair}", "{n}"}, "{split}", "{directory}"); err != nil {
+		return nil, err
+	}
 	o.Optional = append(o.Optional[:len(o.Optional):len(o.Optional)], arrowset.ColSecondImage)
 	return openClassed(ctx, o, n.Images, n.Files, func(raw []byte) (e entry, err error) {
 		line, err := parseNLVR(raw)
@@ -100,6 +123,9 @@ const orders = 6
 
 // Open is Importer's.
 func (n NLVR) Open(_ context.Context, o *Options) (Source, error) {
+	if err := checkPattern(n.Pattern, []string{"{identifier}", "{n}"}, "{split}", "{directory}"); err != nil {
+		return nil, err
+	}
 	if err := pictureFolder(n.Images).open(); err != nil {
 		return nil, err
 	}

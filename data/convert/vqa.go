@@ -74,6 +74,9 @@ type vqaAnnotation struct {
 
 // Open is Importer's. It reads every file once; what is kept of them is ids and places.
 func (v VQA) Open(ctx context.Context, o *Options) (_ Source, err error) {
+	if err := checkPattern(vqaDigits.ReplaceAllString(v.Pattern, "{id}"), []string{"{id}"}, "{subtype}"); err != nil {
+		return nil, err
+	}
 	if err := pictureFolder(v.Images).open(); err != nil {
 		return nil, err
 	}
