@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -45,6 +46,8 @@ func (r *rescoring) open(cmd *cobra.Command, m measured, dir, out string, thread
 	switch {
 	case r.k < 0 || r.k > 0 && r.exact:
 		return usagef("--rerank %d: want a number of candidates of at least 1, without --exact", r.k)
+	case math.IsNaN(r.weight) || math.IsInf(r.weight, 0):
+		return usagef("--first-weight %v: want a finite number", r.weight)
 	case slices.ContainsFunc(opt.Tasks, func(t eval.Task) bool { return t != eval.TaskRetrieval }):
 		return usagef("--task: with --rerank and --exact retrieval alone is measured, not %s", eval.TaskList(opt.Tasks))
 	}

@@ -114,6 +114,7 @@ func TestFusion(t *testing.T) {
 		{"retrieval alone is measured, not match", []string{"eval", run, "--rerank", "3", "--task", "match"}},
 		{"the model has no towers of its own", []string{"eval", vilt, "--rerank", "3"}},
 		{"neither has features of its own", []string{"eval", run, "--rerank", "3", "--first", vilt}},
+		{"--first-weight NaN: want a finite number", []string{"eval", run, "--rerank", "3", "--first-weight", "nan"}},
 		{"there are no first scores", []string{"eval", vilt, "--exact", "--first-weight", "1"}},
 		{`no split "none"`, []string{"eval", run, "--rerank", "3", "--split", "none"}},
 		{"the objective itc has none", tinyFusion(filepath.Join(dir, "bad"), "--set", "losses=[{name: itc, hardNegatives: true}]")},
