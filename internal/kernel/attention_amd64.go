@@ -182,9 +182,9 @@ func (n ahead) fetch(x stored[float32], rows, stride int) {
 	switch {
 	case n.queries == 0 || n.keys == 0 || n.keys > prefetchLength:
 	case x.half != nil:
-		prefetchRows((*float32)(unsafe.Pointer(&x.half[0])), rows, 2*n.dim, 2*stride)
+		prefetchRows((*byte)(unsafe.Pointer(&x.half[0])), rows, 2*n.dim, 2*stride)
 	default:
-		prefetchRows(&x.full[0], rows, 4*n.dim, 4*stride)
+		prefetchRows((*byte)(unsafe.Pointer(&x.full[0])), rows, 4*n.dim, 4*stride)
 	}
 }
 

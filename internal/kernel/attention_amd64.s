@@ -2320,7 +2320,7 @@ finishDone:
 	VZEROUPPER
 	RET
 
-// func prefetchRows(p *float32, rows int, bytes int, stride int)
+// func prefetchRows(p *byte, rows int, bytes int, stride int)
 // Requires: MMX+
 TEXT ·prefetchRows(SB), NOSPLIT, $0-32
 	MOVQ p+0(FP), DI

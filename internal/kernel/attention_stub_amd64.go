@@ -37,4 +37,4 @@ func softmaxFinishAVX512(lse *float32, inverse *float32, sum *float32, n int)
 // prefetchRows fetches rows of memory, stride bytes apart, into the second-level cache.
 //
 //go:noescape
-func prefetchRows(p *float32, rows int, bytes int, stride int)
+func prefetchRows(p *byte, rows int, bytes int, stride int)

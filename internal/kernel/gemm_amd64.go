@@ -579,7 +579,7 @@ func (r *gemmRun) mulPanel(t stretch, args *gemmArgs, a []float32, c sums, i0, i
 				args.fetch = at(g.ActGrad, i*g.LDC+col)
 			}
 			if t.last && half != nil {
-				prefetchRows((*float32)(unsafe.Pointer(&half[i*g.LDC+col])), h, 2*cols, 2*g.LDC)
+				prefetchRows((*byte)(unsafe.Pointer(&half[i*g.LDC+col])), h, 2*cols, 2*g.LDC)
 			}
 			r.runTile(h, byK, narrow, (*byte)(unsafe.Pointer(args)))
 			if t.last && half != nil && g.ActGrad16 == nil { // the tile is in the first-level cache

@@ -442,7 +442,7 @@ func softmaxFinish(b *build.Context) {
 
 // prefetch asks for rows of memory that are needed soon.
 func prefetch(c *build.Context) {
-	function(c, "prefetchRows", "func(p *float32, rows, bytes, stride int)", "fetches rows of memory, stride bytes apart, into the second-level cache.")
+	function(c, "prefetchRows", "func(p *byte, rows, bytes, stride int)", "fetches rows of memory, stride bytes apart, into the second-level cache.")
 	p, rows, bytes, stride, off := reg.RDI, reg.RBX, reg.RCX, reg.R8, reg.RAX
 	load(c, []string{"p", "rows", "bytes", "stride"}, []reg.Register{p, rows, bytes, stride})
 	c.Label("row")
